@@ -1,0 +1,1 @@
+//! All settings, read from the environment and checked once.

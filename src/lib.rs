@@ -1,0 +1,26 @@
+//! runbookd runs agent runbooks in sandboxes, keeps what happened, and counts every token.
+//!
+//! Read the modules in this order: the domain (plain data and rules), the adapters (each owns one
+//! outside thing), the worker (one run, in order), the edge (what a person types). Imports go down
+//! this list's layers and never back; `tests/architecture.rs` holds the table.
+
+// Domain: plain data and rules. No async, no files, no network, no clock.
+pub mod run;
+pub mod runbook;
+pub mod secret;
+pub mod trajectory;
+
+// Adapters: each owns one outside thing and never imports another.
+pub mod provider;
+pub mod runtime;
+pub mod sandbox;
+pub mod store;
+pub mod toolchain;
+
+// Flow.
+pub mod worker;
+
+// Edge.
+pub mod cli;
+pub mod config;
+pub mod telemetry;

@@ -1,0 +1,243 @@
+//! Every way a run can fail, in the user's words. The list is closed: a new way needs a name here.
+
+use std::time::Duration;
+
+/// Why a run failed. `Display` is a sentence for the person who started the run, [`Self::code`] a
+/// stable word for programs, [`Self::mend`] what to do about it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RunFailure {
+    /// Planning or the checks before the start found problems. No sandbox was made.
+    #[error("the run was refused before it started: {}", problems.join("; "))]
+    Refused {
+        /// Whole sentences, each with what to do.
+        problems: Vec<String>,
+    },
+    /// The provider has no credential, or the agent CLI found itself logged out.
+    #[error("there is no credential for {provider}: {variable} is not set")]
+    NoCredentials {
+        /// The provider's name.
+        provider: String,
+        /// The environment variable that should hold it.
+        variable: String,
+    },
+    /// The provider refused the credential (HTTP 401 or 403).
+    #[error("the provider refused the credential: {detail}")]
+    AuthRefused {
+        /// What the provider said.
+        detail: String,
+    },
+    /// The account cannot pay for the request.
+    #[error("the provider's account has no credit: {detail}")]
+    OutOfCredit {
+        /// What the provider said.
+        detail: String,
+    },
+    /// The provider limited the rate until the retries were used up.
+    #[error("the provider limited the rate until the retries were used up: {detail}")]
+    RateLimited {
+        /// What the provider said.
+        detail: String,
+    },
+    /// The provider was overloaded until the retries were used up.
+    #[error("the provider was overloaded until the retries were used up: {detail}")]
+    Overloaded {
+        /// What the provider said.
+        detail: String,
+    },
+    /// The provider does not know the model, or the base URL is wrong: the agent cannot tell.
+    #[error("the model `{model}` was not found: {detail}")]
+    ModelNotFound {
+        /// The model that was asked for.
+        model: String,
+        /// What the agent said.
+        detail: String,
+    },
+    /// The provider could not be reached, or its answers broke off.
+    #[error("the provider could not be reached: {detail}")]
+    ProviderUnreachable {
+        /// What the agent said.
+        detail: String,
+    },
+    /// The provider answered with another error.
+    #[error("the provider answered with an error: {detail}")]
+    ProviderError {
+        /// HTTP status, where the agent reported one.
+        status: Option<u16>,
+        /// What the provider said.
+        detail: String,
+    },
+    /// The prompt or the conversation is larger than the model can take.
+    #[error("the prompt is too long for the model: {detail}")]
+    PromptTooLong {
+        /// What the agent said.
+        detail: String,
+    },
+    /// The model declined to answer.
+    #[error("the model refused to answer: {detail}")]
+    ModelRefused {
+        /// What the model said.
+        detail: String,
+    },
+    /// The run used up its model turns.
+    #[error("the run reached its limit of {limit} turns")]
+    TurnLimit {
+        /// The limit.
+        limit: u32,
+    },
+    /// The run used up its money.
+    #[error("the run reached its budget: {detail}")]
+    BudgetExceeded {
+        /// What was spent and allowed.
+        detail: String,
+    },
+    /// The agent said that it failed, for a reason of its own.
+    #[error("the agent reported a failure: {detail}")]
+    AgentFailed {
+        /// What it said.
+        detail: String,
+    },
+    /// The agent's process ended by a signal or with an error, without a result.
+    #[error("the agent crashed: {detail}")]
+    AgentCrashed {
+        /// Exit code or signal, with the last of its standard error.
+        detail: String,
+    },
+    /// The agent's process ended quietly and never said how it went. Exit code 0 is not success.
+    #[error("the agent ended without a result: {detail}")]
+    NoResult {
+        /// What there was instead.
+        detail: String,
+    },
+    /// The agent said "success" without having asked the model once.
+    #[error("the agent did nothing: {detail}")]
+    DidNothing {
+        /// What it said.
+        detail: String,
+    },
+    /// The agent CLI in the sandbox is not the pinned one.
+    #[error("the agent CLI reports version {found}, but {expected} is pinned")]
+    WrongAgentVersion {
+        /// The pinned version.
+        expected: String,
+        /// What its first event says.
+        found: String,
+    },
+    /// The pinned agent CLI could not be had.
+    #[error("the agent CLI could not be had: {detail}")]
+    AgentUnavailable {
+        /// What failed, and what to do.
+        detail: String,
+    },
+    /// The run took longer than it may.
+    #[error("timeout after {} s", limit.as_secs())]
+    Timeout {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The agent wrote more than it may.
+    #[error("the agent wrote more than {limit_bytes} bytes to its standard output")]
+    OutputLimit {
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// The kernel ended the agent because the sandbox's memory was used up.
+    #[error("the sandbox ran out of memory ({limit_bytes} bytes)")]
+    OutOfMemory {
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// The sandbox could not be made or did not do its part.
+    #[error("the sandbox failed: {detail}")]
+    SandboxFailed {
+        /// What failed.
+        detail: String,
+    },
+    /// The results directory could not be written.
+    #[error("the results could not be written: {detail}")]
+    StoreFailed {
+        /// What failed.
+        detail: String,
+    },
+    /// A bug in runbookd.
+    #[error("an internal error ended the run: {detail}")]
+    Internal {
+        /// What is known about it.
+        detail: String,
+    },
+}
+
+impl RunFailure {
+    /// A stable word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::NoCredentials { .. } => "no_credentials",
+            Self::AuthRefused { .. } => "auth_refused",
+            Self::OutOfCredit { .. } => "out_of_credit",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Overloaded { .. } => "overloaded",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::ProviderUnreachable { .. } => "provider_unreachable",
+            Self::ProviderError { .. } => "provider_error",
+            Self::PromptTooLong { .. } => "prompt_too_long",
+            Self::ModelRefused { .. } => "model_refused",
+            Self::TurnLimit { .. } => "turn_limit",
+            Self::BudgetExceeded { .. } => "budget_exceeded",
+            Self::AgentFailed { .. } => "agent_failed",
+            Self::AgentCrashed { .. } => "agent_crashed",
+            Self::NoResult { .. } => "no_result",
+            Self::DidNothing { .. } => "did_nothing",
+            Self::WrongAgentVersion { .. } => "wrong_agent_version",
+            Self::AgentUnavailable { .. } => "agent_unavailable",
+            Self::Timeout { .. } => "timeout",
+            Self::OutputLimit { .. } => "output_limit",
+            Self::OutOfMemory { .. } => "out_of_memory",
+            Self::SandboxFailed { .. } => "sandbox_failed",
+            Self::StoreFailed { .. } => "store_failed",
+            Self::Internal { .. } => "internal",
+        }
+    }
+
+    /// What to do about it, as a sentence.
+    #[must_use]
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "Mend each problem and start again; nothing was spent.",
+            Self::NoCredentials { .. } => "Set the variable, or choose another `model_provider`.",
+            Self::AuthRefused { .. } => {
+                "Check that the key is current and belongs to this provider."
+            }
+            Self::OutOfCredit { .. } => "Add credit to the account or use another key.",
+            Self::RateLimited { .. } => {
+                "Wait for the limit to reset, or raise it with the provider."
+            }
+            Self::Overloaded { .. } => "Start the run again later; the provider was busy.",
+            Self::ModelNotFound { .. } => "Check the model's spelling and the provider's base URL.",
+            Self::ProviderUnreachable { .. } => "Check the network and the provider's base URL.",
+            Self::ProviderError { .. } => {
+                "Read the provider's words above; the request was refused."
+            }
+            Self::PromptTooLong { .. } => {
+                "Shorten the runbook or choose a model with a larger window."
+            }
+            Self::ModelRefused { .. } => "Read the refusal; change what the runbook asks for.",
+            Self::TurnLimit { .. } => "Raise the turn limit, or split the runbook.",
+            Self::BudgetExceeded { .. } => "Raise the budget, or split the runbook.",
+            Self::AgentFailed { .. } => "Read the last steps of the trajectory.",
+            Self::AgentCrashed { .. } => "Read logs/agent/stderr.txt in the results folder.",
+            Self::NoResult { .. } => "Read logs/agent in the results folder; the stream broke off.",
+            Self::DidNothing { .. } => "Check that the runbook says what to do.",
+            Self::WrongAgentVersion { .. } => "Use an image without its own agent CLI on the path.",
+            Self::AgentUnavailable { .. } => "Check the registry and the cache folder.",
+            Self::Timeout { .. } => "Raise the time limit, or split the runbook.",
+            Self::OutputLimit { .. } => {
+                "Raise the output limit, or find out what floods the output."
+            }
+            Self::OutOfMemory { .. } => "Raise the memory limit.",
+            Self::SandboxFailed { .. } => "Check the engine and the image.",
+            Self::StoreFailed { .. } => "Check the results folder: free space, permissions.",
+            Self::Internal { .. } => "Please report it with the log.",
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a run is called: collection, task, and an id that is unique inside them.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+/// Longest name of a collection or a task, in bytes. It becomes a folder, and a file name may have
+/// 255 bytes; the rest is left for suffixes.
+const MAX_SLUG_BYTES: usize = 128;
+
+/// A name that cannot be used as a folder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{name}` is not a usable name: use letters, digits, `-`, `_`, `.` and spaces inside, 1 to {MAX_SLUG_BYTES} bytes, not starting with `.`"
+)]
+pub struct InvalidName {
+    /// The name as it was given.
+    pub name: String,
+}
+
+/// The name of a collection or a task. Always a single, harmless path segment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slug(String);
+
+impl Slug {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`InvalidName`] when it is empty, too long, starts with a dot, or holds anything but
+    /// alphanumeric characters, `-`, `_`, `.` and inner spaces.
+    pub fn new(name: &str) -> Result<Self, InvalidName> {
+        let legal = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
+        let whole = !name.is_empty()
+            && name.len() <= MAX_SLUG_BYTES
+            && name.trim() == name
+            && !name.starts_with('.')
+            && name.chars().all(legal);
+        if whole { Ok(Self(name.to_owned())) } else { Err(InvalidName { name: name.to_owned() }) }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Slug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The id of a run: 8 hexadecimal digits, the form that Jetty's clients expect of a trajectory id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(String);
+
+impl RunId {
+    /// Takes the id from a random UUID. Two runs of one task can meet (32 bits), so the store
+    /// refuses a second folder of the same name and the caller draws again.
+    #[must_use]
+    pub fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid.simple().to_string()[..8].to_owned())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a run belongs and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunName {
+    /// The tenant's folder.
+    pub collection: Slug,
+    /// The task inside the collection.
+    pub task: Slug,
+    /// The run inside the task.
+    pub id: RunId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_leave_their_folder_are_refused() {
+        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "a\0b", " a", "a ", "a\nb", "über/x"]
+        {
+            assert!(Slug::new(name).is_err(), "{name:?}");
+        }
+        for name in ["hello", "my task", "v1.2", "über", "A_b-c"] {
+            assert!(Slug::new(name).is_ok(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_eight_hexadecimal_digits() {
+        let id = RunId::from_uuid(Uuid::from_u128(0xbb2b_b71e_0000_0000_0000_0000_0000_0000));
+        assert_eq!(id.as_str(), "bb2bb71e");
+    }
+}

@@ -1,0 +1,11 @@
+//! One execution of a runbook: its name, its plan, where it stands, and every way it can fail.
+
+mod failure;
+mod id;
+mod plan;
+mod status;
+
+pub use failure::RunFailure;
+pub use id::{InvalidName, RunId, RunName, Slug};
+pub use plan::{Asset, Limits, McpServers, Network, ProviderName, RunPlan, RuntimeName};
+pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

@@ -1,0 +1,128 @@
+//! What a run will do, decided in full before anything is started.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::id::RunName;
+use crate::secret::Secret;
+
+/// The agent CLIs that runbookd can drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuntimeName {
+    /// Anthropic's Claude Code.
+    ClaudeCode,
+}
+
+impl RuntimeName {
+    /// The name on the wire and in front matter.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClaudeCode => "claude-code",
+        }
+    }
+}
+
+/// The model services that runbookd can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderName {
+    /// The Anthropic API, with `ANTHROPIC_API_KEY`.
+    Anthropic,
+    /// The model in this binary that answers from a script: demos and tests without spend.
+    Scripted,
+}
+
+impl ProviderName {
+    /// The name on the wire and in front matter.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::Scripted => "scripted",
+        }
+    }
+}
+
+/// What a sandbox can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Nothing but a loopback of its own and the sockets that are mounted.
+    None,
+    /// Whatever this machine reaches.
+    Open,
+}
+
+/// MCP servers by name, each in the form of `.mcp.json`.
+pub type McpServers = BTreeMap<String, serde_json::Value>;
+
+/// How much a run may take. Every limit is enforced or said to be unenforced at the start.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Limits {
+    /// From the agent's start to its end.
+    #[serde(rename = "timeout_sec", serialize_with = "whole_seconds")]
+    pub wall: Duration,
+    /// From the agent's last `result` to the end of its process. A background task can keep the
+    /// process alive for ever after its answer.
+    #[serde(rename = "linger_sec", serialize_with = "whole_seconds")]
+    pub linger: Duration,
+    /// Model turns of the main loop; `None` leaves it to the other limits.
+    pub max_turns: Option<u32>,
+    /// Memory of all the sandbox's processes, in bytes.
+    pub memory_bytes: u64,
+    /// Processors, as a share: 2.0 is two whole ones.
+    pub n_cpus: f64,
+    /// Processes and threads at once.
+    pub n_pids: u32,
+    /// What the agent may write to its standard output, in bytes.
+    pub output_bytes: u64,
+}
+
+fn whole_seconds<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(value.as_secs())
+}
+
+/// A file given to the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asset {
+    /// Its original base name, a single harmless path segment.
+    pub name: String,
+    /// Where it lies on the host.
+    pub host_path: PathBuf,
+}
+
+/// What a run will do.
+#[derive(Debug, Clone)]
+pub struct RunPlan {
+    /// Where the run belongs and what it is called.
+    pub name: RunName,
+    /// The agent CLI.
+    pub runtime: RuntimeName,
+    /// The model service.
+    pub provider: ProviderName,
+    /// The model, in the provider's own spelling.
+    pub model: String,
+    /// The container image; `None` lets the engine use its default.
+    pub image: Option<String>,
+    /// What the sandbox can reach.
+    pub network: Network,
+    /// How much the run may take.
+    pub limits: Limits,
+    /// The whole text that the agent is given, template variables filled in.
+    pub instruction: String,
+    /// Files for `/app/assets`.
+    pub assets: Vec<Asset>,
+    /// Environment variables that the runbook declared as its secrets.
+    pub secrets: BTreeMap<String, Secret>,
+    /// MCP servers, with valid names.
+    pub mcp_servers: McpServers,
+    /// Paths relative to `/app/results`, the most important first.
+    pub primary_outputs: Vec<String>,
+    /// What was noticed while planning and does not stop the run, as whole sentences.
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,1 @@
+//! The runbook document: front matter, template variables.

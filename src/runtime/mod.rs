@@ -1,0 +1,1 @@
+//! The agent dialects: argv, files to stage, and how each line of output reads.

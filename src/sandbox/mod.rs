@@ -1,0 +1,1 @@
+//! Sandboxes: provision, stage, run, collect, destroy.

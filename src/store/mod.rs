@@ -1,0 +1,1 @@
+//! The results directory: every path and file name on disk.

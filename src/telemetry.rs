@@ -1,0 +1,1 @@
+//! Tracing: where log lines go and what they look like.

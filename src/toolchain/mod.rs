@@ -1,0 +1,1 @@
+//! The pinned agent CLIs: which package, version and integrity, and the cache.

@@ -1,0 +1,2 @@
+//! Every story of the whole program, against real parts.
+fn main() {}
