@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use base64::Engine as _;
+use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -114,7 +114,7 @@ fn spellings(value: &str) -> Vec<Vec<u8>> {
 
 /// The base64 characters that depend on `value` alone when `alignment` unknown bytes (modulo 3)
 /// stand before it. Characters that mix in a neighbour's bits are left off at both ends.
-fn inside_base64(engine: &impl base64::Engine, value: &str, alignment: usize) -> Vec<u8> {
+fn inside_base64(engine: &impl Engine, value: &str, alignment: usize) -> Vec<u8> {
     let mut padded = vec![0_u8; alignment];
     padded.extend_from_slice(value.as_bytes());
     let first = (alignment * 8).div_ceil(6);
