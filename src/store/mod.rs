@@ -1,1 +1,108 @@
-//! The results directory: every path and file name on disk.
+//! The results directory: every path and file name on disk, and how they are written.
+//!
+//! `<root>/<collection>/<task>/<run id>/` holds all that is known of a run. It is the truth: a
+//! person can list it, read it with ordinary tools, copy it and archive it.
+
+mod folder;
+mod layout;
+mod log;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::run::RunName;
+
+pub use folder::RunFolder;
+pub use layout::{Area, Document};
+pub use log::LogFile;
+
+/// The results directory could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Two runs drew the same id, or somebody made the folder by hand.
+    #[error("there is already a run folder `{}`", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder could not be made.
+    #[error("could not make the folder `{}`", path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("could not write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("could not read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The results directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Makes the root folder where it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Create`] when it cannot be made.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let create = |source| StoreError::Create { path: root.to_owned(), source };
+        std::fs::create_dir_all(root).map_err(create)?;
+        Ok(Self { root: root.canonicalize().map_err(create)? })
+    }
+
+    /// Makes the folder of a new run, with all its areas.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the run's name is taken; the caller draws another id.
+    /// [`StoreError::Create`] when it cannot be made.
+    pub fn create(&self, name: &RunName) -> Result<RunFolder, StoreError> {
+        let task = self.root.join(name.collection.as_str()).join(name.task.as_str());
+        std::fs::create_dir_all(&task)
+            .map_err(|source| StoreError::Create { path: task.clone(), source })?;
+        let path = task.join(name.id.as_str());
+        match std::fs::create_dir(&path) {
+            Ok(()) => RunFolder::new(path),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Exists { path }),
+            Err(source) => Err(StoreError::Create { path, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{RunId, Slug};
+
+    #[test]
+    fn a_run_folder_is_made_once() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("results")).unwrap();
+        let name = RunName {
+            collection: Slug::new("team").unwrap(),
+            task: Slug::new("hello").unwrap(),
+            id: RunId::from_uuid(uuid::Uuid::from_u128(1 << 100)),
+        };
+        let folder = store.create(&name).unwrap();
+        assert!(folder.path().ends_with("results/team/hello/00000010"));
+        assert!(folder.area(Area::Results).is_dir());
+        assert!(matches!(store.create(&name), Err(StoreError::Exists { .. })));
+    }
+}

@@ -1,0 +1,282 @@
+//! One run's folder.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Component, Path, PathBuf};
+
+use super::StoreError;
+use super::layout::{Area, Document, VALIDATION_REPORT};
+use super::log::LogFile;
+use crate::run::{OutputCheck, ValidationReport};
+use crate::secret::{RedactedStream, Redactor};
+
+/// Largest `validation_report.json` that is read, in bytes. Reports have a few kilobytes; a larger
+/// file is the agent's mistake and must not fill memory.
+const MAX_REPORT_BYTES: u64 = 4 << 20;
+
+/// How much of a file is masked at once, in bytes.
+const REDACT_CHUNK_BYTES: usize = 1 << 20;
+
+/// Deepest folder that is masked. The collector refuses deeper ones.
+const MAX_REDACT_DEPTH: usize = 64;
+
+/// The folder of one run.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    pub(super) fn new(path: PathBuf) -> Result<Self, StoreError> {
+        for area in Area::ALL {
+            let area = path.join(area.path());
+            std::fs::create_dir_all(&area)
+                .map_err(|source| StoreError::Create { path: area, source })?;
+        }
+        Ok(Self { path })
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A folder inside it.
+    #[must_use]
+    pub fn area(&self, area: Area) -> PathBuf {
+        self.path.join(area.path())
+    }
+
+    /// A document inside it, whether it was written or not.
+    #[must_use]
+    pub fn document(&self, document: Document) -> PathBuf {
+        self.path.join(document.file_name())
+    }
+
+    /// Writes a document: readers see the old one or the new one, never a part.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the disk refuses it.
+    pub fn write(&self, document: Document, contents: &[u8]) -> Result<(), StoreError> {
+        let path = self.document(document);
+        write_atomically(&self.path, &path, contents)
+            .map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Starts the log of the agent's standard output, `logs/agent/<runtime>.txt`.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn agent_log(&self, runtime: &str) -> Result<LogFile, StoreError> {
+        LogFile::create(self.area(Area::AgentLogs).join(format!("{runtime}.txt")))
+    }
+
+    /// Starts the log of the agent's standard error, `logs/agent/stderr.txt`.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn stderr_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::create(self.area(Area::AgentLogs).join("stderr.txt"))
+    }
+
+    /// Which of the declared outputs were collected, in their order.
+    #[must_use]
+    pub fn check_outputs(&self, declared: &[String]) -> Vec<OutputCheck> {
+        let results = self.area(Area::Results);
+        declared
+            .iter()
+            .map(|path| {
+                let exists = stays_inside(path)
+                    && std::fs::symlink_metadata(results.join(path)).is_ok_and(|m| m.is_file());
+                OutputCheck { path: path.clone(), exists }
+            })
+            .collect()
+    }
+
+    /// Reads the runbook's own report on itself.
+    #[must_use]
+    pub fn validation_report(&self) -> ValidationReport {
+        let path = self.area(Area::Results).join(VALIDATION_REPORT);
+        let text = match read_bounded(&path, MAX_REPORT_BYTES) {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                let reason = format!("{VALIDATION_REPORT} is larger than {MAX_REPORT_BYTES} bytes");
+                return ValidationReport::Unreadable { reason };
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return ValidationReport::Absent,
+            Err(e) => return ValidationReport::Unreadable { reason: e.to_string() },
+        };
+        match serde_json::from_slice::<serde_json::Value>(&text) {
+            Ok(report) if report.is_object() => match report.get("overall_passed") {
+                None => ValidationReport::Read { overall_passed: None },
+                Some(serde_json::Value::Bool(passed)) => {
+                    ValidationReport::Read { overall_passed: Some(*passed) }
+                }
+                Some(other) => ValidationReport::Unreadable {
+                    reason: format!("`overall_passed` must be true or false, not {other}"),
+                },
+            },
+            Ok(_) => ValidationReport::Unreadable { reason: "it is not a JSON object".to_owned() },
+            Err(e) => ValidationReport::Unreadable { reason: format!("it is not JSON: {e}") },
+        }
+    }
+
+    /// The agent CLI's session files (`*.jsonl`), sorted by path.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the folder cannot be listed.
+    pub fn session_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut files = Vec::new();
+        visit_files(&self.area(Area::Sessions), 0, &mut |file| {
+            if file.extension().is_some_and(|e| e == "jsonl") {
+                files.push(file.to_owned());
+            }
+            Ok(())
+        })?;
+        files.sort();
+        Ok(files)
+    }
+
+    /// Masks known secrets in every file of an area. Returns how many files held one.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] or [`StoreError::Write`]; the files before the fault are masked.
+    pub fn redact(&self, area: Area, redactor: &Redactor) -> Result<usize, StoreError> {
+        let mut n_masked = 0;
+        visit_files(&self.area(area), 0, &mut |file| {
+            let masked = redact_file(file, redactor)
+                .map_err(|source| StoreError::Write { path: file.to_owned(), source })?;
+            n_masked += usize::from(masked);
+            Ok(())
+        })?;
+        Ok(n_masked)
+    }
+}
+
+/// Whether a relative path leads to something below its starting point.
+fn stays_inside(path: &str) -> bool {
+    let mut components = Path::new(path).components().peekable();
+    components.peek().is_some() && components.all(|c| matches!(c, Component::Normal(_)))
+}
+
+fn write_atomically(folder: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".write-").tempfile_in(folder)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    // The rename itself is on the disk only when its folder is.
+    File::open(folder)?.sync_all()
+}
+
+/// The file's bytes, or `None` when it has more than `limit`.
+fn read_bounded(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let n = File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok((n as u64 <= limit).then_some(bytes))
+}
+
+/// Calls `visit` for each regular file below `folder`, following no link.
+fn visit_files(
+    folder: &Path,
+    depth: usize,
+    visit: &mut dyn FnMut(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if depth > MAX_REDACT_DEPTH {
+        return Ok(());
+    }
+    let unreadable = |source| StoreError::Read { path: folder.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let kind = entry.file_type().map_err(unreadable)?;
+        if kind.is_dir() {
+            visit_files(&entry.path(), depth + 1, visit)?;
+        } else if kind.is_file() {
+            visit(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites a file with its secrets masked; leaves one without secrets alone.
+fn redact_file(path: &Path, redactor: &Redactor) -> io::Result<bool> {
+    let mut source = File::open(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut masked = tempfile::Builder::new().prefix(".write-").tempfile_in(folder)?;
+    let mut stream = RedactedStream::new(redactor.clone());
+    let mut chunk = vec![0; REDACT_CHUNK_BYTES];
+    let mut out = Vec::new();
+    loop {
+        let n = source.read(&mut chunk)?;
+        if n == 0 {
+            break;
+        }
+        stream.feed(&chunk[..n], &mut out);
+        masked.write_all(&out)?;
+        out.clear();
+    }
+    let found = stream.finish(&mut out);
+    masked.write_all(&out)?;
+    if found == 0 {
+        return Ok(false);
+    }
+    masked.as_file().set_permissions(source.metadata()?.permissions())?;
+    masked.persist(path).map_err(|e| e.error)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn folder() -> (tempfile::TempDir, RunFolder) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(root.path().join("run")).unwrap();
+        (root, folder)
+    }
+
+    #[test]
+    fn outputs_are_checked_in_order_and_never_outside() {
+        let (root, folder) = folder();
+        std::fs::write(root.path().join("run/outside.md"), "x").unwrap();
+        std::fs::create_dir(folder.area(Area::Results).join("sub")).unwrap();
+        std::fs::write(folder.area(Area::Results).join("sub/a.md"), "x").unwrap();
+        let declared = ["sub/a.md", "missing.md", "sub", "../outside.md", "/etc/passwd", ""]
+            .map(str::to_owned);
+        let found: Vec<bool> =
+            folder.check_outputs(&declared).into_iter().map(|check| check.exists).collect();
+        assert_eq!(found, [true, false, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_validation_report_is_read_or_its_fault_is_said() {
+        let (_root, folder) = folder();
+        assert_eq!(folder.validation_report(), ValidationReport::Absent);
+        for (text, expected) in [
+            (r#"{"overall_passed":true}"#, "Read { overall_passed: Some(true) }"),
+            (r#"{"stages":[]}"#, "Read { overall_passed: None }"),
+            (r#"{"overall_passed":"yes"}"#, "must be true or false"),
+            ("[]", "not a JSON object"),
+            ("{", "not JSON"),
+        ] {
+            std::fs::write(folder.area(Area::Results).join(VALIDATION_REPORT), text).unwrap();
+            let report = format!("{:?}", folder.validation_report());
+            assert!(report.contains(expected), "{text}: {report}");
+        }
+    }
+
+    #[test]
+    fn secrets_in_session_files_are_masked_and_other_files_are_not_touched() {
+        let (_root, folder) = folder();
+        let sessions = folder.area(Area::Sessions).join("projects");
+        std::fs::create_dir_all(&sessions).unwrap();
+        std::fs::write(sessions.join("a.jsonl"), "k=sk-made-up-1234 end").unwrap();
+        std::fs::write(sessions.join("b.jsonl"), "plain").unwrap();
+        let redactor = Redactor::new(&[Secret::new("sk-made-up-1234".to_owned())]);
+        assert_eq!(folder.redact(Area::Sessions, &redactor).unwrap(), 1);
+        assert_eq!(std::fs::read(sessions.join("a.jsonl")).unwrap(), b"k=[redacted] end");
+        assert_eq!(std::fs::read(sessions.join("b.jsonl")).unwrap(), b"plain");
+        assert_eq!(folder.session_files().unwrap().len(), 2);
+    }
+}
