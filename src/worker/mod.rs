@@ -1,1 +1,5 @@
-//! One run, in order.
+//! One run, in order: plan it, run it, record it, finish it.
+
+mod lines;
+
+pub use lines::{Ending, Lines, MAX_LINE_BYTES};

@@ -1,0 +1,37 @@
+//! What a runtime needs to be started, in the sandbox's words but without a sandbox.
+
+use crate::run::{McpServers, RunId};
+
+/// What a runtime must know of a run to be started.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// The run; sessions are named after it.
+    pub run: &'a RunId,
+    /// The model, in the provider's spelling.
+    pub model: &'a str,
+    /// The whole prompt.
+    pub instruction: &'a str,
+    /// MCP servers with valid names.
+    pub mcp_servers: &'a McpServers,
+    /// Model turns of the main loop; `None` is no limit.
+    pub max_turns: Option<u32>,
+    /// How often a failing request to the provider is tried again.
+    pub model_retries: u32,
+    /// The id of the agent's session, a UUID.
+    pub session_id: uuid::Uuid,
+}
+
+/// How to start an agent CLI. Paths are paths inside the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// Arguments after the executable.
+    pub args: Vec<String>,
+    /// Environment variables. None of them is secret.
+    pub env: Vec<(&'static str, String)>,
+    /// Files that only the sandbox's owner may change.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What the CLI reads on its standard input, to its end.
+    pub stdin: Vec<u8>,
+    /// What a person should know about this start, as whole sentences.
+    pub notes: Vec<String>,
+}
