@@ -1,1 +1,159 @@
 //! All settings, read from the environment and checked once.
+//!
+//! Nothing else in the program reads an environment variable. The table in `docs/settings.md` is
+//! this file in prose.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use crate::secret::{Keyring, Secret};
+
+/// Where npm packages come from when nothing else is said.
+const DEFAULT_REGISTRY: &str = "https://registry.npmjs.org/";
+
+/// What is wrong with the environment. All faults at once, so that they are mended at once.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the settings cannot be used: {}", faults.join("; "))]
+pub struct ConfigError {
+    /// Whole sentences, each naming the variable and what to write.
+    pub faults: Vec<String>,
+}
+
+/// Everything that the environment decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where sandboxes live while they run (`RUNBOOKD_STATE`, else `XDG_STATE_HOME/runbookd`, else
+    /// `~/.local/state/runbookd`).
+    pub state_dir: PathBuf,
+    /// Where the pinned agent CLIs are kept (`RUNBOOKD_CACHE`, else `XDG_CACHE_HOME/runbookd`, else
+    /// `~/.cache/runbookd`).
+    pub cache_dir: PathBuf,
+    /// The engine (`RUNBOOKD_ENGINE`: `auto`, `docker` or `bubblewrap`), as text for the command
+    /// line to override.
+    pub engine: Option<String>,
+    /// The image that a run without one starts from (`RUNBOOKD_IMAGE`).
+    pub image: Option<String>,
+    /// The Docker daemon's address (`DOCKER_HOST`).
+    pub docker_host: Option<String>,
+    /// The npm registry (`npm_config_registry` or `NPM_CONFIG_REGISTRY`).
+    pub registry: Url,
+    /// The registry's token (`NPM_TOKEN`).
+    pub registry_token: Option<Secret>,
+    /// More certificate authorities (`NODE_EXTRA_CA_CERTS`), a PEM file.
+    pub extra_ca: Option<PathBuf>,
+    /// What is logged (`RUNBOOKD_LOG`), in `tracing`'s filter syntax.
+    pub log_filter: Option<String>,
+    /// Whether colours are unwanted (`NO_COLOR`).
+    pub no_color: bool,
+    /// Every variable, for provider keys and for the secrets that a runbook declares by name.
+    pub keyring: Keyring,
+}
+
+impl Settings {
+    /// Reads this process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
+        let vars = std::env::vars_os().filter_map(|(name, value)| {
+            // A variable that is not UTF-8 cannot be one of ours, nor a key.
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::from_vars(vars)
+    }
+
+    /// [`Settings::from_env`] with the variables given.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault.
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        // An empty variable is an unset one: `KEY= runbookd …` must not shadow anything.
+        let vars: BTreeMap<String, String> =
+            vars.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let mut faults = Vec::new();
+        let text = |name: &str| vars.get(name).cloned();
+        let home = text("HOME").map(PathBuf::from);
+        let mut folder = |own: &str, xdg: &str, below_home: &str| {
+            let found = text(own).map(PathBuf::from).or_else(|| {
+                let base = text(xdg).map(PathBuf::from).filter(|base| base.is_absolute());
+                base.or_else(|| home.as_deref().map(|home| home.join(below_home)))
+                    .map(|base| base.join("runbookd"))
+            });
+            found.and_then(|path| absolute(&path)).unwrap_or_else(|| {
+                faults.push(format!("neither {own} nor HOME is set: set {own} to a folder"));
+                PathBuf::new()
+            })
+        };
+        let state_dir = folder("RUNBOOKD_STATE", "XDG_STATE_HOME", ".local/state");
+        let cache_dir = folder("RUNBOOKD_CACHE", "XDG_CACHE_HOME", ".cache");
+        let registry = text("npm_config_registry").or_else(|| text("NPM_CONFIG_REGISTRY"));
+        let registry = registry.as_deref().unwrap_or(DEFAULT_REGISTRY);
+        let registry = match Url::parse(registry) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Some(url),
+            Ok(_) | Err(_) => {
+                faults.push(format!(
+                    "npm_config_registry is `{registry}`: it must be an http or https URL such as {DEFAULT_REGISTRY}"
+                ));
+                None
+            }
+        };
+        let Some(registry) = registry.filter(|_| faults.is_empty()) else {
+            return Err(ConfigError { faults });
+        };
+        Ok(Self {
+            state_dir,
+            cache_dir,
+            engine: text("RUNBOOKD_ENGINE"),
+            image: text("RUNBOOKD_IMAGE"),
+            docker_host: text("DOCKER_HOST"),
+            registry,
+            registry_token: text("NPM_TOKEN").map(Secret::new),
+            extra_ca: text("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
+            log_filter: text("RUNBOOKD_LOG"),
+            no_color: text("NO_COLOR").is_some(),
+            keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+        })
+    }
+}
+
+fn absolute(path: &Path) -> Option<PathBuf> {
+    std::path::absolute(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(vars: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        Settings::from_vars(vars.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())))
+    }
+
+    #[test]
+    fn folders_follow_the_xdg_rules_and_can_be_named() {
+        let at_home = settings(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]).unwrap();
+        assert_eq!(at_home.state_dir, Path::new("/h/.local/state/runbookd"));
+        assert_eq!(at_home.cache_dir, Path::new("/h/.cache/runbookd"));
+        let named = settings(&[("RUNBOOKD_STATE", "/s"), ("XDG_CACHE_HOME", "/c"), ("HOME", "/h")])
+            .unwrap();
+        assert_eq!(named.state_dir, Path::new("/s"));
+        assert_eq!(named.cache_dir, Path::new("/c/runbookd"));
+    }
+
+    #[test]
+    fn every_fault_is_said_at_once() {
+        let error = settings(&[("HOME", ""), ("npm_config_registry", "registry.example.org")]);
+        let faults = error.unwrap_err().faults;
+        assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn an_empty_variable_is_an_unset_one() {
+        let settings = settings(&[("HOME", "/h"), ("ANTHROPIC_API_KEY", "")]).unwrap();
+        assert!(settings.keyring.get("ANTHROPIC_API_KEY").is_none());
+    }
+}

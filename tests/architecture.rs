@@ -1,1 +1,179 @@
-//! The import table.
+//! The import table: which room may import which. A new room without a row fails.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms it may import. Layers go down this list; nothing goes back or sideways.
+const ALLOWED: &[(&str, &[&str])] = &[
+    // Domain: plain data and rules.
+    ("secret", &[]),
+    ("run", &["secret"]),
+    ("runbook", &[]),
+    ("trajectory", &["run"]),
+    // Adapters: each owns one outside thing.
+    ("store", &["run", "secret"]),
+    ("sandbox", &["run", "secret"]),
+    ("toolchain", &["secret"]),
+    ("runtime", &["run", "trajectory"]),
+    ("provider", &["run", "secret"]),
+    // Flow.
+    (
+        "worker",
+        &[
+            "provider",
+            "run",
+            "runbook",
+            "runtime",
+            "sandbox",
+            "secret",
+            "store",
+            "toolchain",
+            "trajectory",
+        ],
+    ),
+    // Edge.
+    ("config", &["sandbox", "secret", "toolchain"]),
+    ("telemetry", &[]),
+    (
+        "cli",
+        &[
+            "config",
+            "provider",
+            "run",
+            "runbook",
+            "runtime",
+            "sandbox",
+            "secret",
+            "store",
+            "telemetry",
+            "toolchain",
+            "trajectory",
+            "worker",
+        ],
+    ),
+];
+
+/// Words that only one file or folder may say, and why.
+const DOORS: &[(&str, &[&str], &str)] = &[
+    ("bollard", &["src/sandbox/docker"], "only docker speaks to the container engine"),
+    ("std::env::var", &["src/config.rs"], "only the configuration reads the environment"),
+    ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
+    ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
+    ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
+    ("SystemTime::now", &[], "time comes in as an argument"),
+    ("tokio::spawn", &[], "shutdown waits for every task"),
+];
+
+/// Domain rooms do no I/O and know no time.
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory"];
+const NOT_IN_DOMAIN: &[&str] =
+    &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
+
+#[test]
+fn every_import_is_in_the_table() {
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let Some(room) = room_of(&path) else { continue };
+        let Some(may) = allowed.get(room.as_str()) else {
+            faults.push(format!("{}: room `{room}` has no row in ALLOWED", path.display()));
+            continue;
+        };
+        for target in imports(&text) {
+            if target != room && !may.contains(&target.as_str()) {
+                faults.push(format!("{}: `{room}` must not import `{target}`", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "forbidden imports:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_outside_thing_has_one_door() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        for (word, doors, why) in DOORS {
+            let shown = path.display().to_string();
+            let at_the_door = doors.iter().any(|door| shown.starts_with(door));
+            if !at_the_door && product(&text).lines().any(|line| code(line).contains(word)) {
+                faults.push(format!("{shown}: says `{word}`, but {why}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "words behind the wrong door:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_domain_is_plain_data_and_rules() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let Some(room) = room_of(&path) else { continue };
+        if !DOMAIN.contains(&room.as_str()) {
+            continue;
+        }
+        for word in NOT_IN_DOMAIN {
+            if product(&text).lines().any(|line| code(line).contains(word)) {
+                faults.push(format!("{}: says `{word}`", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "the domain does I/O:\n{}", faults.join("\n"));
+}
+
+/// The product's source files, relative to the package.
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(found.len() > 10, "the scan found too little: {}", found.len());
+    found
+}
+
+/// The room that a file belongs to; `None` for `lib.rs` and `main.rs`, which import anything.
+fn room_of(path: &Path) -> Option<String> {
+    let name = path.components().nth(1)?.as_os_str().to_str()?.trim_end_matches(".rs").to_owned();
+    (name != "lib" && name != "main").then_some(name)
+}
+
+/// A file without its unit tests, which stand at its end.
+fn product(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
+}
+
+/// A line without its comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or(line)
+}
+
+/// The rooms named by `crate::…` paths, grouped imports included.
+fn imports(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in product(text).lines().map(code) {
+        for after in line.split("crate::").skip(1) {
+            let group = after.strip_prefix('{').map(|group| group.split('}').next().unwrap_or(""));
+            for item in group.unwrap_or(after).split(',') {
+                let name: String =
+                    item.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if !name.is_empty() && name.chars().all(|c| c.is_lowercase() || c == '_') {
+                    found.push(name);
+                }
+                if group.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+    found
+}

@@ -1,12 +1,10 @@
 //! What a runtime needs to be started, in the sandbox's words but without a sandbox.
 
-use crate::run::{McpServers, RunId};
+use crate::run::McpServers;
 
 /// What a runtime must know of a run to be started.
 #[derive(Debug)]
-pub struct Task<'a> {
-    /// The run; sessions are named after it.
-    pub run: &'a RunId,
+pub struct Assignment<'a> {
     /// The model, in the provider's spelling.
     pub model: &'a str,
     /// The whole prompt.

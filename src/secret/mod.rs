@@ -1,9 +1,11 @@
 //! A value that is never printed, and the redactor that keeps it out of everything we write.
 
+mod keyring;
 mod redactor;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use keyring::Keyring;
 pub use redactor::{MASK, MIN_MASKED_BYTES, RedactedStream, Redactor};
 
 /// A credential or another value that must not be seen. `Debug` shows only that it is there, there

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::json;
 
-use crate::runtime::invocation::{Invocation, Task};
+use crate::runtime::invocation::{Assignment, Invocation};
 
 /// Where the CLI keeps its configuration and its session files.
 pub const SESSIONS: &str = "/logs/agent/sessions";
@@ -56,23 +56,23 @@ const MAX_PROMPT_BYTES: usize = 500_000;
 static MENTION: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"(^|\s)@\S"#).expect("the pattern is valid"));
 
-/// How to start the CLI for `task`.
+/// How to start the CLI for `assignment`.
 #[must_use]
-pub fn invocation(task: &Task<'_>) -> Invocation {
-    let prompt = Prompt::new(task);
+pub fn invocation(assignment: &Assignment<'_>) -> Invocation {
+    let prompt = Prompt::new(assignment);
     let mut files = prompt.files;
-    files.push((format!("{INPUTS}/.mcp.json"), mcp_json(task)));
+    files.push((format!("{INPUTS}/.mcp.json"), mcp_json(assignment)));
     Invocation {
-        args: args(task),
-        env: env(task, &prompt.text),
+        args: args(assignment),
+        env: env(assignment, &prompt.text),
         files,
         stdin: prompt.text.into_bytes(),
         notes: prompt.notes,
     }
 }
 
-fn args(task: &Task<'_>) -> Vec<String> {
-    let mcp_tools = task.mcp_servers.keys().map(|server| format!("mcp__{server}__*"));
+fn args(assignment: &Assignment<'_>) -> Vec<String> {
+    let mcp_tools = assignment.mcp_servers.keys().map(|server| format!("mcp__{server}__*"));
     let allowed: Vec<String> =
         ALLOWED_TOOLS.iter().map(|&tool| tool.to_owned()).chain(mcp_tools).collect();
     let mut args = vec![
@@ -80,10 +80,10 @@ fn args(task: &Task<'_>) -> Vec<String> {
         "--output-format=stream-json".to_owned(),
         // Without it the CLI refuses stream-json.
         "--verbose".to_owned(),
-        format!("--model={}", task.model),
+        format!("--model={}", assignment.model),
         // The sandbox is the boundary; a question would wait for ever.
         "--permission-mode=bypassPermissions".to_owned(),
-        format!("--session-id={}", task.session_id),
+        format!("--session-id={}", assignment.session_id),
         format!("--mcp-config={INPUTS}/.mcp.json"),
         // A `.mcp.json` or `.claude/settings.json` in the workspace could redirect the traffic.
         "--strict-mcp-config".to_owned(),
@@ -94,11 +94,11 @@ fn args(task: &Task<'_>) -> Vec<String> {
         format!("--allowedTools={}", allowed.join(",")),
         format!("--disallowedTools={}", DISALLOWED_TOOLS.join(",")),
     ];
-    args.extend(task.max_turns.map(|n| format!("--max-turns={n}")));
+    args.extend(assignment.max_turns.map(|n| format!("--max-turns={n}")));
     args
 }
 
-fn env(task: &Task<'_>, prompt: &str) -> Vec<(&'static str, String)> {
+fn env(assignment: &Assignment<'_>, prompt: &str) -> Vec<(&'static str, String)> {
     let mut env = vec![
         ("CLAUDE_CONFIG_DIR", SESSIONS.to_owned()),
         // Exactly `1`: it also keeps retrying an overloaded Opus.
@@ -110,7 +110,7 @@ fn env(task: &Task<'_>, prompt: &str) -> Vec<(&'static str, String)> {
         ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1".to_owned()),
         // Without it a stalled stream of any other host than Anthropic's stalls for ever.
         ("CLAUDE_ENABLE_STREAM_WATCHDOG", "1".to_owned()),
-        ("CLAUDE_CODE_MAX_RETRIES", task.model_retries.to_string()),
+        ("CLAUDE_CODE_MAX_RETRIES", assignment.model_retries.to_string()),
         ("API_TIMEOUT_MS", "300000".to_owned()),
         // MCP servers get their own variables and not the provider's key.
         ("CLAUDE_CODE_MCP_ALLOWLIST_ENV", "1".to_owned()),
@@ -124,8 +124,8 @@ fn env(task: &Task<'_>, prompt: &str) -> Vec<(&'static str, String)> {
 }
 
 /// The servers in the file format that Claude Code and other MCP clients share.
-fn mcp_json(task: &Task<'_>) -> Vec<u8> {
-    json!({ "mcpServers": task.mcp_servers }).to_string().into_bytes()
+fn mcp_json(assignment: &Assignment<'_>) -> Vec<u8> {
+    json!({ "mcpServers": assignment.mcp_servers }).to_string().into_bytes()
 }
 
 /// What the agent is told, and how.
@@ -136,9 +136,9 @@ struct Prompt {
 }
 
 impl Prompt {
-    fn new(task: &Task<'_>) -> Self {
-        let text = task.instruction;
-        if text.len() > MAX_PROMPT_BYTES && !takes_a_million_tokens(task.model) {
+    fn new(assignment: &Assignment<'_>) -> Self {
+        let text = assignment.instruction;
+        if text.len() > MAX_PROMPT_BYTES && !takes_a_million_tokens(assignment.model) {
             let path = format!("{INPUTS}/instruction.md");
             let n_bytes = text.len();
             return Self {
@@ -150,7 +150,7 @@ impl Prompt {
                 notes: vec![format!(
                     "The instruction has {n_bytes} bytes; {} takes about {MAX_PROMPT_BYTES} in one \
                      message, so the agent reads it from {path}.",
-                    task.model
+                    assignment.model
                 )],
             };
         }
@@ -168,11 +168,10 @@ fn takes_a_million_tokens(model: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{McpServers, RunId};
+    use crate::run::McpServers;
 
     fn invoke(instruction: &str, model: &str, servers: &McpServers) -> Invocation {
-        invocation(&Task {
-            run: &RunId::from_uuid(uuid::Uuid::nil()),
+        invocation(&Assignment {
             model,
             instruction,
             mcp_servers: servers,
