@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::id::RunName;
 use crate::secret::Secret;
@@ -73,6 +74,8 @@ pub struct Limits {
     pub linger: Duration,
     /// Model turns of the main loop; `None` leaves it to the other limits.
     pub max_turns: Option<u32>,
+    /// How often a failing request to the provider is tried again.
+    pub model_retries: u32,
     /// Memory of all the sandbox's processes, in bytes.
     pub memory_bytes: u64,
     /// Processors, as a share: 2.0 is two whole ones.
@@ -107,14 +110,20 @@ pub struct RunPlan {
     pub provider: ProviderName,
     /// The model, in the provider's own spelling.
     pub model: String,
+    /// What the scripted provider answers, for [`ProviderName::Scripted`] alone.
+    pub script: Option<String>,
     /// The container image; `None` lets the engine use its default.
     pub image: Option<String>,
     /// What the sandbox can reach.
     pub network: Network,
     /// How much the run may take.
     pub limits: Limits,
+    /// The runbook as it was given.
+    pub runbook: Vec<u8>,
     /// The whole text that the agent is given, template variables filled in.
     pub instruction: String,
+    /// The id of the agent's session, so that its files can be found and resumed.
+    pub session_id: Uuid,
     /// Files for `/app/assets`.
     pub assets: Vec<Asset>,
     /// Environment variables that the runbook declared as its secrets.

@@ -1,0 +1,215 @@
+//! Follows the agent's standard output while it grows: bytes to lines to events to the record.
+//!
+//! The CLI writes to a regular file, because through a pipe it loses its tail. So this reads a file
+//! that somebody else writes, copies what it has read (secrets masked) into the results directory,
+//! and notices when what it has read changes behind it.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::lines::{Ending, Lines, MAX_LINE_BYTES};
+use crate::run::{RunFailure, RuntimeName};
+use crate::runtime;
+use crate::secret::{RedactedStream, Redactor};
+use crate::store::{LogFile, StoreError};
+use crate::trajectory::{AgentEvent, Recorder, StepUpdate};
+
+/// How much is read at once, in bytes. Large enough for speed, small enough that a flood cannot
+/// keep the run's other watches waiting.
+const READ_BYTES: usize = 1 << 20;
+
+/// The agent's output could not be followed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FollowError {
+    #[error("could not read the agent's output `{}`", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What one look at the file brought.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// What a live view should show.
+    pub(super) updates: Vec<StepUpdate>,
+    /// Why the run must end now, if an event says so.
+    pub(super) must_stop: Option<RunFailure>,
+    /// Whether the agent has given a result and nothing has contradicted it since.
+    pub(super) has_result: bool,
+    /// Whether there may be more to read at once.
+    pub(super) more: bool,
+}
+
+/// What is known of the stream at its end. Part of `trajectory.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seal {
+    /// Bytes that the agent wrote, before masking.
+    pub(super) n_bytes: u64,
+    /// What looked wrong with the file itself, as whole sentences.
+    pub(super) findings: Vec<String>,
+}
+
+/// Reads a growing file and folds it into a record.
+pub(super) struct Follower {
+    runtime: RuntimeName,
+    path: PathBuf,
+    file: File,
+    offset: u64,
+    hash: Sha256,
+    redacted: RedactedStream,
+    lines: Lines,
+    log: LogFile,
+    recorder: Recorder,
+    n_lines: u64,
+    findings: Vec<String>,
+    chunk: Vec<u8>,
+    clean: Vec<u8>,
+}
+
+impl Follower {
+    /// Opens the file. It is held open, so nobody can put another one in its place.
+    pub(super) fn open(
+        path: &Path,
+        runtime: RuntimeName,
+        redactor: Redactor,
+        log: LogFile,
+    ) -> Result<Self, FollowError> {
+        let file = File::open(path)
+            .map_err(|source| FollowError::Read { path: path.to_owned(), source })?;
+        Ok(Self {
+            runtime,
+            path: path.to_owned(),
+            file,
+            offset: 0,
+            hash: Sha256::new(),
+            redacted: RedactedStream::new(redactor),
+            lines: Lines::new(MAX_LINE_BYTES),
+            log,
+            recorder: Recorder::new(),
+            n_lines: 0,
+            findings: Vec::new(),
+            chunk: vec![0; READ_BYTES],
+            clean: Vec::new(),
+        })
+    }
+
+    /// Bytes read so far.
+    pub(super) fn n_bytes(&self) -> u64 {
+        self.offset
+    }
+
+    /// The record so far.
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Reads what is new, at most [`READ_BYTES`] of it.
+    pub(super) fn advance(&mut self, now: Timestamp) -> Result<Progress, FollowError> {
+        let n = self.read_chunk().map_err(|source| self.unreadable(source))?;
+        self.clean.clear();
+        self.redacted.feed(&self.chunk[..n], &mut self.clean);
+        let mut progress = self.ingest(now)?;
+        progress.more = n == READ_BYTES;
+        Ok(progress)
+    }
+
+    /// Takes what is left after the agent's end, and looks at the whole file once more.
+    pub(super) fn finish(mut self, now: Timestamp) -> Result<(Recorder, Seal), FollowError> {
+        while self.advance(now)?.more {}
+        self.clean.clear();
+        let empty = RedactedStream::new(Redactor::new([]));
+        std::mem::replace(&mut self.redacted, empty).finish(&mut self.clean);
+        self.ingest(now)?;
+        let lines = std::mem::replace(&mut self.lines, Lines::new(MAX_LINE_BYTES));
+        let (recorder, runtime, n_lines) = (&mut self.recorder, self.runtime, &mut self.n_lines);
+        lines.finish(|line, ending| {
+            *n_lines += 1;
+            recorder.record(*n_lines, now, event(runtime, line, ending));
+        });
+        self.log.sync()?;
+        if !self.is_unchanged().map_err(|source| self.unreadable(source))? {
+            self.findings.push(
+                "The agent's output file was changed after it was read; the log holds what was \
+                 read first."
+                    .to_owned(),
+            );
+        }
+        let seal = Seal { n_bytes: self.offset, findings: self.findings };
+        Ok((self.recorder, seal))
+    }
+
+    fn read_chunk(&mut self) -> io::Result<usize> {
+        let length = self.file.metadata()?.len();
+        if length < self.offset {
+            self.findings.push(format!(
+                "The agent's output file shrank from {} to {length} bytes; what was read stays.",
+                self.offset
+            ));
+            self.offset = length;
+            // What comes now does not follow what was hashed; the final check says "changed".
+        }
+        self.file.seek(SeekFrom::Start(self.offset))?;
+        let mut n = 0;
+        while n < self.chunk.len() {
+            match self.file.read(&mut self.chunk[n..])? {
+                0 => break,
+                some => n += some,
+            }
+        }
+        self.hash.update(&self.chunk[..n]);
+        self.offset += n as u64;
+        Ok(n)
+    }
+
+    /// Writes the clean bytes to the log and folds their lines into the record.
+    fn ingest(&mut self, now: Timestamp) -> Result<Progress, FollowError> {
+        self.log.append(&self.clean)?;
+        let mut progress = Progress::default();
+        let Self { runtime, lines, recorder, n_lines, clean, .. } = self;
+        lines.feed(clean, |line, ending| {
+            *n_lines += 1;
+            let event = event(*runtime, line, ending);
+            if progress.must_stop.is_none() {
+                progress.must_stop = runtime::early_stop(*runtime, &event);
+            }
+            progress.updates.extend(recorder.record(*n_lines, now, event));
+        });
+        let summary = recorder.summary();
+        progress.has_result = summary.last_result.is_some() && !summary.went_on_after_result;
+        Ok(progress)
+    }
+
+    /// Whether the file's first bytes are still those that were read.
+    fn is_unchanged(&mut self) -> io::Result<bool> {
+        let mut hash = Sha256::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        let mut left = self.offset;
+        while left > 0 {
+            let n = self.file.read(&mut self.chunk)?;
+            if n == 0 {
+                return Ok(false);
+            }
+            let n = n.min(usize::try_from(left).unwrap_or(n));
+            hash.update(&self.chunk[..n]);
+            left -= n as u64;
+        }
+        Ok(hash.finalize() == self.hash.clone().finalize())
+    }
+
+    fn unreadable(&self, source: io::Error) -> FollowError {
+        FollowError::Read { path: self.path.clone(), source }
+    }
+}
+
+fn event(runtime: RuntimeName, line: &[u8], ending: Ending) -> AgentEvent {
+    match ending {
+        Ending::Newline | Ending::EndOfStream => runtime::parse_line(runtime, line),
+        Ending::TooLong => AgentEvent::Unparsed {
+            reason: format!("it is longer than {MAX_LINE_BYTES} bytes"),
+        },
+    }
+}

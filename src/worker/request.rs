@@ -1,0 +1,51 @@
+//! What somebody asks for when they start a run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::run::{Network, Slug};
+
+/// A request to run a runbook. What it leaves open, the runbook decides, then the defaults.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// The runbook, front matter and all.
+    pub runbook: Vec<u8>,
+    /// The collection that the run belongs to.
+    pub collection: Slug,
+    /// The task that the run belongs to.
+    pub task: Slug,
+    /// Values for the runbook's template variables.
+    pub variables: BTreeMap<String, String>,
+    /// Files for `/app/assets`.
+    pub assets: Vec<PathBuf>,
+    /// What the scripted provider answers.
+    pub script: Option<String>,
+    /// What is decided here and not by the runbook.
+    pub overrides: Overrides,
+}
+
+/// The parts of a plan that a request can decide. `None` leaves a part to the runbook.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The agent CLI.
+    pub agent: Option<String>,
+    /// The model.
+    pub model: Option<String>,
+    /// The model service.
+    pub model_provider: Option<String>,
+    /// The container image.
+    pub image: Option<String>,
+    /// What the sandbox can reach.
+    pub network: Option<Network>,
+    /// From the agent's start to its end.
+    pub wall: Option<Duration>,
+    /// Model turns of the main loop.
+    pub max_turns: Option<u32>,
+    /// How often a failing request to the provider is tried again.
+    pub model_retries: Option<u32>,
+    /// Memory of the sandbox, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processors, as a share.
+    pub n_cpus: Option<f64>,
+}
