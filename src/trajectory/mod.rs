@@ -1,1 +1,22 @@
 //! The durable record of a run: events, steps, usage.
+
+mod clip;
+mod event;
+mod model_name;
+mod recorder;
+mod step;
+mod step_log;
+mod summary;
+mod usage;
+mod warnings;
+
+pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
+pub use event::{
+    AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,
+    Task, TaskStage, TaskUsage, ToolResult, ToolResults, UserText,
+};
+pub use recorder::{Live, Recorder};
+pub use step::{MessageStep, Step, StepKind, StepUpdate, TaskReport, ToolCallStep, ToolOutcome};
+pub use step_log::{MAX_FIRST_STEPS, MAX_LAST_STEPS};
+pub use summary::Summary;
+pub use usage::{ReplyLedger, Usage, UsageByModel, UsageReport, UsageSource};

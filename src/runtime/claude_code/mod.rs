@@ -1,0 +1,9 @@
+//! Claude Code: how its lines read, and what its end means.
+
+mod parse;
+mod wire;
+
+pub use parse::parse_line;
+
+/// The one version of the CLI that runbookd drives. What this room knows was recorded with it.
+pub const VERSION: &str = "2.1.126";

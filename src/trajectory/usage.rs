@@ -1,0 +1,223 @@
+//! How many tokens a run used, by model, and how that is known.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+/// Token counts of one reply, one model or a whole run. Part of `trajectory.json`.
+///
+/// The four kinds of input are apart, as the provider bills them: `input` is what was neither read
+/// from the cache nor written to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Input tokens that did not touch the cache.
+    pub input: u64,
+    /// Output tokens.
+    pub output: u64,
+    /// Input tokens read from the cache.
+    pub cache_read: u64,
+    /// Input tokens written to the cache for five minutes.
+    pub cache_write_5m: u64,
+    /// Input tokens written to the cache for an hour.
+    pub cache_write_1h: u64,
+    /// Input tokens written to the cache for a lifetime that nobody told us.
+    pub cache_write_unsplit: u64,
+    /// Replies that were seen, by distinct id. A lower bound on the requests that were made: side
+    /// calls, failed requests and the last reply of a sub-agent do not show.
+    pub requests_seen: u64,
+    /// Searches that the provider made.
+    pub web_searches: u64,
+    /// The cost in US dollars as the agent prices it, where it does. Unknown models are priced
+    /// wrongly by some agents; the token counts are the ground truth.
+    pub cost_usd: Option<f64>,
+}
+
+impl Usage {
+    /// All tokens that went in, cached or not.
+    #[must_use]
+    pub fn total_input(&self) -> u64 {
+        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write())
+    }
+
+    /// All tokens that were written to the cache.
+    #[must_use]
+    pub fn cache_write(&self) -> u64 {
+        self.cache_write_5m
+            .saturating_add(self.cache_write_1h)
+            .saturating_add(self.cache_write_unsplit)
+    }
+
+    /// All tokens, in and out.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total_input().saturating_add(self.output)
+    }
+
+    /// The sum of two usages. Its cost is known only where both are.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let cost_usd = self.cost_usd.zip(other.cost_usd).map(|(one, two)| one + two);
+        Self { cost_usd, ..self.each_count(other, u64::saturating_add) }
+    }
+
+    /// The larger of each count. Two reports of one reply agree, or the later one knows more.
+    #[must_use]
+    fn larger(&self, other: &Self) -> Self {
+        self.each_count(other, u64::max)
+    }
+
+    fn minus(&self, other: &Self) -> Self {
+        self.each_count(other, u64::saturating_sub)
+    }
+
+    /// Applies `f` to each pair of counts. The cost is left unknown.
+    fn each_count(&self, other: &Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            input: f(self.input, other.input),
+            output: f(self.output, other.output),
+            cache_read: f(self.cache_read, other.cache_read),
+            cache_write_5m: f(self.cache_write_5m, other.cache_write_5m),
+            cache_write_1h: f(self.cache_write_1h, other.cache_write_1h),
+            cache_write_unsplit: f(self.cache_write_unsplit, other.cache_write_unsplit),
+            requests_seen: f(self.requests_seen, other.requests_seen),
+            web_searches: f(self.web_searches, other.web_searches),
+            cost_usd: None,
+        }
+    }
+}
+
+/// Usage by the model's name. Part of `trajectory.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsageByModel(BTreeMap<String, Usage>);
+
+impl UsageByModel {
+    /// Adds to what `model` used.
+    pub fn add(&mut self, model: &str, usage: &Usage) {
+        match self.0.get_mut(model) {
+            Some(sum) => *sum = sum.plus(usage),
+            None => {
+                self.0.insert(model.to_owned(), *usage);
+            }
+        }
+    }
+
+    /// What `model` used.
+    #[must_use]
+    pub fn get(&self, model: &str) -> Option<&Usage> {
+        self.0.get(model)
+    }
+
+    /// Each model with what it used, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Usage)> {
+        self.0.iter().map(|(model, usage)| (model.as_str(), usage))
+    }
+
+    /// Whether no model used anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The sum over all models. Its cost is known only where every model's is.
+    #[must_use]
+    pub fn total(&self) -> Usage {
+        let mut usages = self.0.values();
+        let Some(first) = usages.next() else { return Usage::default() };
+        usages.fold(*first, |sum, usage| sum.plus(usage))
+    }
+
+    /// These totals, with two things that only the replies tell: how many there were, and how long
+    /// the cache keeps what they wrote. What the replies do not explain stays unsplit; a split
+    /// that is larger than the total explains nothing and is not used.
+    #[must_use]
+    pub(super) fn explained_by(&self, replies: &Self) -> Self {
+        let explained = self.0.iter().map(|(model, total)| {
+            let mut usage = *total;
+            if let Some(seen) = replies.get(model) {
+                usage.requests_seen = seen.requests_seen;
+                let split = seen.cache_write_5m.saturating_add(seen.cache_write_1h);
+                if split <= total.cache_write_unsplit {
+                    usage.cache_write_5m = seen.cache_write_5m;
+                    usage.cache_write_1h = seen.cache_write_1h;
+                    usage.cache_write_unsplit = total.cache_write_unsplit - split;
+                }
+            }
+            (model.clone(), usage)
+        });
+        Self(explained.collect())
+    }
+}
+
+/// How a usage is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageSource {
+    /// Nothing is known.
+    #[default]
+    None,
+    /// The replies seen so far. Input counts are right for these, output counts are placeholders,
+    /// and side calls are missing.
+    Live,
+    /// The agent's own totals, in its last result. Complete but for requests that broke off.
+    AgentResult,
+    /// The session files that the agent left. Right for each reply; side calls are missing.
+    SessionFiles,
+}
+
+/// What a run used, and how that is known. Part of `trajectory.json`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct UsageReport {
+    /// How it is known.
+    pub source: UsageSource,
+    /// What each model used.
+    pub by_model: UsageByModel,
+}
+
+/// Adds up replies of which each may be reported several times, in any order.
+#[derive(Debug, Clone, Default)]
+pub struct ReplyLedger {
+    /// The largest report of each reply, by its id. Grows with the replies, about 200 bytes each;
+    /// the limit on the agent's output bounds it.
+    replies: HashMap<String, (String, Usage)>,
+    by_model: UsageByModel,
+}
+
+impl ReplyLedger {
+    /// Takes a report of the reply `id`. Says whether the reply is new. A reply stays with the
+    /// model that it was first reported for.
+    pub fn note(&mut self, id: &str, model: &str, usage: &Usage) -> bool {
+        if let Some((model, known)) = self.replies.get_mut(id) {
+            let larger = known.larger(&Usage { requests_seen: 0, ..*usage });
+            self.by_model.add(model, &larger.minus(known));
+            *known = larger;
+            return false;
+        }
+        let usage = Usage { requests_seen: 1, cost_usd: None, ..*usage };
+        self.by_model.add(model, &usage);
+        self.replies.insert(id.to_owned(), (model.to_owned(), usage));
+        true
+    }
+
+    /// Whether the reply `id` was reported.
+    #[must_use]
+    pub fn contains(&self, id: &str) -> bool {
+        self.replies.contains_key(id)
+    }
+
+    /// The ids of all replies, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.replies.keys().map(String::as_str)
+    }
+
+    /// How many different replies were reported.
+    #[must_use]
+    pub fn n_replies(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// The sums.
+    #[must_use]
+    pub fn by_model(&self) -> &UsageByModel {
+        &self.by_model
+    }
+}
