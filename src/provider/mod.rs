@@ -1,1 +1,5 @@
 //! The model services.
+
+mod access;
+
+pub use access::{Access, MissingCredential, SCRIPTED_SOCKET, access};
