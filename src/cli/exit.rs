@@ -1,0 +1,75 @@
+//! The exit codes. The table in the README is this file in prose.
+
+use crate::run::{RunFailure, RunStatus};
+use crate::worker::RunReport;
+
+/// How the process ends, for the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// The run completed, and nothing that can be checked speaks against it.
+    Success,
+    /// The run failed.
+    RunFailed,
+    /// The command line is wrong. (clap ends the process with it.)
+    Usage,
+    /// The run completed, but its own checks failed or a declared output is missing.
+    VerdictFailed,
+    /// The run was refused before it started: the runbook, a key, a file.
+    Refused,
+    /// There is nothing to run on: no engine, or the agent CLI cannot be had.
+    Unavailable,
+    /// The results could not be written.
+    NotWritten,
+    /// The settings cannot be used.
+    BadConfig,
+    /// Somebody stopped the run.
+    Cancelled,
+}
+
+impl ExitCode {
+    /// The number. Those above 63 are from BSD's `sysexits`; 130 is what shells give for Ctrl-C.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::RunFailed => 1,
+            Self::Usage => 2,
+            Self::VerdictFailed => 3,
+            Self::Refused => 4,
+            Self::Unavailable => 69,
+            Self::NotWritten => 74,
+            Self::BadConfig => 78,
+            Self::Cancelled => 130,
+        }
+    }
+
+    /// What a finished run means for the shell.
+    #[must_use]
+    pub fn of(report: &RunReport) -> Self {
+        match &report.status {
+            RunStatus::Completed if report.verdict.passed() == Some(false) => Self::VerdictFailed,
+            RunStatus::Completed => Self::Success,
+            RunStatus::Cancelled => Self::Cancelled,
+            RunStatus::Failed(failure) => Self::of_failure(failure),
+            // A run is only reported when it has ended.
+            RunStatus::Pending | RunStatus::Running => Self::RunFailed,
+        }
+    }
+
+    /// What a failure means for the shell.
+    #[must_use]
+    pub fn of_failure(failure: &RunFailure) -> Self {
+        match failure.code() {
+            "refused" | "no_credentials" => Self::Refused,
+            "agent_unavailable" => Self::Unavailable,
+            "store_failed" => Self::NotWritten,
+            _ => Self::RunFailed,
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.code())
+    }
+}

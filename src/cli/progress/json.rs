@@ -1,0 +1,120 @@
+//! A run as JSON lines, for programs. `docs/json-output.md` documents each.
+
+use serde_json::{Value, json};
+
+use super::put;
+use crate::cli::exit::ExitCode;
+use crate::run::RunStatus;
+use crate::trajectory::StepUpdate;
+use crate::worker::{Phase, RunReport, RunUpdate};
+
+/// The version of these lines. It grows when one of them changes its meaning or loses a field.
+const FORMAT_VERSION: u32 = 1;
+
+/// A run as JSON lines.
+#[derive(Debug)]
+pub struct Json;
+
+impl Json {
+    #[expect(clippy::unused_self, reason = "the same face as the other styles")]
+    pub(super) fn say(&self, line: &str) {
+        put(&json!({ "event": "note", "text": line }).to_string());
+    }
+
+    #[expect(clippy::unused_self, reason = "the same face as the other styles")]
+    pub(super) fn show(&self, update: &RunUpdate) {
+        put(&line(update).to_string());
+    }
+
+    #[expect(clippy::unused_self, reason = "the end of the value's life")]
+    pub(super) fn finish(self, report: &RunReport, exit: ExitCode) {
+        put(&finished(report, exit).to_string());
+    }
+}
+
+fn line(update: &RunUpdate) -> Value {
+    match update {
+        RunUpdate::Opened { name, folder } => json!({
+            "event": "opened",
+            "format_version": FORMAT_VERSION,
+            "collection": name.collection.as_str(),
+            "task": name.task.as_str(),
+            "trajectory_id": name.id.as_str(),
+            "folder": folder,
+        }),
+        RunUpdate::Phase(phase) => phase_line(phase),
+        RunUpdate::Note(text) => json!({ "event": "note", "text": text }),
+        RunUpdate::Step(step) => step_line(step),
+        RunUpdate::Live(live) => json!({
+            "event": "usage",
+            "source": live.usage.source,
+            "n_steps": live.n_steps,
+            "total": live.usage.by_model.total(),
+            "activity": live.activity,
+        }),
+    }
+}
+
+fn phase_line(phase: &Phase) -> Value {
+    let name = match phase {
+        Phase::FetchingAgent { done, total } => {
+            return json!({
+                "event": "phase", "phase": "fetching_agent", "done_bytes": done, "total_bytes": total,
+            });
+        }
+        Phase::WaitingForDownload => "waiting_for_download",
+        Phase::Provisioning => "provisioning",
+        Phase::Running => "running",
+        Phase::Collecting => "collecting",
+    };
+    json!({ "event": "phase", "phase": name })
+}
+
+fn step_line(step: &StepUpdate) -> Value {
+    match step {
+        StepUpdate::Said { number, text, in_sub_agent } => json!({
+            "event": "said", "step": number, "text": text, "in_sub_agent": in_sub_agent,
+        }),
+        StepUpdate::Started { number, title, in_sub_agent } => json!({
+            "event": "tool_started", "step": number, "title": title, "in_sub_agent": in_sub_agent,
+        }),
+        StepUpdate::Finished { number, title, took, is_error, in_sub_agent } => json!({
+            "event": "tool_finished",
+            "step": number,
+            "title": title,
+            "duration_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "is_error": is_error,
+            "in_sub_agent": in_sub_agent,
+        }),
+        StepUpdate::Note(text) => json!({ "event": "note", "text": text }),
+    }
+}
+
+fn finished(report: &RunReport, exit: ExitCode) -> Value {
+    let failure = match &report.status {
+        RunStatus::Failed(failure) => json!({
+            "code": failure.code(), "message": failure.to_string(), "mend": failure.mend(),
+        }),
+        RunStatus::Pending | RunStatus::Running | RunStatus::Completed | RunStatus::Cancelled => {
+            Value::Null
+        }
+    };
+    json!({
+        "event": "finished",
+        "status": report.status.as_str(),
+        "failure": failure,
+        "passed": report.verdict.passed(),
+        "verdict": report.verdict,
+        "usage": {
+            "source": report.usage.source,
+            "total": report.usage.by_model.total(),
+            "by_model": report.usage.by_model,
+        },
+        "duration_ms": u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
+        "n_steps": report.n_steps,
+        "warnings": report.warnings,
+        "answer": report.answer,
+        "folder": report.folder,
+        "exit_code": exit.code(),
+    })
+}

@@ -1,0 +1,82 @@
+//! How a run looks to the person or the program that started it.
+
+mod json;
+mod live;
+mod plain;
+mod summary;
+mod words;
+
+use std::io::{self, IsTerminal as _};
+use std::time::Instant;
+
+use crate::worker::{RunReport, RunUpdate};
+
+use super::exit::ExitCode;
+
+/// Shows a run on standard output.
+#[derive(Debug)]
+pub enum Progress {
+    /// A line for each step, and a line that moves below them.
+    Live(live::Live),
+    /// A line for each step.
+    Plain(plain::Plain),
+    /// A JSON object for each piece of news.
+    Json(json::Json),
+}
+
+/// How a run is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// For people: moving on a terminal, plain elsewhere.
+    People,
+    /// For programs.
+    Json,
+}
+
+impl Progress {
+    /// Begins to show a run that starts at `now`.
+    #[must_use]
+    pub fn start(style: Style, now: Instant) -> Self {
+        match style {
+            Style::Json => Self::Json(json::Json),
+            Style::People if io::stdout().is_terminal() => Self::Live(live::Live::start(now)),
+            Style::People => Self::Plain(plain::Plain::start(now)),
+        }
+    }
+
+    /// Shows a line about what comes before the run.
+    pub fn say(&mut self, line: &str) {
+        match self {
+            Self::Live(live) => live.say(line),
+            Self::Plain(plain) => plain.say(line),
+            Self::Json(json) => json.say(line),
+        }
+    }
+
+    /// Shows a piece of news.
+    pub fn show(&mut self, update: RunUpdate) {
+        match self {
+            Self::Live(live) => live.show(update),
+            Self::Plain(plain) => plain.show(&update),
+            Self::Json(json) => json.show(&update),
+        }
+    }
+
+    /// Shows how the run ended.
+    pub fn finish(self, report: &RunReport, exit: ExitCode) {
+        match self {
+            Self::Live(live) => live.finish(report),
+            Self::Plain(plain) => plain.finish(report),
+            Self::Json(json) => json.finish(report, exit),
+        }
+    }
+}
+
+/// Writes a line to standard output. A reader that went away does not stop the run.
+fn put(line: &str) {
+    use io::Write as _;
+    let mut out = io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        tracing::debug!("nobody reads standard output any more");
+    }
+}

@@ -1,0 +1,83 @@
+//! From a plan to a sandbox: what is mounted, staged and started inside.
+
+use std::path::Path;
+
+use crate::provider::Access as ModelAccess;
+use crate::run::{Asset, RunPlan};
+use crate::runtime::Invocation;
+use crate::sandbox::{
+    Access, Mount, SandboxId, SandboxLimits, SandboxSpec, Source, StagedFile,
+};
+use crate::secret::Secret;
+
+use super::plan::RESULTS_DIR;
+
+/// Where the agent starts; its results and assets are below it.
+const WORK_DIR: &str = "/app";
+
+/// Where the files that the run was given are.
+const ASSETS_DIR: &str = "/app/assets";
+
+/// Where the pinned CLI is mounted. It is not on the `PATH`, so the agent does not call a second one
+/// of itself by accident, and a version that an image brings along is never taken for it.
+const CLI: &str = "/opt/runbookd/bin/claude";
+
+/// What a sandbox for `plan` must be.
+pub(super) fn sandbox_spec(
+    id: SandboxId,
+    plan: &RunPlan,
+    invocation: Invocation,
+    access: &ModelAccess,
+    cli: &Path,
+) -> SandboxSpec {
+    let Invocation { args, env, files, stdin, .. } = invocation;
+    let runtime_env = env.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
+    let model_env = access.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+    let results_dir = ("RESULTS_DIR".to_owned(), Secret::new(RESULTS_DIR.to_owned()));
+    let secrets = plan.secrets.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let read_only = files.into_iter().map(|(inside, contents)| StagedFile {
+        inside,
+        source: Source::Bytes(contents),
+        access: Access::ReadOnly,
+    });
+    SandboxSpec {
+        id,
+        run: format!("{}/{}/{}", plan.name.collection, plan.name.task, plan.name.id),
+        image: plan.image.clone(),
+        mounts: vec![Mount { host: cli.to_owned(), inside: CLI.to_owned() }],
+        files: read_only.chain(assets(plan)).collect(),
+        stdin,
+        argv: std::iter::once(CLI.to_owned()).chain(args).collect(),
+        // Ours come last: a runbook's secret must not redirect the agent.
+        env: secrets.chain([results_dir]).chain(model_env).chain(runtime_env).collect(),
+        cwd: WORK_DIR.to_owned(),
+        limits: SandboxLimits {
+            memory_bytes: plan.limits.memory_bytes,
+            n_cpus: plan.limits.n_cpus,
+            n_pids: plan.limits.n_pids,
+            // Twice the limit that ends the run, so that the run ends by its own limit first.
+            file_bytes: plan.limits.output_bytes.saturating_mul(2),
+        },
+        network: plan.network,
+    }
+}
+
+/// Each file twice: under its own name, and under the name that Jetty's sandboxes give it.
+fn assets(plan: &RunPlan) -> impl Iterator<Item = StagedFile> {
+    plan.assets.iter().enumerate().flat_map(|(place, asset)| {
+        let numbered = numbered_name(plan.name.id.as_str(), place, asset);
+        [asset.name.clone(), numbered].map(|name| StagedFile {
+            inside: format!("{ASSETS_DIR}/{name}"),
+            source: Source::HostFile(asset.host_path.clone()),
+            access: Access::Writable,
+        })
+    })
+}
+
+/// `<run id>.NN.<ext>`.
+fn numbered_name(run_id: &str, place: usize, asset: &Asset) -> String {
+    match Path::new(&asset.name).extension().and_then(|e| e.to_str()) {
+        Some(extension) => format!("{run_id}.{place:02}.{extension}"),
+        None => format!("{run_id}.{place:02}"),
+    }
+}
