@@ -204,9 +204,9 @@ impl ReplyLedger {
         self.replies.contains_key(id)
     }
 
-    /// The ids of all replies, in no order.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.replies.keys().map(String::as_str)
+    /// Every reply with its model and usage, in no order.
+    pub fn replies(&self) -> impl Iterator<Item = (&str, &str, &Usage)> {
+        self.replies.iter().map(|(id, (model, usage))| (id.as_str(), model.as_str(), usage))
     }
 
     /// How many different replies were reported.

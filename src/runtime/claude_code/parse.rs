@@ -15,7 +15,7 @@ use crate::trajectory::{
 };
 
 /// The model that the CLI names on messages of its own making.
-const SYNTHETIC_MODEL: &str = "<synthetic>";
+pub(super) const SYNTHETIC_MODEL: &str = "<synthetic>";
 
 /// Reads one line, with or without its line feed. Bytes that are not UTF-8 read as U+FFFD.
 #[must_use]
