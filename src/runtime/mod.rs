@@ -3,9 +3,10 @@
 pub mod claude_code;
 mod invocation;
 
-use crate::run::RuntimeName;
-use crate::trajectory::AgentEvent;
+use crate::run::{RunFailure, RunStatus, RuntimeName};
+use crate::trajectory::{AgentEvent, ReplyLedger};
 
+pub use claude_code::{AgentEnd, OutcomeFacts, SessionAccount, StopReason};
 pub use invocation::{Assignment, Invocation};
 
 /// How to start an agent CLI for `assignment`.
@@ -21,5 +22,48 @@ pub fn invocation(runtime: RuntimeName, assignment: &Assignment<'_>) -> Invocati
 pub fn parse_line(runtime: RuntimeName, line: &[u8]) -> AgentEvent {
     match runtime {
         RuntimeName::ClaudeCode => claude_code::parse_line(line),
+    }
+}
+
+/// The failure that an event makes certain, so that the agent need not be waited for.
+#[must_use]
+pub fn early_stop(runtime: RuntimeName, event: &AgentEvent) -> Option<RunFailure> {
+    match runtime {
+        RuntimeName::ClaudeCode => claude_code::early_stop(event),
+    }
+}
+
+/// How a run ended, now that its agent's process has.
+#[must_use]
+pub fn outcome(runtime: RuntimeName, facts: &OutcomeFacts<'_>) -> RunStatus {
+    match runtime {
+        RuntimeName::ClaudeCode => claude_code::outcome(facts),
+    }
+}
+
+/// What looks wrong about an ending although it may be a success, as sentences.
+#[must_use]
+pub fn end_warnings(runtime: RuntimeName, facts: &OutcomeFacts<'_>) -> Vec<String> {
+    match runtime {
+        RuntimeName::ClaudeCode => claude_code::end_warnings(facts),
+    }
+}
+
+/// Adds up the lines of a run's session files and completes them with the stream's replies.
+pub fn session_usage<L: AsRef<[u8]>>(
+    runtime: RuntimeName,
+    lines: impl IntoIterator<Item = L>,
+    stream: &ReplyLedger,
+) -> SessionAccount {
+    match runtime {
+        RuntimeName::ClaudeCode => claude_code::session_usage(lines, stream),
+    }
+}
+
+/// The version of a runtime's CLI that is pinned.
+#[must_use]
+pub fn version(runtime: RuntimeName) -> &'static str {
+    match runtime {
+        RuntimeName::ClaudeCode => claude_code::VERSION,
     }
 }
