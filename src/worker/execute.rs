@@ -1,0 +1,168 @@
+//! One run, top to bottom.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+
+use super::agent::AgentSource;
+use super::attend::{Attended, Bounds, Clock, Stop, attend};
+use super::chain;
+use super::conclude::{Remains, conclude};
+use super::follow::Follower;
+use super::model::Model;
+use super::record::{Ended, Record};
+use super::report::RunReport;
+use super::stage::sandbox_spec;
+use super::watch::{Phase, RunUpdate, Watcher};
+use crate::provider;
+use crate::run::{RunFailure, RunPlan, RunStatus};
+use crate::runtime::{self, Assignment};
+use crate::sandbox::{Engine, Sandbox, SandboxError, SandboxId};
+use crate::secret::{Keyring, Redactor};
+use crate::store::{Store, StoreError};
+
+/// What a run needs of the world.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where sandboxes are made.
+    pub engine: Engine,
+    /// Where agent CLIs come from.
+    pub agents: AgentSource,
+    /// Where the record goes.
+    pub store: Store,
+    /// Where credentials come from.
+    pub keyring: Keyring,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Runs a plan to its end. Whatever happens to the run is in the report; an error means that there
+/// could be no record of it.
+///
+/// # Errors
+/// [`StoreError`] when the run's folder cannot be made or its record cannot be written.
+pub async fn execute(
+    parts: &Parts,
+    plan: &RunPlan,
+    stop: &Stop,
+    watch: Watcher<'_>,
+) -> Result<RunReport, StoreError> {
+    let record = Record::open(parts, plan)?;
+    watch(RunUpdate::Opened { name: plan.name.clone(), folder: record.folder().path().to_owned() });
+    plan.notes.iter().for_each(|note| watch(RunUpdate::Note(note.clone())));
+    let run = Run { parts, plan, record: &record, stop };
+    let ended = match AssertUnwindSafe(run.live(watch)).catch_unwind().await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(status)) => Ended::without_agent(status),
+        // The panic's own message is on standard error already.
+        Err(_) => Ended::without_agent(RunStatus::Failed(RunFailure::Internal {
+            detail: "the run's task panicked".to_owned(),
+        })),
+    };
+    record.close(plan, ended, (parts.clock)())
+}
+
+/// A run between its record's opening and its closing.
+struct Run<'a> {
+    parts: &'a Parts,
+    plan: &'a RunPlan,
+    record: &'a Record,
+    stop: &'a Stop,
+}
+
+impl Run<'_> {
+    /// The story. The error is the status of a run that had no agent.
+    async fn live(&self, watch: Watcher<'_>) -> Result<Ended, RunStatus> {
+        let Self { parts, plan, record, stop } = self;
+        let access = provider::access(plan.provider, plan.runtime, &parts.keyring)
+            .map_err(|missing| no_credentials(&missing))?;
+        let redactor = Redactor::new(access.secrets.iter().chain(plan.secrets.values()));
+        let cli = tokio::select! {
+            biased;
+            () = stop.cancel.cancelled() => return Err(RunStatus::Cancelled),
+            cli = parts.agents.fetch(plan.runtime, watch) => cli.map_err(RunStatus::Failed)?,
+        };
+        let model = Model::start(plan).await.map_err(RunStatus::Failed)?;
+        let invocation = self.invocation();
+        invocation.notes.iter().for_each(|note| watch(RunUpdate::Note(note.clone())));
+        watch(RunUpdate::Phase(Phase::Provisioning));
+        let mut spec = sandbox_spec(self.sandbox_id()?, plan, invocation, &access, &cli);
+        spec.mounts.extend(model.mounts());
+        let mut sandbox = parts.engine.provision(spec).await.map_err(|e| sandbox_failed(&e))?;
+        let attended = self.attend(&mut sandbox, redactor.clone(), watch).await;
+        // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
+        watch(RunUpdate::Phase(Phase::Collecting));
+        let remains = conclude(sandbox, record.folder(), redactor, stop).await;
+        record.keep_ledger(model.stop().await);
+        self.judge(attended?, remains)
+    }
+
+    /// Starts the agent and stays with it until it has ended.
+    async fn attend(
+        &self,
+        sandbox: &mut Sandbox,
+        redactor: Redactor,
+        watch: Watcher<'_>,
+    ) -> Result<Attended, RunStatus> {
+        let Self { parts, plan, record, stop } = self;
+        sandbox.start().await.map_err(|e| sandbox_failed(&e))?;
+        watch(RunUpdate::Phase(Phase::Running));
+        record.is_running((parts.clock)()).map_err(|e| store_failed(&e))?;
+        let log = record.folder().agent_log(plan.runtime.as_str()).map_err(|e| store_failed(&e))?;
+        let follower = Follower::open(sandbox.stdout(), plan.runtime, redactor, log)
+            .map_err(|e| sandbox_failed(&e))?;
+        let bounds = Bounds { limits: &plan.limits, stop, clock: parts.clock };
+        attend(sandbox, follower, bounds, watch).await.map_err(|e| sandbox_failed(&e))
+    }
+
+    /// Reads the last of the agent's words and decides how the run ended.
+    fn judge(
+        &self,
+        attended: Attended,
+        remains: Result<Remains, SandboxError>,
+    ) -> Result<Ended, RunStatus> {
+        let Attended { exit, stopped, follower } = attended;
+        let (recorder, seal) =
+            follower.finish((self.parts.clock)()).map_err(|e| sandbox_failed(&e))?;
+        let remains = remains.map_err(|e| sandbox_failed(&e))?;
+        Ok(Ended::with_agent(self.plan, recorder, seal, exit, stopped, remains))
+    }
+
+    fn invocation(&self) -> runtime::Invocation {
+        let plan = self.plan;
+        runtime::invocation(
+            plan.runtime,
+            &Assignment {
+                model: &plan.model,
+                instruction: &plan.instruction,
+                mcp_servers: &plan.mcp_servers,
+                max_turns: plan.limits.max_turns,
+                model_retries: plan.limits.model_retries,
+                session_id: plan.session_id,
+            },
+        )
+    }
+
+    /// Unique on this machine although run ids are only unique inside their task.
+    fn sandbox_id(&self) -> Result<SandboxId, RunStatus> {
+        let session = self.plan.session_id.simple().to_string();
+        SandboxId::new(&format!("{}-{}", self.plan.name.id, &session[..8])).map_err(|e| {
+            RunStatus::Failed(RunFailure::Internal { detail: chain(&e) })
+        })
+    }
+}
+
+fn no_credentials(missing: &provider::MissingCredential) -> RunStatus {
+    RunStatus::Failed(RunFailure::NoCredentials {
+        provider: missing.provider.as_str().to_owned(),
+        variable: missing.variable.to_owned(),
+    })
+}
+
+fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
+    RunStatus::Failed(RunFailure::SandboxFailed { detail: chain(error) })
+}
+
+fn store_failed(error: &dyn std::error::Error) -> RunStatus {
+    RunStatus::Failed(RunFailure::StoreFailed { detail: chain(error) })
+}
