@@ -32,14 +32,14 @@ pub enum RunFailure {
         /// What the provider said.
         detail: String,
     },
-    /// The provider limited the rate until the retries were used up.
-    #[error("the provider limited the rate until the retries were used up: {detail}")]
+    /// The provider limited the rate for longer than the agent would wait.
+    #[error("the provider limited the rate: {detail}")]
     RateLimited {
         /// What the provider said.
         detail: String,
     },
-    /// The provider was overloaded until the retries were used up.
-    #[error("the provider was overloaded until the retries were used up: {detail}")]
+    /// The provider was overloaded for longer than the agent would wait.
+    #[error("the provider was overloaded: {detail}")]
     Overloaded {
         /// What the provider said.
         detail: String,
@@ -79,7 +79,7 @@ pub enum RunFailure {
         detail: String,
     },
     /// The run used up its model turns.
-    #[error("the run reached its limit of {limit} turns")]
+    #[error("the run used up its turns (limit: {limit})")]
     TurnLimit {
         /// The limit.
         limit: u32,

@@ -1,6 +1,8 @@
 //! The durable record of a run: events, steps, usage.
 
+mod atif;
 mod clip;
+mod document;
 mod event;
 mod model_name;
 mod recorder;
@@ -10,7 +12,12 @@ mod summary;
 mod usage;
 mod warnings;
 
+pub use atif::{AtifDocument, AtifFacts};
 pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
+pub use document::{
+    DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, TrajectoryDocument,
+    TrajectoryHead, read_head,
+};
 pub use event::{
     AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,
     Task, TaskStage, TaskUsage, ToolResult, ToolResults, UserText,

@@ -230,9 +230,15 @@ impl Recorder {
     fn record_message(
         &mut self,
         arrival: Arrival,
-        message: Message,
+        mut message: Message,
         updates: &mut Vec<StepUpdate>,
     ) {
+        // A provider that does not name the model was asked for the one that the turn began with.
+        if message.model.is_empty()
+            && let Some(model) = &self.summary.model
+        {
+            message.model.clone_from(model);
+        }
         if message.parent_tool_call.is_none() {
             if self.summary.n_results > 0 {
                 self.summary.went_on_after_result = true;

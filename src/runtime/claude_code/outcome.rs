@@ -160,9 +160,9 @@ fn no_result(facts: &OutcomeFacts<'_>) -> RunFailure {
     } else if *n_lines == 0 {
         "without a word on its standard output".to_owned()
     } else if *n_unparsed > 0 {
-        format!("after {n_lines} lines of output, {n_unparsed} of them unreadable")
+        format!("after {}, {n_unparsed} of them unreadable", lines(*n_lines))
     } else {
-        format!("after {n_lines} lines of output")
+        format!("after {}", lines(*n_lines))
     };
     let detail = format!("{} {after}", ending(facts));
     match (facts.end, &facts.stopped) {
@@ -173,6 +173,10 @@ fn no_result(facts: &OutcomeFacts<'_>) -> RunFailure {
             RunFailure::AgentCrashed { detail }
         }
     }
+}
+
+fn lines(n: u64) -> String {
+    if n == 1 { "1 line of output".to_owned() } else { format!("{n} lines of output") }
 }
 
 /// How the process ended, with the last of its standard error.
