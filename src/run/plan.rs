@@ -118,6 +118,8 @@ pub struct RunPlan {
     pub network: Network,
     /// How much the run may take.
     pub limits: Limits,
+    /// What the client passed to the runbook; no secrets.
+    pub init_params: serde_json::Map<String, serde_json::Value>,
     /// The runbook as it was given.
     pub runbook: Vec<u8>,
     /// The whole text that the agent is given, template variables filled in.

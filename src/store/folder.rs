@@ -80,6 +80,26 @@ impl RunFolder {
         LogFile::create(self.area(Area::AgentLogs).join("stderr.txt"))
     }
 
+    /// Starts the log of a model service that runs in this process, `logs/provider.jsonl`.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn provider_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::create(self.path.join("logs/provider.jsonl"))
+    }
+
+    /// Copies a file that the run is given.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be copied.
+    pub fn keep_asset(&self, name: &str, from: &Path) -> Result<(), StoreError> {
+        let path = self.area(Area::Assets).join(name);
+        match std::fs::copy(from, &path) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(StoreError::Write { path, source }),
+        }
+    }
+
     /// Which of the declared outputs were collected, in their order.
     #[must_use]
     pub fn check_outputs(&self, declared: &[String]) -> Vec<OutputCheck> {

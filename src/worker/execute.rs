@@ -7,17 +7,17 @@ use futures_util::FutureExt as _;
 use super::agent::AgentSource;
 use super::attend::{Attended, Bounds, Clock, Stop, attend};
 use super::chain;
-use super::conclude::{Remains, conclude};
-use super::follow::Follower;
+use super::conclude::{ConcludeError, Remains, conclude};
+use super::follow::{FollowError, Follower};
 use super::model::Model;
-use super::record::{Ended, Record};
+use super::record::{AgentEnding, Ended, Record};
 use super::report::RunReport;
 use super::stage::sandbox_spec;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{RunFailure, RunPlan, RunStatus};
 use crate::runtime::{self, Assignment};
-use crate::sandbox::{Engine, Sandbox, SandboxError, SandboxId};
+use crate::sandbox::{Engine, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::store::{Store, StoreError};
 
@@ -93,8 +93,8 @@ impl Run<'_> {
         // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
         watch(RunUpdate::Phase(Phase::Collecting));
         let remains = conclude(sandbox, record.folder(), redactor, stop).await;
-        record.keep_ledger(model.stop().await);
-        self.judge(attended?, remains)
+        let ledger = model.stop().await;
+        self.judge(attended?, remains.map(|remains| Remains { ledger, ..remains })).await
     }
 
     /// Starts the agent and stays with it until it has ended.
@@ -107,7 +107,7 @@ impl Run<'_> {
         let Self { parts, plan, record, stop } = self;
         sandbox.start().await.map_err(|e| sandbox_failed(&e))?;
         watch(RunUpdate::Phase(Phase::Running));
-        record.is_running((parts.clock)()).map_err(|e| store_failed(&e))?;
+        record.is_running(plan, (parts.clock)()).map_err(|e| store_failed(&e))?;
         let log = record.folder().agent_log(plan.runtime.as_str()).map_err(|e| store_failed(&e))?;
         let follower = Follower::open(sandbox.stdout(), plan.runtime, redactor, log)
             .map_err(|e| sandbox_failed(&e))?;
@@ -116,16 +116,24 @@ impl Run<'_> {
     }
 
     /// Reads the last of the agent's words and decides how the run ended.
-    fn judge(
+    async fn judge(
         &self,
         attended: Attended,
-        remains: Result<Remains, SandboxError>,
+        remains: Result<Remains, ConcludeError>,
     ) -> Result<Ended, RunStatus> {
-        let Attended { exit, stopped, follower } = attended;
-        let (recorder, seal) =
-            follower.finish((self.parts.clock)()).map_err(|e| sandbox_failed(&e))?;
         let remains = remains.map_err(|e| sandbox_failed(&e))?;
-        Ok(Ended::with_agent(self.plan, recorder, seal, exit, stopped, remains))
+        let (plan, folder) = (self.plan.clone(), self.record.folder().clone());
+        let now = (self.parts.clock)();
+        let judged = tokio::task::spawn_blocking(move || {
+            let Attended { exit, stopped, follower } = attended;
+            let (recorder, seal) = follower.finish(now)?;
+            let ending = AgentEnding { recorder, seal, exit, stopped, remains };
+            Ok::<_, FollowError>(Ended::with_agent(&plan, &folder, ending))
+        });
+        match judged.await {
+            Ok(ended) => ended.map_err(|e| sandbox_failed(&e)),
+            Err(e) => Err(RunStatus::Failed(RunFailure::Internal { detail: e.to_string() })),
+        }
     }
 
     fn invocation(&self) -> runtime::Invocation {

@@ -11,6 +11,7 @@ mod plan;
 mod record;
 mod report;
 mod request;
+mod settle;
 mod stage;
 mod watch;
 

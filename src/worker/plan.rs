@@ -1,4 +1,5 @@
-//! From a request to a plan. Pure: everything that can be known to fail fails here, all at once.
+//! From a request to a plan: everything that can be known to fail fails here, all at once. Pure but
+//! for a look at the files that the run is given.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -114,6 +115,11 @@ pub fn plan(request: &RunRequest, keyring: &Keyring, draw: Draw) -> Result<RunPl
             image,
             network,
             limits,
+            init_params: request
+                .variables
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone().into()))
+                .collect(),
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,

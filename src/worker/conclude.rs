@@ -1,0 +1,163 @@
+//! After the agent's end: nothing of it goes on, what it made is collected, its sandbox is removed.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+
+use super::attend::Stop;
+use crate::provider::scripted::LedgerEntry;
+use crate::sandbox::{
+    AgentFolder, CollectLimits, Collected, CollectedFile, Folder, Sandbox, SandboxError, collect,
+};
+use crate::secret::{RedactedStream, Redactor};
+use crate::store::{Area, RunFolder, StoreError};
+
+/// What is collected of `/app/results`. A report with its pictures has megabytes and a few hundred
+/// files; more is a mistake (a virtual environment, a checkout) that must not fill the disk.
+const RESULTS: CollectLimits =
+    CollectLimits { n_entries: 20_000, total_bytes: 4 << 30, file_bytes: 2 << 30, depth: 32 };
+
+/// What is collected of the agent CLI's session files. They hold every tool result once more.
+const SESSIONS: CollectLimits =
+    CollectLimits { n_entries: 5_000, total_bytes: 2 << 30, file_bytes: 1 << 30, depth: 16 };
+
+/// Most of the agent's standard error that is kept, in bytes. It is empty in a good run.
+const MAX_STDERR_BYTES: u64 = 16 << 20;
+
+/// How much of the end of the standard error goes into a failure, in bytes.
+const STDERR_TAIL_BYTES: usize = 4096;
+
+/// What an agent left.
+#[derive(Debug, Default)]
+pub(super) struct Remains {
+    /// What was collected of `/app/results`.
+    pub(super) results: Vec<CollectedFile>,
+    /// The other files of the run, relative to its folder.
+    pub(super) logs: Vec<String>,
+    /// The end of the standard error, secrets masked.
+    pub(super) stderr_tail: String,
+    /// What the scripted provider answered.
+    pub(super) ledger: Vec<LedgerEntry>,
+    /// What could not be collected, as whole sentences.
+    pub(super) warnings: Vec<String>,
+}
+
+/// An agent's end could not be brought about, or its remains could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConcludeError {
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("could not keep the agent's standard error")]
+    Stderr(#[source] io::Error),
+    #[error("the collector of the agent's files panicked")]
+    Collector,
+}
+
+/// Ends what is left of the agent, collects its files unless the run was ended by force, and
+/// removes the sandbox in any case.
+pub(super) async fn conclude(
+    mut sandbox: Sandbox,
+    folder: &RunFolder,
+    redactor: Redactor,
+    stop: &Stop,
+) -> Result<Remains, ConcludeError> {
+    let killed = sandbox.kill().await;
+    let remains = if killed.is_ok() && !stop.force.is_cancelled() {
+        let collection = Collection {
+            results: sandbox.folder(Folder::Results),
+            sessions: sandbox.folder(Folder::Sessions),
+            stderr: sandbox.stderr().to_owned(),
+            folder: folder.clone(),
+            redactor,
+        };
+        tokio::task::spawn_blocking(move || collection.collect())
+            .await
+            .unwrap_or(Err(ConcludeError::Collector))
+    } else {
+        Ok(Remains::default())
+    };
+    sandbox.destroy().await?;
+    killed?;
+    remains
+}
+
+/// Everything that collecting needs, so that it can go to a thread that may block.
+struct Collection {
+    results: AgentFolder,
+    sessions: AgentFolder,
+    stderr: PathBuf,
+    folder: RunFolder,
+    redactor: Redactor,
+}
+
+impl Collection {
+    fn collect(self) -> Result<Remains, ConcludeError> {
+        let mut remains = Remains::default();
+        remains.results = self.copy(&self.results, Area::Results, &RESULTS, &mut remains.warnings);
+        let sessions = self.copy(&self.sessions, Area::Sessions, &SESSIONS, &mut remains.warnings);
+        self.folder.redact(Area::Sessions, &self.redactor)?;
+        remains.stderr_tail = self.keep_stderr()?;
+        let below = |area: Area| move |file: CollectedFile| format!("{}/{}", area.path(), file.path);
+        remains.logs = sessions.into_iter().map(below(Area::Sessions)).collect();
+        Ok(remains)
+    }
+
+    /// Copies a folder. What is left out is worth a warning, but not the run.
+    fn copy(
+        &self,
+        from: &AgentFolder,
+        area: Area,
+        limits: &CollectLimits,
+        warnings: &mut Vec<String>,
+    ) -> Vec<CollectedFile> {
+        /// How many left-out files are named in the record.
+        const NAMED: usize = 20;
+        let Collected { files, skipped, n_skipped, cut_off, .. } =
+            match collect(from, &self.folder.area(area), limits) {
+                Ok(collected) => collected,
+                Err(e) => {
+                    let cause = super::chain(&e);
+                    warnings.push(format!("The files of {} could not be collected: {cause}.", area.path()));
+                    return Vec::new();
+                }
+            };
+        for skip in skipped.iter().take(NAMED) {
+            warnings.push(format!("Not collected from {}: {}: {}.", area.path(), skip.path, skip.reason));
+        }
+        if n_skipped > NAMED {
+            warnings.push(format!("{} more files of {} were not collected.", n_skipped - NAMED, area.path()));
+        }
+        if cut_off {
+            warnings.push(format!(
+                "{} holds more than {} files and folders; the rest was not collected.",
+                area.path(),
+                limits.n_entries
+            ));
+        }
+        files
+    }
+
+    /// Copies the standard error with its secrets masked, and gives its end.
+    fn keep_stderr(&self) -> Result<String, ConcludeError> {
+        let mut file = File::open(&self.stderr).map_err(ConcludeError::Stderr)?;
+        let length = file.metadata().map_err(ConcludeError::Stderr)?.len();
+        let from = length.saturating_sub(MAX_STDERR_BYTES);
+        file.seek(SeekFrom::Start(from)).map_err(ConcludeError::Stderr)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_STDERR_BYTES).read_to_end(&mut bytes).map_err(ConcludeError::Stderr)?;
+        let mut clean = Vec::new();
+        let mut stream = RedactedStream::new(self.redactor.clone());
+        stream.feed(&bytes, &mut clean);
+        stream.finish(&mut clean);
+        let mut log = self.folder.stderr_log()?;
+        if from > 0 {
+            log.append(format!("[the first {from} bytes are left out]\n").as_bytes())?;
+        }
+        log.append(&clean)?;
+        log.sync()?;
+        let tail = &clean[clean.len().saturating_sub(STDERR_TAIL_BYTES)..];
+        Ok(String::from_utf8_lossy(tail).into_owned())
+    }
+}

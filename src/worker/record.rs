@@ -1,0 +1,239 @@
+//! The record of a run on disk, from its opening to its closing.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::conclude::Remains;
+use super::execute::Parts;
+use super::follow::Seal;
+use super::report::RunReport;
+use super::settle::settle;
+use crate::provider::scripted::LedgerEntry;
+use crate::run::{RunPlan, RunStatus, Verdict};
+use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
+use crate::sandbox::{CollectedFile, Exit};
+use crate::store::{Area, Document, RunFolder, StoreError};
+use crate::trajectory::{
+    AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, TrajectoryDocument,
+    UsageReport,
+};
+
+/// How a run ended, with all that is known of it.
+pub(super) struct Ended {
+    status: RunStatus,
+    recorder: Recorder,
+    usage: UsageReport,
+    notes: Vec<String>,
+    remains: Remains,
+}
+
+impl Ended {
+    /// A run that never had an agent, or lost what was known of it.
+    pub(super) fn without_agent(status: RunStatus) -> Self {
+        Self {
+            status,
+            recorder: Recorder::new(),
+            usage: UsageReport::default(),
+            notes: Vec::new(),
+            remains: Remains::default(),
+        }
+    }
+
+    /// A run whose agent has ended.
+    /// It reads session files, so it belongs on a thread that may block.
+    pub(super) fn with_agent(plan: &RunPlan, folder: &RunFolder, end: AgentEnding) -> Self {
+        let AgentEnding { recorder, seal, exit, stopped, remains } = end;
+        let facts = OutcomeFacts {
+            summary: recorder.summary(),
+            end: agent_end(plan, exit),
+            stopped,
+            stderr_tail: &remains.stderr_tail,
+            provider: plan.provider.as_str(),
+            credential: "ANTHROPIC_API_KEY",
+            max_turns: plan.limits.max_turns,
+        };
+        let status = runtime::outcome(plan.runtime, &facts);
+        let mut notes = runtime::end_warnings(plan.runtime, &facts);
+        notes.extend(seal.findings);
+        let usage = settle(plan.runtime, &recorder, folder, &mut notes);
+        Self { status, recorder, usage, notes, remains }
+    }
+}
+
+/// All that the end of an agent left.
+pub(super) struct AgentEnding {
+    pub(super) recorder: Recorder,
+    pub(super) seal: Seal,
+    pub(super) exit: Exit,
+    pub(super) stopped: Option<StopReason>,
+    pub(super) remains: Remains,
+}
+
+fn agent_end(plan: &RunPlan, exit: Exit) -> AgentEnd {
+    match exit.signal() {
+        _ if exit.oom_killed && exit.code != 0 => {
+            AgentEnd::OutOfMemory { limit_bytes: plan.limits.memory_bytes }
+        }
+        Some(signal) => AgentEnd::Signaled(signal),
+        None => AgentEnd::Exited(exit.code),
+    }
+}
+
+/// The open record of a run.
+pub(super) struct Record {
+    folder: RunFolder,
+    created: Timestamp,
+    /// When the agent started, once it has.
+    started: OnceLock<Timestamp>,
+    init_params: Map<String, Value>,
+}
+
+impl Record {
+    /// Makes the run's folder and writes what is known before anything is started.
+    pub(super) fn open(parts: &Parts, plan: &RunPlan) -> Result<Self, StoreError> {
+        let folder = parts.store.create(&plan.name)?;
+        folder.write(Document::Runbook, &plan.runbook)?;
+        folder.write(Document::Instruction, plan.instruction.as_bytes())?;
+        for asset in &plan.assets {
+            folder.keep_asset(&asset.name, &asset.host_path)?;
+        }
+        let record = Self {
+            folder,
+            created: (parts.clock)(),
+            started: OnceLock::new(),
+            init_params: plan.init_params.clone(),
+        };
+        record.write(plan, &Ended::without_agent(RunStatus::Pending), &Verdict::default(), record.created)?;
+        Ok(record)
+    }
+
+    pub(super) fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// The agent has started.
+    pub(super) fn is_running(&self, plan: &RunPlan, now: Timestamp) -> Result<(), StoreError> {
+        let ended = Ended::without_agent(RunStatus::Running);
+        self.started.get_or_init(|| now);
+        self.write(plan, &ended, &Verdict::default(), now)
+    }
+
+    /// Closes the record: judges what was achieved and writes everything.
+    pub(super) fn close(
+        self,
+        plan: &RunPlan,
+        ended: Ended,
+        now: Timestamp,
+    ) -> Result<RunReport, StoreError> {
+        self.keep_ledger(&ended.remains.ledger)?;
+        let verdict = self.verdict(plan, &ended);
+        self.write(plan, &ended, &verdict, now)?;
+        let atif = AtifDocument::new(&AtifFacts {
+            trajectory_id: plan.name.id.as_str(),
+            instruction: &plan.instruction,
+            agent: plan.runtime.as_str(),
+            model: &plan.model,
+            recorder: &ended.recorder,
+            usage: &ended.usage,
+        });
+        self.folder.write(Document::Atif, &json(&atif))?;
+        let took = Duration::try_from(now.duration_since(self.created)).unwrap_or_default();
+        let result = ended.recorder.summary().last_result.as_ref();
+        Ok(RunReport {
+            name: plan.name.clone(),
+            folder: self.folder.path().to_owned(),
+            answer: result.filter(|result| !result.is_error).map(|result| result.text.clone()),
+            n_steps: ended.recorder.n_steps(),
+            warnings: self.warnings(&ended),
+            status: ended.status,
+            verdict,
+            usage: ended.usage,
+            took,
+        })
+    }
+
+    /// What looked wrong, beside what the verdict says.
+    fn warnings(&self, ended: &Ended) -> Vec<String> {
+        ended.recorder.warnings().into_iter().chain(ended.notes.iter().cloned()).collect()
+    }
+
+    fn verdict(&self, plan: &RunPlan, ended: &Ended) -> Verdict {
+        let n_results = ended.remains.results.len();
+        let mut verdict = Verdict {
+            primary_outputs: self.folder.check_outputs(&plan.primary_outputs),
+            validation: self.folder.validation_report(),
+            n_results,
+            warnings: ended.remains.warnings.clone(),
+        };
+        let missing: Vec<&str> = verdict
+            .primary_outputs
+            .iter()
+            .filter(|output| !output.exists)
+            .map(|output| output.path.as_str())
+            .collect();
+        if n_results == 0 {
+            verdict.warnings.push("The run left no files in /app/results.".to_owned());
+        } else if !missing.is_empty() {
+            verdict.warnings.push(format!(
+                "Declared outputs are missing: {}.",
+                missing.join(", ")
+            ));
+        }
+        verdict
+    }
+
+    /// Keeps what the scripted provider answered, one JSON object a line.
+    fn keep_ledger(&self, ledger: &[LedgerEntry]) -> Result<(), StoreError> {
+        if ledger.is_empty() {
+            return Ok(());
+        }
+        let mut log = self.folder.provider_log()?;
+        for entry in ledger {
+            let mut line = json(entry);
+            line.push(b'\n');
+            log.append(&line)?;
+        }
+        log.sync()
+    }
+
+    fn write(
+        &self,
+        plan: &RunPlan,
+        ended: &Ended,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let notes: Vec<String> = plan.notes.iter().chain(&ended.notes).cloned().collect();
+        let results: Vec<ResultFile> = ended.remains.results.iter().map(result_file).collect();
+        let document = TrajectoryDocument::new(&DocumentFacts {
+            plan,
+            init_params: &self.init_params,
+            status: &ended.status,
+            times: RunTimes {
+                created: self.created,
+                started: self.started.get().copied(),
+                ended: ended.status.is_terminal().then_some(now),
+                updated: now,
+            },
+            recorder: &ended.recorder,
+            usage: &ended.usage,
+            verdict,
+            notes: &notes,
+            results: &results,
+            other_files: &ended.remains.logs,
+        });
+        self.folder.write(Document::Trajectory, &json(&document))
+    }
+}
+
+fn result_file(file: &CollectedFile) -> ResultFile {
+    ResultFile { path: format!("{}/{}", Area::Results.path(), file.path.display()), n_bytes: file.n_bytes }
+}
+
+/// JSON for a file of ours.
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our own types have string keys and cannot fail")
+}

@@ -1,0 +1,81 @@
+//! The usage of a run, from the best account that there is.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
+
+use super::lines::MAX_LINE_BYTES;
+use crate::run::RuntimeName;
+use crate::runtime;
+use crate::store::RunFolder;
+use crate::trajectory::{Recorder, UsageReport, UsageSource};
+
+/// The agent's own totals where its last word stands; else the session files, which have the final
+/// counts of each reply. What is unsure about them goes to `notes`.
+pub(super) fn settle(
+    runtime: RuntimeName,
+    recorder: &Recorder,
+    folder: &RunFolder,
+    notes: &mut Vec<String>,
+) -> UsageReport {
+    let usage = recorder.usage();
+    if usage.source == UsageSource::AgentResult {
+        return usage;
+    }
+    let files = folder.session_files().unwrap_or_else(|e| {
+        notes.push(format!("The session files cannot be read: {}.", super::chain(&e)));
+        Vec::new()
+    });
+    let mut lines = SessionLines { files, open: None };
+    let account = runtime::session_usage(runtime, &mut lines, recorder.replies());
+    if !account.missing.is_empty() {
+        notes.push(format!(
+            "The output tokens of {} of the model's replies are a lower bound: the run ended before \
+             the agent wrote their final counts.",
+            account.missing.len()
+        ));
+    }
+    account.usage()
+}
+
+/// The lines of several files, one at a time. A file that cannot be read has none: the account says
+/// which replies are missing.
+struct SessionLines {
+    files: Vec<PathBuf>,
+    open: Option<BufReader<File>>,
+}
+
+impl Iterator for SessionLines {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if self.open.is_none() {
+                self.open = File::open(self.files.pop()?).ok().map(BufReader::new);
+            }
+            let Some(reader) = &mut self.open else { continue };
+            let mut line = Vec::new();
+            match reader.take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line) {
+                Ok(n) if n > 0 => return Some(line),
+                Ok(_) | Err(_) => self.open = None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_from_every_file_that_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("a"), "1\n2").unwrap();
+        std::fs::write(path("b"), "").unwrap();
+        std::fs::write(path("c"), "3\n").unwrap();
+        let files = vec![path("a"), path("missing"), path("b"), path("c")];
+        let lines: Vec<Vec<u8>> = SessionLines { files, open: None }.collect();
+        assert_eq!(lines, [b"3\n".to_vec(), b"1\n".to_vec(), b"2".to_vec()]);
+    }
+}
