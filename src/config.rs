@@ -43,6 +43,8 @@ pub struct Settings {
     pub registry_token: Option<Secret>,
     /// More certificate authorities (`NODE_EXTRA_CA_CERTS`), a PEM file.
     pub extra_ca: Option<PathBuf>,
+    /// Where programs are looked for (`PATH`).
+    pub path: String,
     /// What is logged (`RUNBOOKD_LOG`), in `tracing`'s filter syntax.
     pub log_filter: Option<String>,
     /// Whether colours are unwanted (`NO_COLOR`).
@@ -114,6 +116,7 @@ impl Settings {
             registry,
             registry_token: text("NPM_TOKEN").map(Secret::new),
             extra_ca: text("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
+            path: text("PATH").unwrap_or_default(),
             log_filter: text("RUNBOOKD_LOG"),
             no_color: text("NO_COLOR").is_some(),
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),

@@ -1,3 +1,8 @@
 //! The process edge: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    runbookd::cli::main().await.into()
+}

@@ -1,1 +1,44 @@
 //! What a person types.
+
+mod args;
+mod demo;
+pub mod exit;
+mod parts;
+mod progress;
+mod run;
+mod setup;
+
+use clap::Parser as _;
+
+use crate::config::{ConfigError, Settings};
+use crate::telemetry;
+use args::{Arguments, Command};
+use exit::ExitCode;
+
+/// Does what the command line says.
+pub async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(e) => return bad_config(&e),
+    };
+    telemetry::start(settings.log_filter.as_deref(), settings.no_color);
+    match arguments.command {
+        Command::Run(run) => run::run(run, &settings).await,
+        Command::Demo(demo) => demo::demo(demo, &settings).await,
+    }
+}
+
+fn bad_config(error: &ConfigError) -> ExitCode {
+    for fault in &error.faults {
+        complain(fault);
+    }
+    ExitCode::BadConfig
+}
+
+/// Tells the person what went wrong. Standard output stays for results.
+fn complain(words: &str) {
+    use std::io::Write as _;
+    // Where nobody reads standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "runbookd: {words}");
+}

@@ -51,6 +51,14 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether another id would do.
+    #[must_use]
+    pub fn is_name_taken(&self) -> bool {
+        matches!(self, Self::Exists { .. })
+    }
+}
+
 /// The results directory.
 #[derive(Debug, Clone)]
 pub struct Store {

@@ -32,7 +32,7 @@ impl AgentSource {
             Self::Pinned(toolchain) => toolchain,
         };
         let unavailable =
-            |e: &dyn std::error::Error| RunFailure::AgentUnavailable { detail: super::chain(e) };
+            |e: &dyn std::error::Error| RunFailure::AgentUnavailable { detail: super::error_chain(e) };
         let target = Target::host().map_err(|e| unavailable(&e))?;
         let report = Mutex::new(Report { watch, last: None });
         let on_progress = |progress: FetchProgress| {

@@ -118,7 +118,7 @@ impl Collection {
             match collect(from, &self.folder.area(area), limits) {
                 Ok(collected) => collected,
                 Err(e) => {
-                    let cause = super::chain(&e);
+                    let cause = super::error_chain(&e);
                     warnings.push(format!("The files of {} could not be collected: {cause}.", area.path()));
                     return Vec::new();
                 }

@@ -6,7 +6,8 @@ use futures_util::FutureExt as _;
 
 use super::agent::AgentSource;
 use super::attend::{Attended, Bounds, Clock, Stop, attend};
-use super::chain;
+use super::claim::Claims;
+use super::error_chain;
 use super::conclude::{ConcludeError, Remains, conclude};
 use super::follow::{FollowError, Follower};
 use super::model::Model;
@@ -26,6 +27,8 @@ use crate::store::{Store, StoreError};
 pub struct Parts {
     /// Where sandboxes are made.
     pub engine: Engine,
+    /// Which sandboxes belong to a process that lives.
+    pub claims: Claims,
     /// Where agent CLIs come from.
     pub agents: AgentSource,
     /// Where the record goes.
@@ -86,7 +89,9 @@ impl Run<'_> {
         let invocation = self.invocation();
         invocation.notes.iter().for_each(|note| watch(RunUpdate::Note(note.clone())));
         watch(RunUpdate::Phase(Phase::Provisioning));
-        let mut spec = sandbox_spec(self.sandbox_id()?, plan, invocation, &access, &cli);
+        let id = self.sandbox_id()?;
+        let _claim = parts.claims.claim(&id).map_err(|e| sandbox_failed(&e))?;
+        let mut spec = sandbox_spec(id, plan, invocation, &access, &cli);
         spec.mounts.extend(model.mounts());
         let mut sandbox = parts.engine.provision(spec).await.map_err(|e| sandbox_failed(&e))?;
         let attended = self.attend(&mut sandbox, redactor.clone(), watch).await;
@@ -155,7 +160,7 @@ impl Run<'_> {
     fn sandbox_id(&self) -> Result<SandboxId, RunStatus> {
         let session = self.plan.session_id.simple().to_string();
         SandboxId::new(&format!("{}-{}", self.plan.name.id, &session[..8])).map_err(|e| {
-            RunStatus::Failed(RunFailure::Internal { detail: chain(&e) })
+            RunStatus::Failed(RunFailure::Internal { detail: error_chain(&e) })
         })
     }
 }
@@ -168,9 +173,9 @@ fn no_credentials(missing: &provider::MissingCredential) -> RunStatus {
 }
 
 fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
-    RunStatus::Failed(RunFailure::SandboxFailed { detail: chain(error) })
+    RunStatus::Failed(RunFailure::SandboxFailed { detail: error_chain(error) })
 }
 
 fn store_failed(error: &dyn std::error::Error) -> RunStatus {
-    RunStatus::Failed(RunFailure::StoreFailed { detail: chain(error) })
+    RunStatus::Failed(RunFailure::StoreFailed { detail: error_chain(error) })
 }

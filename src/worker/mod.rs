@@ -2,6 +2,7 @@
 
 mod agent;
 mod attend;
+mod claim;
 mod conclude;
 mod execute;
 mod follow;
@@ -17,6 +18,7 @@ mod watch;
 
 pub use agent::AgentSource;
 pub use attend::{Clock, Stop};
+pub use claim::Claims;
 pub use execute::{Parts, execute};
 pub use lines::{Ending, Lines, MAX_LINE_BYTES};
 pub use plan::{Draw, RESULTS_DIR, plan};
@@ -25,7 +27,8 @@ pub use request::{Overrides, RunRequest};
 pub use watch::{Phase, RunUpdate, Watcher};
 
 /// An error with all its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

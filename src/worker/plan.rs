@@ -12,7 +12,7 @@ use crate::provider;
 use crate::run::{
     Asset, Limits, Network, ProviderName, RunFailure, RunId, RunName, RunPlan, RuntimeName,
 };
-use crate::runbook::{Rendered, Runbook};
+use crate::runbook::{Part, Rendered, Runbook};
 use crate::secret::{Keyring, Secret};
 
 /// Where a run leaves what it made, inside the sandbox.
@@ -125,8 +125,8 @@ pub fn plan(request: &RunRequest, keyring: &Keyring, draw: Draw) -> Result<RunPl
             session_id: draw.session_id,
             assets,
             secrets,
-            mcp_servers: runbook.front_matter.mcp_servers.clone(),
-            primary_outputs: runbook.front_matter.primary_outputs.clone(),
+            mcp_servers: runbook.front_matter().mcp_servers.clone(),
+            primary_outputs: runbook.front_matter().primary_outputs.clone(),
             notes,
         }),
     }
@@ -142,7 +142,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn runtime(&mut self) -> RuntimeName {
-        let front_matter = &self.runbook.front_matter;
+        let front_matter = self.runbook.front_matter();
         let named = self.request.overrides.agent.as_ref().or(front_matter.agent.as_ref());
         match named.map(String::as_str) {
             None | Some("claude-code") => {}
@@ -154,7 +154,7 @@ impl Planner<'_> {
     }
 
     fn provider(&mut self) -> ProviderName {
-        let front_matter = &self.runbook.front_matter;
+        let front_matter = self.runbook.front_matter();
         let named =
             self.request.overrides.model_provider.as_ref().or(front_matter.model_provider.as_ref());
         let provider = match named.map(String::as_str) {
@@ -178,7 +178,7 @@ impl Planner<'_> {
     }
 
     fn model(&mut self, provider: ProviderName) -> String {
-        let named = self.request.overrides.model.as_ref().or(self.runbook.front_matter.model.as_ref());
+        let named = self.request.overrides.model.as_ref().or(self.runbook.front_matter().model.as_ref());
         let model = named.map_or(DEFAULT_MODEL, String::as_str);
         if provider == ProviderName::Anthropic && model.contains('/') {
             let bare = model.rsplit('/').next().unwrap_or(model).replace('.', "-");
@@ -197,7 +197,7 @@ impl Planner<'_> {
     }
 
     fn image(&mut self) -> Option<String> {
-        let front_matter = &self.runbook.front_matter;
+        let front_matter = self.runbook.front_matter();
         let image = self.request.overrides.image.as_ref().or(front_matter.image.as_ref());
         match (&front_matter.snapshot, image) {
             (Some(snapshot), None) => self.problems.push(format!(
@@ -213,8 +213,8 @@ impl Planner<'_> {
     }
 
     fn limits(&mut self) -> Limits {
-        let (overrides, front_matter) = (&self.request.overrides, &self.runbook.front_matter);
-        let wall = overrides.wall.or(front_matter.timeout_sec.map(Duration::from_secs));
+        let (overrides, front_matter) = (&self.request.overrides, self.runbook.front_matter());
+        let wall = overrides.wall.or(front_matter.timeout);
         let wall = wall.unwrap_or(default::WALL);
         if wall.is_zero() || wall.as_secs() > bound::MAX_WALL_SEC {
             self.problems.push(format!(
@@ -231,7 +231,7 @@ impl Planner<'_> {
                 bound::MIN_MEMORY_BYTES
             ));
         }
-        let n_cpus = overrides.n_cpus.or(front_matter.cpus).unwrap_or(default::N_CPUS);
+        let n_cpus = overrides.n_cpus.or(front_matter.n_cpus).unwrap_or(default::N_CPUS);
         if !(bound::MIN_N_CPUS..=bound::MAX_N_CPUS).contains(&n_cpus) {
             self.problems.push(format!(
                 "the processor limit is {n_cpus}: write {} to {}",
@@ -256,7 +256,7 @@ impl Planner<'_> {
     }
 
     fn network(&self) -> Network {
-        let from_runbook = self.runbook.front_matter.network_enabled;
+        let from_runbook = self.runbook.front_matter().network_enabled;
         let from_runbook = from_runbook.map(|on| if on { Network::Open } else { Network::None });
         self.request.overrides.network.or(from_runbook).unwrap_or(Network::Open)
     }
@@ -264,18 +264,18 @@ impl Planner<'_> {
     /// The declared secrets that have a value.
     fn secrets(&mut self, keyring: &Keyring) -> BTreeMap<String, Secret> {
         let mut found = BTreeMap::new();
-        for secret in &self.runbook.front_matter.secrets {
+        for (name, secret) in &self.runbook.front_matter().secrets {
             match keyring.get(&secret.env) {
                 Some(value) => {
                     found.insert(secret.env.clone(), value.clone());
                 }
                 None if secret.required => self.problems.push(format!(
                     "the runbook needs the secret `{}`: set {} in the environment",
-                    secret.name, secret.env
+                    name, secret.env
                 )),
                 None => self.notes.push(format!(
                     "The optional secret `{}` is not set ({}).",
-                    secret.name, secret.env
+                    name, secret.env
                 )),
             }
         }
@@ -300,7 +300,7 @@ impl Planner<'_> {
         let mut values = self.runbook.defaults();
         values.insert("results_dir".to_owned(), RESULTS_DIR.to_owned());
         values.extend(self.request.variables.clone());
-        let Rendered { text, filled, unfilled } = self.runbook.render(&values);
+        let Rendered { text, filled, unfilled } = self.runbook.render(Part::Whole, &values);
         for variable in unfilled {
             self.notes.push(format!(
                 "The variable `{}` (line {}) has no value and stays as it is written.",
@@ -314,7 +314,7 @@ impl Planner<'_> {
     }
 
     fn unknown_keys(&mut self) {
-        for key in &self.runbook.front_matter.unknown {
+        for key in &self.runbook.front_matter().unknown {
             self.notes.push(format!(
                 "The front matter's key `{}` (line {}) is not known and does nothing.",
                 key.name, key.line

@@ -23,7 +23,7 @@ pub(super) fn settle(
         return usage;
     }
     let files = folder.session_files().unwrap_or_else(|e| {
-        notes.push(format!("The session files cannot be read: {}.", super::chain(&e)));
+        notes.push(format!("The session files cannot be read: {}.", super::error_chain(&e)));
         Vec::new()
     });
     let mut lines = SessionLines { files, open: None };

@@ -1,0 +1,141 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::run::{Network, Slug};
+use crate::sandbox::EngineChoice;
+
+/// Runs agent runbooks in sandboxes, keeps what happened, and counts every token.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Runs a runbook and waits for its end.
+    Run(RunArguments),
+    /// Runs a real agent on a scripted model: no account, no key, no cost.
+    Demo(DemoArguments),
+}
+
+/// What `run` and `demo` share.
+#[derive(Debug, Args)]
+pub(super) struct CommonArguments {
+    /// Where sandboxes are made: `auto`, `docker` or `bubblewrap`. `auto` takes Docker if it answers
+    /// [default: RUNBOOKD_ENGINE, or auto].
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) engine: Option<EngineChoice>,
+    /// The container image to start from, instead of the runbook's. Docker only.
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    /// Where the results go.
+    #[arg(long, value_name = "FOLDER", default_value = "results")]
+    pub(super) results: PathBuf,
+    /// Shows the run as JSON lines.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Installs Bubblewrap through the system's package manager if there is no engine. Asks first.
+    #[arg(long)]
+    pub(super) setup: bool,
+    /// Lets `--setup` install without asking.
+    #[arg(long, requires = "setup")]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {
+    #[command(flatten)]
+    pub(super) common: CommonArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The runbook, a Markdown file.
+    #[arg(value_name = "FILE")]
+    pub(super) runbook: PathBuf,
+    #[command(flatten)]
+    pub(super) common: CommonArguments,
+    /// A value for a template variable of the runbook. Can be given several times.
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    pub(super) variables: Vec<Variable>,
+    /// A file for /app/assets. Can be given several times.
+    #[arg(long = "file", value_name = "PATH")]
+    pub(super) files: Vec<PathBuf>,
+    /// The agent CLI, instead of the runbook's.
+    #[arg(long)]
+    pub(super) agent: Option<String>,
+    /// The model, instead of the runbook's.
+    #[arg(long)]
+    pub(super) model: Option<String>,
+    /// The model service, instead of the runbook's: `anthropic` or `scripted`.
+    #[arg(long, value_name = "PROVIDER")]
+    pub(super) model_provider: Option<String>,
+    /// What the scripted model answers, a YAML file. Chooses the scripted provider.
+    #[arg(long, value_name = "FILE")]
+    pub(super) script: Option<PathBuf>,
+    /// What the sandbox reaches: `open` (what this machine reaches) or `none`.
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    pub(super) network: Option<Network>,
+    /// The longest that the agent may work, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+    /// The most turns of the agent's main loop.
+    #[arg(long, value_name = "N")]
+    pub(super) max_turns: Option<u32>,
+    /// How often a failing request to the model is tried again.
+    #[arg(long, value_name = "N")]
+    pub(super) model_retries: Option<u32>,
+    /// The sandbox's memory, such as `4G` or `512M`.
+    #[arg(long, value_parser = crate::runbook::parse_memory)]
+    pub(super) memory: Option<u64>,
+    /// The sandbox's processors, such as `2` or `0.5`.
+    #[arg(long, value_name = "N")]
+    pub(super) cpus: Option<f64>,
+    /// The collection that the run belongs to, a folder of the results.
+    #[arg(long, default_value = "local", value_parser = slug)]
+    pub(super) collection: Slug,
+    /// The task that the run belongs to, a folder of the collection [default: the file's name].
+    #[arg(long, value_parser = slug)]
+    pub(super) task: Option<Slug>,
+    /// An agent CLI of your own instead of the pinned one. It must report the pinned version.
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
+    pub(super) agent_cli: Option<PathBuf>,
+}
+
+/// `NAME=VALUE`.
+#[derive(Debug, Clone)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+impl FromStr for Variable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), value: value.to_owned() })
+            }
+            Some(_) | None => Err("write NAME=VALUE".to_owned()),
+        }
+    }
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    match text {
+        "open" => Ok(Network::Open),
+        "none" => Ok(Network::None),
+        _ => Err("write `open` or `none`".to_owned()),
+    }
+}
+
+fn slug(text: &str) -> Result<Slug, String> {
+    Slug::new(text).map_err(|e| e.to_string())
+}

@@ -1,0 +1,157 @@
+//! `runbookd run`: one runbook, from a file to its results.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::args::{CommonArguments, RunArguments};
+use super::complain;
+use super::exit::ExitCode;
+use super::parts;
+use super::progress::{Progress, Style};
+use crate::config::Settings;
+use crate::run::{RunFailure, RunId, Slug};
+use crate::worker::{Draw, Overrides, Parts, RunRequest, Stop, error_chain, execute, plan};
+
+/// How often an id is drawn before the store is taken to be full of them.
+const MAX_DRAWS: u32 = 5;
+
+/// Runs what the command line says.
+pub(super) async fn run(arguments: RunArguments, settings: &Settings) -> ExitCode {
+    let request = match request(&arguments) {
+        Ok(request) => request,
+        Err(words) => {
+            complain(&words);
+            return ExitCode::Refused;
+        }
+    };
+    start(&request, &arguments.common, arguments.agent_cli.as_deref(), settings).await
+}
+
+/// Plans a request, runs it and shows it.
+pub(super) async fn start(
+    request: &RunRequest,
+    common: &CommonArguments,
+    agent_cli: Option<&Path>,
+    settings: &Settings,
+) -> ExitCode {
+    // Before anything is connected or installed: a request that cannot be run needs no engine.
+    if let Err(failure) = plan(request, &settings.keyring, draw()) {
+        return refuse(&failure);
+    }
+    let style = if common.json { Style::Json } else { Style::People };
+    let mut progress = Progress::start(style, Instant::now());
+    let parts = match parts::build(common, agent_cli, settings, &mut progress).await {
+        Ok(parts) => parts,
+        Err(code) => return code,
+    };
+    run_planned(request, &parts, progress).await
+}
+
+async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress) -> ExitCode {
+    let stop = Stop::default();
+    let mut signals = tokio::task::JoinSet::new();
+    signals.spawn(obey_signals(stop.clone()));
+    for _ in 0..MAX_DRAWS {
+        let plan = match plan(request, &parts.keyring, draw()) {
+            Ok(plan) => plan,
+            Err(failure) => return refuse(&failure),
+        };
+        match execute(parts, &plan, &stop, &mut |update| progress.show(update)).await {
+            Ok(report) => {
+                let code = ExitCode::of(&report);
+                progress.finish(&report, code);
+                return code;
+            }
+            Err(e) if e.is_name_taken() => {}
+            Err(e) => {
+                complain(&error_chain(&e));
+                return ExitCode::NotWritten;
+            }
+        }
+    }
+    complain("no free run id was drawn: archive old runs of this task, or name another `--task`");
+    ExitCode::NotWritten
+}
+
+/// The first Ctrl-C or SIGTERM ends the run and keeps what it made; the second ends it at once.
+async fn obey_signals(stop: Stop) {
+    next_signal().await;
+    complain("stopping the run; its files are kept (once more: at once, files are lost)");
+    stop.cancel.cancel();
+    next_signal().await;
+    complain("stopping at once");
+    stop.force.cancel();
+}
+
+async fn next_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Without handlers the signals end the process, and the next start reaps its sandbox.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn draw() -> Draw {
+    Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() }
+}
+
+/// Tells why a request is not run, a line for each problem.
+fn refuse(failure: &RunFailure) -> ExitCode {
+    match failure {
+        RunFailure::Refused { problems } => problems.iter().for_each(|problem| complain(problem)),
+        other => complain(&format!("{other}. {}", other.mend())),
+    }
+    ExitCode::of_failure(failure)
+}
+
+/// Reads the files that the command line names.
+fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
+    };
+    let script = arguments.script.as_deref().map(|path| {
+        String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8", path.display()))
+    });
+    let task = match &arguments.task {
+        Some(task) => task.clone(),
+        None => task_of(&arguments.runbook)?,
+    };
+    Ok(RunRequest {
+        runbook: read(&arguments.runbook)?,
+        collection: arguments.collection.clone(),
+        task,
+        variables: arguments
+            .variables
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .collect(),
+        assets: arguments.files.clone(),
+        script: script.transpose()?,
+        overrides: Overrides {
+            agent: arguments.agent.clone(),
+            model: arguments.model.clone(),
+            model_provider: arguments.model_provider.clone(),
+            image: arguments.common.image.clone(),
+            network: arguments.network,
+            wall: arguments.timeout.map(Duration::from_secs),
+            max_turns: arguments.max_turns,
+            model_retries: arguments.model_retries,
+            memory_bytes: arguments.memory,
+            n_cpus: arguments.cpus,
+        },
+    })
+}
+
+/// The task of a runbook that is only a file: the file's name without its ending.
+fn task_of(runbook: &Path) -> Result<Slug, String> {
+    let stem = runbook.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    Slug::new(stem).map_err(|e| format!("{e}; or name the task with `--task`"))
+}
