@@ -2,10 +2,13 @@
 //! the runbook format.
 
 mod error;
+mod explain;
 mod limits;
 mod name;
+mod node;
 mod position;
 mod split;
+mod yaml;
 
 pub use error::{Problem, RunbookError};
 pub use position::Position;
