@@ -3,12 +3,17 @@
 
 mod error;
 mod explain;
+mod front_matter;
 mod limits;
 mod name;
 mod node;
 mod position;
+mod secrets;
 mod split;
+mod values;
 mod yaml;
 
 pub use error::{Problem, RunbookError};
+pub use front_matter::{FrontMatter, UnknownKey};
 pub use position::Position;
+pub use secrets::SecretDeclaration;
