@@ -10,6 +10,8 @@ mod name;
 mod node;
 mod parameters;
 mod position;
+#[cfg(test)]
+mod samples;
 mod secrets;
 mod split;
 mod template;
