@@ -1,1 +1,27 @@
-//! The runbook document: front matter, template variables.
+//! The runbook document: front matter, parameters, template variables. The only place that knows
+//! the runbook format.
+
+mod document;
+mod error;
+mod explain;
+mod front_matter;
+mod limits;
+mod name;
+mod node;
+mod parameters;
+mod position;
+#[cfg(test)]
+mod samples;
+mod secrets;
+mod split;
+mod template;
+mod values;
+mod yaml;
+
+pub use document::{Part, Runbook};
+pub use error::{Problem, RunbookError};
+pub use front_matter::{FrontMatter, UnknownKey};
+pub use parameters::Parameter;
+pub use position::Position;
+pub use secrets::SecretDeclaration;
+pub use template::{Rendered, UnfilledVariable};
