@@ -1,1 +1,33 @@
-//! Sandboxes: provision, stage, run, collect, destroy.
+//! Sandboxes: provision, stage, run, collect, destroy. Two engines, one behaviour.
+//!
+//! A sandbox has a user of its own without any capability, a read-only system, four folders that
+//! it may write, limits on memory, processors and processes, and an output that grows in a regular
+//! file of the host which nothing inside can open. It lives on when the daemon ends, and is found
+//! again by its label.
+
+mod bubblewrap;
+mod cgroup;
+mod collect;
+mod docker;
+mod engine;
+mod error;
+mod host_folder;
+mod launcher;
+mod live;
+mod process;
+mod remove;
+mod spec;
+
+pub use bubblewrap::Bubblewrap;
+pub use collect::{
+    AgentFolder, CollectError, CollectLimits, Collected, CollectedFile, Skip, Skipped, collect,
+};
+pub use docker::{Docker, DockerFault};
+pub use engine::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineReport, EngineSettings};
+pub use error::{EngineFault, SandboxError};
+pub use host_folder::{EngineKind, Folder};
+pub use live::Sandbox;
+pub use spec::{
+    AGENT_HOME, Access, AgentSignal, Exit, InvalidSpec, Mount, STAGED_ROOT, SandboxId,
+    SandboxLimits, SandboxSpec, Source, StagedFile,
+};

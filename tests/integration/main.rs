@@ -1,2 +1,3 @@
 //! Every story of the whole program, against real parts.
-fn main() {}
+
+mod sandbox;

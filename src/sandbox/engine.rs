@@ -1,0 +1,399 @@
+//! The choice between the engines, and what both do with what is left from before.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::bubblewrap::{self, Bubblewrap};
+use super::cgroup::Cgroups;
+use super::docker::Docker;
+use super::error::{EngineFault, SandboxError};
+use super::host_folder::{self, EngineKind, HostFolder, Staging};
+use super::live::{Live, Sandbox};
+use super::spec::{SandboxId, SandboxSpec};
+
+/// Where the kernel's control groups are mounted on every common system.
+pub const DEFAULT_CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// Longest owner, in bytes. With a sandbox's id it makes up the name of a container.
+const MAX_OWNER_BYTES: usize = 40;
+
+/// Which engine is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// Docker if it answers, else Bubblewrap.
+    Auto,
+    /// Docker and nothing else.
+    Docker,
+    /// Bubblewrap and nothing else.
+    Bubblewrap,
+}
+
+/// A word that names no engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an engine: use auto, docker or bubblewrap")]
+pub struct UnknownEngine(String);
+
+impl FromStr for EngineChoice {
+    type Err = UnknownEngine;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "docker" => Ok(Self::Docker),
+            "bubblewrap" => Ok(Self::Bubblewrap),
+            _ => Err(UnknownEngine(word.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Bubblewrap => "bubblewrap",
+        })
+    }
+}
+
+/// Where sandboxes live and whose they are.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// The daemon's state; its folder `sandboxes` is for the engine alone.
+    pub state_dir: PathBuf,
+    /// Whose sandboxes these are, 1 to 40 of `a-z`, `0-9` and inner `-`. Two daemons on one
+    /// machine must differ.
+    pub owner: String,
+    /// Docker's socket, as `unix:///path`; `None` is the usual place.
+    pub docker_host: Option<String>,
+    /// The image of a sandbox that names none.
+    pub default_image: Option<String>,
+    /// Where control groups are made, [`DEFAULT_CGROUP_ROOT`] unless a part of the tree was
+    /// delegated to the daemon.
+    pub cgroup_root: PathBuf,
+}
+
+/// What was chosen, why, and what it cannot do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineReport {
+    /// The engine.
+    pub kind: EngineKind,
+    /// Its version.
+    pub version: String,
+    /// Why it was chosen: one sentence.
+    pub why: String,
+    /// What this engine does not enforce here: whole sentences.
+    pub unenforced: Vec<String>,
+}
+
+/// What hosts sandboxes.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    host: Host,
+    settings: Arc<EngineSettings>,
+    why: String,
+}
+
+#[derive(Debug, Clone)]
+enum Host {
+    Docker(Arc<Docker>),
+    Bubblewrap(Arc<Bubblewrap>),
+}
+
+impl Engine {
+    /// Finds the engine that was chosen and tries it.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoEngine`] with a reason for each engine that was looked for; a setting or
+    /// the state folder that cannot be used.
+    pub async fn connect(
+        choice: EngineChoice,
+        settings: EngineSettings,
+    ) -> Result<Self, SandboxError> {
+        check(&settings)?;
+        host_folder::prepare(&settings.state_dir).map_err(|source| SandboxError::StateFolder {
+            path: settings.state_dir.clone(),
+            source,
+        })?;
+        let settings = Arc::new(settings);
+        let engine = |host, why: String| Self { host, settings: Arc::clone(&settings), why };
+        let asked = "It was asked for by name.".to_owned();
+        match choice {
+            EngineChoice::Docker => match docker(&settings).await {
+                Ok(host) => Ok(engine(host, asked)),
+                Err(reason) => Err(SandboxError::NoEngine { reasons: vec![reason] }),
+            },
+            EngineChoice::Bubblewrap => match bubblewrap(&settings).await {
+                Ok(host) => Ok(engine(host, asked)),
+                Err(reason) => Err(SandboxError::NoEngine { reasons: vec![reason] }),
+            },
+            EngineChoice::Auto => match docker(&settings).await {
+                Ok(host) => Ok(engine(host, "Docker answers.".to_owned())),
+                Err(no_docker) => match bubblewrap(&settings).await {
+                    Ok(host) => Ok(engine(host, format!("{no_docker}."))),
+                    Err(no_bubblewrap) => {
+                        Err(SandboxError::NoEngine { reasons: vec![no_docker, no_bubblewrap] })
+                    }
+                },
+            },
+        }
+    }
+
+    /// What was chosen, why, and what it cannot do.
+    #[must_use]
+    pub fn report(&self) -> EngineReport {
+        let (kind, version, unenforced) = match &self.host {
+            Host::Docker(docker) => (EngineKind::Docker, docker.version(), docker.unenforced()),
+            Host::Bubblewrap(bubblewrap) => {
+                (EngineKind::Bubblewrap, bubblewrap.version(), bubblewrap.unenforced())
+            }
+        };
+        let open_network = match kind {
+            EngineKind::Docker => {
+                "A sandbox with an open network reaches what listens on this machine's bridge, and other containers on it."
+            }
+            EngineKind::Bubblewrap => {
+                "A sandbox with an open network shares this machine's: it reaches what listens on its loopback."
+            }
+        };
+        let everywhere = ["The disk space that a sandbox writes is not limited.", open_network];
+        EngineReport {
+            kind,
+            version: version.to_owned(),
+            why: self.why.clone(),
+            unenforced: unenforced.iter().cloned().chain(everywhere.map(str::to_owned)).collect(),
+        }
+    }
+
+    /// Makes a sandbox with everything in place, and does not start it.
+    ///
+    /// # Errors
+    /// When the specification cannot be met or the host refuses. Nothing is left behind then.
+    pub async fn provision(&self, spec: SandboxSpec) -> Result<Sandbox, SandboxError> {
+        spec.check()?;
+        let folder = HostFolder::at(&self.settings.state_dir, &spec.id);
+        let id = spec.id.clone();
+        let live = match &self.host {
+            Host::Docker(docker) => {
+                let image = docker.image(&spec).await?;
+                let spec = self.fill(&folder, spec, docker.staging()).await?;
+                docker.provision(&spec, image, folder.clone()).await.map(Live::Docker)
+            }
+            Host::Bubblewrap(bubblewrap) => {
+                bubblewrap.check(&spec)?;
+                let spec = self.fill(&folder, spec, bubblewrap.staging()).await?;
+                bubblewrap.provision(&spec, folder.clone()).map(Live::Bubblewrap)
+            }
+        };
+        match live {
+            Ok(live) => Ok(Sandbox::new(id, live, folder)),
+            Err(error) => {
+                // The error at hand is the one to tell; what stays behind is the reaper's.
+                let _ = blocking(move || folder.remove()).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes over a sandbox that an earlier daemon of the same owner started. `None` where there
+    /// is none, or it never started: then the reaper removes what is there.
+    ///
+    /// # Errors
+    /// When its record cannot be read or the engine does not answer.
+    pub async fn adopt(&self, id: &SandboxId) -> Result<Option<Sandbox>, SandboxError> {
+        let folder = HostFolder::at(&self.settings.state_dir, id);
+        let Some(record) = folder.read_record()? else { return Ok(None) };
+        if record.engine != self.report().kind {
+            return Ok(None);
+        }
+        let live = match &self.host {
+            Host::Docker(docker) => {
+                docker.adopt(id.clone(), folder.clone()).await?.map(Live::Docker)
+            }
+            Host::Bubblewrap(bubblewrap) => {
+                bubblewrap.adopt(id.clone(), folder.clone())?.map(Live::Bubblewrap)
+            }
+        };
+        Ok(live.map(|live| Sandbox::new(id.clone(), live, folder)))
+    }
+
+    /// Removes everything that carries our label and is not in `keep`: containers, processes,
+    /// control groups, host folders. Gives the ids of what was removed. One that cannot be removed
+    /// is logged and does not save the others.
+    ///
+    /// # Errors
+    /// When what is there cannot be listed.
+    pub async fn reap(&self, keep: &HashSet<SandboxId>) -> Result<Vec<SandboxId>, SandboxError> {
+        let mut reaped = Vec::new();
+        for id in self.ids().await? {
+            if keep.contains(&id) {
+                continue;
+            }
+            match self.reap_one(&id).await {
+                Ok(true) => reaped.push(id),
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(sandbox.id = %id, error = &error as &dyn std::error::Error, "sandbox `{id}` could not be reaped");
+                }
+            }
+        }
+        Ok(reaped)
+    }
+
+    /// What carries our label now, one sentence for each thing. Empty when nothing leaked.
+    ///
+    /// # Errors
+    /// When what is there cannot be listed.
+    pub async fn leftovers(&self) -> Result<Vec<String>, SandboxError> {
+        let mut found = Vec::new();
+        for id in self.folders()? {
+            found.push(format!("the host folder of sandbox `{id}`"));
+        }
+        match &self.host {
+            Host::Docker(docker) => {
+                let containers = docker.containers().await?;
+                found.extend(
+                    containers.into_iter().map(|(id, _)| format!("a container of sandbox `{id}`")),
+                );
+            }
+            Host::Bubblewrap(bubblewrap) => {
+                let groups = bubblewrap.cgroups().list();
+                found.extend(
+                    groups.into_iter().map(|id| format!("a control group of sandbox `{id}`")),
+                );
+            }
+        }
+        let processes =
+            bubblewrap::processes_below(&host_folder::sandboxes(&self.settings.state_dir));
+        found.extend(processes.into_iter().map(|pid| format!("the process {pid} of bwrap")));
+        Ok(found)
+    }
+
+    async fn fill(
+        &self,
+        folder: &HostFolder,
+        spec: SandboxSpec,
+        staging: Staging,
+    ) -> Result<SandboxSpec, SandboxError> {
+        let folder = folder.clone();
+        let owner = self.settings.owner.clone();
+        blocking(move || folder.fill(&spec, &owner, staging).map(|()| spec)).await
+    }
+
+    fn folders(&self) -> Result<Vec<SandboxId>, SandboxError> {
+        host_folder::list(&self.settings.state_dir)
+            .map_err(|error| SandboxError::List(EngineFault::Host(error)))
+    }
+
+    /// Every sandbox of which anything is there.
+    async fn ids(&self) -> Result<BTreeSet<SandboxId>, SandboxError> {
+        let mut ids: BTreeSet<SandboxId> = self.folders()?.into_iter().collect();
+        match &self.host {
+            Host::Docker(docker) => {
+                ids.extend(docker.containers().await?.into_iter().map(|(id, _)| id));
+            }
+            Host::Bubblewrap(bubblewrap) => ids.extend(bubblewrap.cgroups().list()),
+        }
+        Ok(ids)
+    }
+
+    /// Says whether the sandbox is gone: one of an engine that is not connected is left alone.
+    async fn reap_one(&self, id: &SandboxId) -> Result<bool, SandboxError> {
+        let folder = HostFolder::at(&self.settings.state_dir, id);
+        // A record that cannot be read belongs to a sandbox that nobody can adopt any more.
+        let engine = folder.read_record().ok().flatten().map(|record| record.engine);
+        match (&self.host, engine) {
+            (Host::Bubblewrap(_), Some(EngineKind::Docker)) => {
+                warn!(sandbox.id = %id, "sandbox `{id}` was made by Docker, which is not connected: it stays");
+                return Ok(false);
+            }
+            (Host::Bubblewrap(bubblewrap), Some(EngineKind::Bubblewrap) | None) => {
+                bubblewrap::reap(id.clone(), folder.clone(), bubblewrap.cgroups().group(id))
+                    .await?;
+            }
+            (Host::Docker(docker), Some(EngineKind::Docker) | None) => {
+                for (_, name) in docker.containers().await?.iter().filter(|(of, _)| of == id) {
+                    docker.remove(id, name).await?;
+                }
+                docker.reclaim(id, &folder).await?;
+            }
+            (Host::Docker(_), Some(EngineKind::Bubblewrap)) => {
+                let cgroups = Cgroups::probe(&self.settings.cgroup_root, &self.settings.owner);
+                bubblewrap::reap(id.clone(), folder.clone(), cgroups.group(id)).await?;
+            }
+        }
+        let removed = blocking(move || folder.remove()).await;
+        removed.map_err(|source| SandboxError::Remove { id: id.clone(), source: source.into() })?;
+        Ok(true)
+    }
+}
+
+/// Runs what waits for the disk where it holds nobody up.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+async fn docker(settings: &EngineSettings) -> Result<Host, String> {
+    let host = settings.docker_host.as_deref();
+    let docker = Docker::connect(host, &settings.owner, settings.default_image.clone()).await?;
+    Ok(Host::Docker(Arc::new(docker)))
+}
+
+async fn bubblewrap(settings: &EngineSettings) -> Result<Host, String> {
+    let bubblewrap = Bubblewrap::connect(&settings.cgroup_root, &settings.owner).await?;
+    Ok(Host::Bubblewrap(Arc::new(bubblewrap)))
+}
+
+fn check(settings: &EngineSettings) -> Result<(), SandboxError> {
+    let setting = |setting, problem| Err(SandboxError::Setting { setting, problem });
+    let owner = &settings.owner;
+    if SandboxId::new(owner).is_err() || owner.len() > MAX_OWNER_BYTES {
+        return setting("owner", "use 1 to 40 of a-z, 0-9 and inner hyphens");
+    }
+    let usable = |path: &Path| path.is_absolute() && path.to_str().is_some();
+    if !usable(&settings.state_dir) {
+        return setting("state_dir", "it must be an absolute path of UTF-8 text");
+    }
+    if !usable(&settings.cgroup_root) {
+        return setting("cgroup_root", "it must be an absolute path of UTF-8 text");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_named_by_the_word_that_it_shows() {
+        for choice in [EngineChoice::Auto, EngineChoice::Docker, EngineChoice::Bubblewrap] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
+        assert_eq!("Podman".parse::<EngineChoice>(), Err(UnknownEngine("Podman".to_owned())));
+    }
+
+    #[test]
+    fn settings_that_could_name_something_else_are_refused() {
+        let good = EngineSettings {
+            state_dir: PathBuf::from("/var/lib/runbookd"),
+            owner: "main".to_owned(),
+            docker_host: None,
+            default_image: None,
+            cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        };
+        assert!(check(&good).is_ok());
+        for owner in ["", "..", "a/b", "a=b", &"a".repeat(41)] {
+            assert!(check(&EngineSettings { owner: owner.to_owned(), ..good.clone() }).is_err());
+        }
+        let relative = EngineSettings { state_dir: PathBuf::from("state"), ..good };
+        assert!(check(&relative).is_err());
+    }
+}

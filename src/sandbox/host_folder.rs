@@ -1,0 +1,355 @@
+//! The sandbox's folder on the host: what is staged into it, what grows in it, its record.
+//!
+//! ```text
+//! <state>/sandboxes/<id>/   0700, so that the modes inside matter only to the sandbox
+//!   state.json              the record, for the next start of the daemon
+//!   launch/                 the two scripts and the standard input (read-only inside)
+//!   in/                     staged read-only files (read-only inside)
+//!   out/                    standard output and error; nobody inside but root gets here
+//!   rw/{app,logs,tmp,home}  what the agent may write
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, lchown};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::collect::AgentFolder;
+use super::error::SandboxError;
+use super::launcher::{
+    AGENT_SCRIPT, AGENT_UID, LAUNCH_SCRIPT, LAUNCHED_FILE, Output, STDERR_FILE, STDIN_FILE,
+    STDOUT_FILE, StartsAs, agent_script, launch_script,
+};
+use super::remove::remove_tree;
+use super::spec::{
+    Access, STAGED_ROOT, SandboxId, SandboxSpec, Source, WRITABLE_ROOTS, below, writable_place,
+};
+
+/// The version of `state.json`. A reader refuses any other.
+const RECORD_VERSION: u32 = 1;
+
+/// The folder below the daemon's state that holds one folder for each sandbox.
+const SANDBOXES: &str = "sandboxes";
+
+/// Which engine made a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// Docker.
+    Docker,
+    /// Bubblewrap.
+    Bubblewrap,
+}
+
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "docker",
+            Self::Bubblewrap => "bubblewrap",
+        })
+    }
+}
+
+/// A folder that the agent writes, for collecting after its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folder {
+    /// `/app`, with everything in it.
+    App,
+    /// `/app/assets`.
+    Assets,
+    /// `/app/results`.
+    Results,
+    /// `/logs`, with everything in it.
+    Logs,
+    /// `/logs/agent/sessions`.
+    Sessions,
+}
+
+/// Who owns what the agent may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AgentFiles {
+    /// The agent's own user: the daemon is root and can give files away.
+    Given,
+    /// Everybody may write: the daemon cannot give files away. The parent folder is private.
+    OpenToAll,
+    /// The daemon's user, whom the agent has inside.
+    Shared,
+}
+
+/// How an engine wants a folder filled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Staging {
+    pub engine: EngineKind,
+    pub output: Output,
+    pub starts_as: StartsAs,
+    pub agent_files: AgentFiles,
+}
+
+/// What `state.json` says: enough to find a sandbox again after a restart.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub id: String,
+    pub run: String,
+    pub owner: String,
+    pub engine: EngineKind,
+}
+
+/// The sandbox's folder on the host.
+#[derive(Debug, Clone)]
+pub(super) struct HostFolder {
+    root: PathBuf,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl HostFolder {
+    pub(super) fn at(state_dir: &Path, id: &SandboxId) -> Self {
+        let root = sandboxes(state_dir).join(id.as_str());
+        let out = root.join("out");
+        Self { stdout: out.join(STDOUT_FILE), stderr: out.join(STDERR_FILE), root }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn stdout(&self) -> &Path {
+        &self.stdout
+    }
+
+    pub(super) fn stderr(&self) -> &Path {
+        &self.stderr
+    }
+
+    /// A file beside the output, for the engine.
+    pub(super) fn out(&self, name: &str) -> PathBuf {
+        self.root.join("out").join(name)
+    }
+
+    /// The folders that are bound into every sandbox: host path, path inside, writable.
+    pub(super) fn binds(&self) -> Vec<(PathBuf, &'static str, bool)> {
+        let read_only = [
+            (self.root.join("launch"), super::launcher::LAUNCH_ROOT, false),
+            (self.root.join("in"), STAGED_ROOT, false),
+        ];
+        let writable =
+            WRITABLE_ROOTS.map(|(inside, name)| (self.root.join("rw").join(name), inside, true));
+        read_only.into_iter().chain(writable).collect()
+    }
+
+    /// Where a folder of the agent lies, as a place that only [`super::collect`] walks.
+    pub(super) fn agent_folder(&self, folder: Folder) -> AgentFolder {
+        let (root, below) = match folder {
+            Folder::App => ("app", ""),
+            Folder::Assets => ("app", "assets"),
+            Folder::Results => ("app", "results"),
+            Folder::Logs => ("logs", ""),
+            Folder::Sessions => ("logs", "agent/sessions"),
+        };
+        AgentFolder::new(self.root.join("rw").join(root), below)
+    }
+
+    /// Whether the launcher handed over to the agent.
+    pub(super) fn launched(&self) -> bool {
+        fs::metadata(self.out(LAUNCHED_FILE)).is_ok_and(|metadata| metadata.len() > 0)
+    }
+
+    /// Makes the folder and everything in it. On failure what was made is removed.
+    pub(super) fn fill(
+        &self,
+        spec: &SandboxSpec,
+        owner: &str,
+        staging: Staging,
+    ) -> Result<(), SandboxError> {
+        let stage = |source| SandboxError::Stage { path: self.root.clone(), source };
+        match make_folder(&self.root, 0o700) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(SandboxError::Exists { id: spec.id.clone() });
+            }
+            Err(error) => return Err(stage(error)),
+        }
+        let filled = self
+            .record(spec, owner, staging)
+            .and_then(|()| self.write_launch(spec, staging))
+            .and_then(|()| self.make_writable(staging.agent_files))
+            .map_err(stage)
+            .and_then(|()| spec.files.iter().try_for_each(|file| self.stage(file, staging)));
+        if filled.is_err() {
+            // The first error is the one to tell; what stays behind is the reaper's.
+            let _ = self.remove();
+        }
+        filled
+    }
+
+    fn record(&self, spec: &SandboxSpec, owner: &str, staging: Staging) -> io::Result<()> {
+        let record = Record {
+            version: RECORD_VERSION,
+            id: spec.id.as_str().to_owned(),
+            run: spec.run.clone(),
+            owner: owner.to_owned(),
+            engine: staging.engine,
+        };
+        write_file(&self.root.join("state.json"), &serde_json::to_vec_pretty(&record)?, 0o600)
+    }
+
+    /// The record of a sandbox, `None` where there is none (the daemon died while it was made).
+    pub(super) fn read_record(&self) -> Result<Option<Record>, SandboxError> {
+        let path = self.root.join("state.json");
+        let Ok(text) = fs::read(&path) else { return Ok(None) };
+        match serde_json::from_slice::<Record>(&text) {
+            Ok(record) if record.version == RECORD_VERSION => Ok(Some(record)),
+            Ok(_) => Err(SandboxError::Record { path, source: None }),
+            Err(error) => Err(SandboxError::Record { path, source: Some(error) }),
+        }
+    }
+
+    fn write_launch(&self, spec: &SandboxSpec, staging: Staging) -> io::Result<()> {
+        let launch = self.root.join("launch");
+        make_folder(&launch, 0o755)?;
+        let script = launch_script(spec, staging.output, staging.starts_as);
+        write_file(&launch.join(LAUNCH_SCRIPT), script.as_bytes(), 0o444)?;
+        write_file(&launch.join(AGENT_SCRIPT), agent_script(spec).as_bytes(), 0o444)?;
+        write_file(&launch.join(STDIN_FILE), &spec.stdin, 0o444)?;
+        make_folder(&self.root.join("in"), 0o755)?;
+        make_folder(&self.root.join("out"), 0o700)?;
+        write_file(&self.stdout, b"", 0o600)?;
+        write_file(&self.stderr, b"", 0o600)
+    }
+
+    fn make_writable(&self, agent_files: AgentFiles) -> io::Result<()> {
+        make_folder(&self.root.join("rw"), 0o755)?;
+        let folders =
+            ["app", "app/assets", "app/results", "logs", "logs/agent", "logs/agent/sessions"];
+        for folder in folders.into_iter().chain(["home", "tmp"]) {
+            let path = self.root.join("rw").join(folder);
+            make_folder(&path, 0o755)?;
+            give(&path, agent_files, Kind::Folder)?;
+        }
+        fs::set_permissions(self.root.join("rw/tmp"), Permissions::from_mode(0o1777))
+    }
+
+    fn stage(&self, file: &super::StagedFile, staging: Staging) -> Result<(), SandboxError> {
+        let failed = |source| SandboxError::Stage { path: PathBuf::from(&file.inside), source };
+        match file.access {
+            Access::ReadOnly => {
+                let below = below(&file.inside, STAGED_ROOT).unwrap_or(&file.inside);
+                stage_below(&self.root.join("in"), below, &file.source, None).map_err(failed)
+            }
+            Access::Writable => {
+                let (root, below) = writable_place(&file.inside).unwrap_or(("app", &file.inside));
+                let root = self.root.join("rw").join(root);
+                let agent_files = Some(staging.agent_files);
+                stage_below(&root, below, &file.source, agent_files).map_err(failed)
+            }
+        }
+    }
+
+    /// Removes the folder and everything in it.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.root)
+    }
+}
+
+/// The folder that holds one folder for each sandbox.
+pub(super) fn sandboxes(state_dir: &Path) -> PathBuf {
+    state_dir.join(SANDBOXES)
+}
+
+/// Makes the folder for all sandboxes, which nobody but the daemon's user enters.
+pub(super) fn prepare(state_dir: &Path) -> io::Result<()> {
+    let path = sandboxes(state_dir);
+    DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o700))
+}
+
+/// The ids of all host folders. Other names are not ours and are left alone.
+pub(super) fn list(state_dir: &Path) -> io::Result<Vec<SandboxId>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(sandboxes(state_dir))? {
+        if let Some(name) = entry?.file_name().to_str() {
+            ids.extend(SandboxId::new(name));
+        }
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Folder,
+    File,
+}
+
+/// Copies a source to `root/below`, making the folders between. `agent_files` is `None` for what
+/// the agent only reads.
+fn stage_below(
+    root: &Path,
+    below: &str,
+    source: &Source,
+    agent_files: Option<AgentFiles>,
+) -> io::Result<()> {
+    let mut path = root.to_owned();
+    let mut segments = below.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        path.push(segment);
+        if segments.peek().is_none() {
+            break;
+        }
+        match make_folder(&path, 0o755) {
+            Ok(()) => agent_files.map_or(Ok(()), |files| give(&path, files, Kind::Folder))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mode = if agent_files.is_some() { 0o644 } else { 0o444 };
+    match source {
+        Source::Bytes(bytes) => write_file(&path, bytes, mode)?,
+        Source::HostFile(host) => copy_file(host, &path, mode)?,
+    }
+    agent_files.map_or(Ok(()), |files| give(&path, files, Kind::File))
+}
+
+fn give(path: &Path, agent_files: AgentFiles, kind: Kind) -> io::Result<()> {
+    match agent_files {
+        AgentFiles::Given => lchown(path, Some(AGENT_UID), Some(AGENT_UID)),
+        AgentFiles::OpenToAll => {
+            let mode = match kind {
+                Kind::Folder => 0o777,
+                Kind::File => 0o666,
+            };
+            fs::set_permissions(path, Permissions::from_mode(mode))
+        }
+        AgentFiles::Shared => Ok(()),
+    }
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    fs::create_dir(path)?;
+    // Not at creation: the process's umask would take its part.
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+fn new_file(path: &Path, mode: u32) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    Ok(file)
+}
+
+fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    new_file(path, mode)?.write_all(bytes)
+}
+
+fn copy_file(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
+    // Before opening: a pipe would never open.
+    if !fs::metadata(from)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a regular file", from.display()),
+        ));
+    }
+    io::copy(&mut File::open(from)?, &mut new_file(to, mode)?).map(drop)
+}

@@ -1,0 +1,194 @@
+//! The two small scripts that start the agent: one with the sandbox's root, one as the agent.
+//!
+//! The first opens what the agent shall hold and not be able to open (its output), and gives away
+//! every privilege. The second sets the environment and becomes the agent: only there, so that a
+//! variable like `LD_PRELOAD` meets no privileged program and no value stands in an argument.
+
+use super::spec::{AGENT_HOME, SandboxSpec};
+
+/// The agent's user and group. Uncommon on hosts and in images, so that no other process of the
+/// machine shares it, and below 65536, so that rootless engines can map it.
+pub(super) const AGENT_UID: u32 = 59_999;
+
+/// The agent's user by name.
+pub(super) const AGENT_USER: &str = "agent";
+
+/// Where the scripts and the standard input are seen inside.
+pub(super) const LAUNCH_ROOT: &str = "/run/runbookd/launch";
+
+/// Where Docker's launcher finds the output files.
+pub(super) const OUTPUT_ROOT: &str = "/run/runbookd/out";
+
+/// The first script.
+pub(super) const LAUNCH_SCRIPT: &str = "launch.sh";
+/// The second script.
+pub(super) const AGENT_SCRIPT: &str = "agent.sh";
+/// The agent's standard input.
+pub(super) const STDIN_FILE: &str = "stdin";
+/// The agent's standard output.
+pub(super) const STDOUT_FILE: &str = "stdout";
+/// The agent's standard error.
+pub(super) const STDERR_FILE: &str = "stderr";
+/// Written when the launcher hands over to the agent.
+pub(super) const LAUNCHED_FILE: &str = "launched";
+
+/// Descriptor on which the launcher says that it hands over.
+pub(super) const LAUNCHED_FD: u8 = 4;
+
+/// The launcher's exit code where it gives up.
+const LAUNCH_FAILED: u8 = 125;
+
+/// The unit of `ulimit -f` in a POSIX shell.
+const ULIMIT_BLOCK_BYTES: u64 = 512;
+
+/// How the launcher comes to the output files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// It opens them in a mount that only root can enter.
+    Opened,
+    /// It was started with them.
+    Inherited,
+}
+
+/// Who runs the launcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StartsAs {
+    /// Root with a few capabilities: it must give them away.
+    Root,
+    /// The agent's user already.
+    Agent,
+}
+
+/// The script that gives privileges away.
+pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: StartsAs) -> String {
+    let become_agent = match starts_as {
+        StartsAs::Root => format!(
+            "exec setpriv --reuid {AGENT_UID} --regid {AGENT_UID} --clear-groups --no-new-privs \
+             --inh-caps=-all --bounding-set=-all -- "
+        ),
+        StartsAs::Agent => "exec ".to_owned(),
+    };
+    let needs_setpriv = match starts_as {
+        StartsAs::Root => format!(
+            "command -v setpriv >/dev/null || {{\n  \
+             echo 'the image has no setpriv: install the package util-linux in it' >&2\n  \
+             exit {LAUNCH_FAILED}\n}}\n"
+        ),
+        StartsAs::Agent => String::new(),
+    };
+    let open_output = match output {
+        Output::Opened => format!(
+            "exec >>{OUTPUT_ROOT}/{STDOUT_FILE} 2>>{OUTPUT_ROOT}/{STDERR_FILE} \
+             {LAUNCHED_FD}>>{OUTPUT_ROOT}/{LAUNCHED_FILE}\n"
+        ),
+        Output::Inherited => String::new(),
+    };
+    let cwd = quote(&spec.cwd);
+    format!(
+        "# Opens the agent's files and gives every privilege away.\n\
+         set -eu\n\
+         umask 022\n\
+         {needs_setpriv}\
+         ulimit -c 0\n\
+         ulimit -f {blocks}\n\
+         cd {cwd}\n\
+         export HOME={AGENT_HOME} USER={AGENT_USER} LOGNAME={AGENT_USER}\n\
+         exec <{LAUNCH_ROOT}/{STDIN_FILE}\n\
+         {open_output}\
+         echo launched >&{LAUNCHED_FD}\n\
+         exec {LAUNCHED_FD}>&-\n\
+         {become_agent}/bin/sh {LAUNCH_ROOT}/{AGENT_SCRIPT}\n",
+        blocks = spec.limits.file_bytes / ULIMIT_BLOCK_BYTES,
+    )
+}
+
+/// The script that becomes the agent. It holds the environment's values.
+pub(super) fn agent_script(spec: &SandboxSpec) -> String {
+    let mut script = "# Sets the agent's environment and becomes the agent.\n".to_owned();
+    for (name, value) in &spec.env {
+        script.push_str(&format!("export {name}={}\n", quote(value.expose())));
+    }
+    let argv: Vec<String> = spec.argv.iter().map(|argument| quote(argument)).collect();
+    script.push_str(&format!("exec {}\n", argv.join(" ")));
+    script
+}
+
+/// One word of a POSIX shell that means exactly `text`.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::run::Network;
+    use crate::sandbox::{SandboxId, SandboxLimits};
+    use crate::secret::Secret;
+
+    fn spec(argv: &[&str], env: &[(&str, &str)]) -> SandboxSpec {
+        SandboxSpec {
+            id: SandboxId::new("a").unwrap(),
+            run: "r".to_owned(),
+            image: None,
+            mounts: vec![],
+            files: vec![],
+            stdin: vec![],
+            argv: argv.iter().map(|&a| a.to_owned()).collect(),
+            env: env.iter().map(|&(n, v)| (n.to_owned(), Secret::new(v.to_owned()))).collect(),
+            cwd: "/app/it's".to_owned(),
+            limits: SandboxLimits { memory_bytes: 1, n_cpus: 1.0, n_pids: 1, file_bytes: 1 << 20 },
+            network: Network::None,
+        }
+    }
+
+    #[test]
+    fn the_launcher_of_docker_opens_the_output_and_drops_every_privilege() {
+        let script = launch_script(&spec(&["x"], &[]), Output::Opened, StartsAs::Root);
+        expect_test::expect![[r"
+            # Opens the agent's files and gives every privilege away.
+            set -eu
+            umask 022
+            command -v setpriv >/dev/null || {
+              echo 'the image has no setpriv: install the package util-linux in it' >&2
+              exit 125
+            }
+            ulimit -c 0
+            ulimit -f 2048
+            cd '/app/it'\''s'
+            export HOME=/home/agent USER=agent LOGNAME=agent
+            exec </run/runbookd/launch/stdin
+            exec >>/run/runbookd/out/stdout 2>>/run/runbookd/out/stderr 4>>/run/runbookd/out/launched
+            echo launched >&4
+            exec 4>&-
+            exec setpriv --reuid 59999 --regid 59999 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all -- /bin/sh /run/runbookd/launch/agent.sh
+        "]]
+        .assert_eq(&script);
+    }
+
+    #[test]
+    fn the_launcher_of_an_unprivileged_bubblewrap_is_the_agent_already() {
+        let script = launch_script(&spec(&["x"], &[]), Output::Inherited, StartsAs::Agent);
+        assert!(!script.contains("setpriv") && !script.contains(OUTPUT_ROOT), "{script}");
+        assert!(script.ends_with("exec /bin/sh /run/runbookd/launch/agent.sh\n"), "{script}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// A real shell reads the script back: any argument and any value arrives as it was given.
+        #[test]
+        fn arguments_and_values_arrive_as_they_are(argument in "[^\0]{0,40}", value in "[^\0]{0,40}") {
+            let script = agent_script(&spec(
+                &["/bin/sh", "-c", r#"printf '%s\001%s' "$1" "$VALUE""#, "sh", &argument],
+                &[("VALUE", &value)],
+            ));
+            let ran = Command::new("/bin/sh").arg("-c").arg(&script).output().unwrap();
+            let expected = format!("{argument}\u{1}{value}");
+            prop_assert_eq!(String::from_utf8_lossy(&ran.stdout), expected);
+        }
+    }
+}
