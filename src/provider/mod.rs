@@ -1,1 +1,3 @@
 //! The model services.
+
+pub mod scripted;
