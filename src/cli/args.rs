@@ -92,7 +92,7 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "N")]
     pub(super) model_retries: Option<u32>,
     /// The sandbox's memory, such as `4G` or `512M`.
-    #[arg(long, value_parser = crate::runbook::parse_memory)]
+    #[arg(long, value_parser = size)]
     pub(super) memory: Option<u64>,
     /// The sandbox's processors, such as `2` or `0.5`.
     #[arg(long, value_name = "N")]
@@ -138,4 +138,8 @@ fn network(text: &str) -> Result<Network, String> {
 
 fn slug(text: &str) -> Result<Slug, String> {
     Slug::new(text).map_err(|e| e.to_string())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    crate::runbook::parse_size(text).ok_or_else(|| "write a size such as 4G or 512M".to_owned())
 }

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::args::CommonArguments;
+use super::complain;
 use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
-use super::complain;
 use crate::config::Settings;
-use crate::sandbox::{
-    DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineSettings, SandboxError,
-};
+use crate::sandbox::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineSettings, SandboxError};
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::worker::{AgentSource, Claims, Parts, error_chain};
@@ -113,7 +111,9 @@ async fn reap(engine: &Engine, claims: &Claims) {
     };
     match reaped {
         Ok(reaped) if reaped.is_empty() => {}
-        Ok(reaped) => tracing::info!(n_sandboxes = reaped.len(), "reaped what killed runs had left"),
+        Ok(reaped) => {
+            tracing::info!(n_sandboxes = reaped.len(), "reaped what killed runs had left")
+        }
         Err(e) => tracing::warn!(error = e, "could not look for what killed runs left"),
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// What kept the set-up from being done.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(super) enum SetupError {
     /// None of the package managers that we know is here.
     #[error(
         "no known package manager was found ({}): install `bubblewrap` or Docker by hand",
@@ -77,7 +77,7 @@ const MANAGERS: [Manager; 5] = [
 
 /// Whether the person has agreed beforehand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consent {
+pub(super) enum Consent {
     /// `--yes` was given.
     Given,
     /// A person on a terminal is asked.
@@ -88,8 +88,9 @@ pub enum Consent {
 ///
 /// # Errors
 /// [`SetupError`], each saying what to do by hand.
-pub fn install_bubblewrap(consent: Consent, path: &str) -> Result<(), SetupError> {
-    let find = |program: &str| std::env::split_paths(path).any(|dir| is_program(&dir.join(program)));
+pub(super) fn install_bubblewrap(consent: Consent, path: &str) -> Result<(), SetupError> {
+    let find =
+        |program: &str| std::env::split_paths(path).any(|dir| is_program(&dir.join(program)));
     let manager = MANAGERS.iter().find(|manager| find(manager.program));
     let manager = manager.ok_or(SetupError::NoManager)?;
     let is_root = rustix::process::geteuid().is_root();

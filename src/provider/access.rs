@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn anthropic_needs_its_key_and_takes_a_base_url() {
         let access = |vars: &[(&str, &str)]| {
-            let keyring = vars.iter().map(|&(n, v)| (n.to_owned(), Secret::new(v.to_owned()))).collect();
+            let keyring =
+                vars.iter().map(|&(n, v)| (n.to_owned(), Secret::new(v.to_owned()))).collect();
             access(ProviderName::Anthropic, RuntimeName::ClaudeCode, &keyring)
         };
         let missing = access(&[("OPENAI_API_KEY", "sk-made-up")]).unwrap_err();

@@ -25,3 +25,4 @@ pub use parameters::Parameter;
 pub use position::Position;
 pub use secrets::SecretDeclaration;
 pub use template::{Rendered, UnfilledVariable};
+pub use values::parse_size;

@@ -50,7 +50,7 @@ pub(super) fn size(key: &str, node: &Node) -> Result<Option<u64>, Refusal> {
     let expected = "a size such as `4G` or `512M`, or a whole number of bytes";
     match &node.value {
         _ if node.is_unset() => Ok(None),
-        Value::Text(text) => match bytes(text.trim()) {
+        Value::Text(text) => match parse_size(text.trim()) {
             Some(bytes) => Ok(Some(bytes)),
             None => Err(unfit(key, expected, node)),
         },
@@ -97,7 +97,10 @@ fn number<T>(
     }
 }
 
-fn bytes(size: &str) -> Option<u64> {
+/// The bytes of a size as runbooks write it: digits and a unit, `512M`. The units are powers of
+/// 1024. `None` for anything else, and for zero.
+#[must_use]
+pub fn parse_size(size: &str) -> Option<u64> {
     let (digits, unit) =
         size.split_at(size.find(|c: char| !c.is_ascii_digit()).unwrap_or(size.len()));
     let factor = match unit.trim_start().to_ascii_lowercase().as_str() {

@@ -31,8 +31,9 @@ impl AgentSource {
             Self::Executable(path) => return Ok(path.clone()),
             Self::Pinned(toolchain) => toolchain,
         };
-        let unavailable =
-            |e: &dyn std::error::Error| RunFailure::AgentUnavailable { detail: super::error_chain(e) };
+        let unavailable = |e: &dyn std::error::Error| RunFailure::AgentUnavailable {
+            detail: super::error_chain(e),
+        };
         let target = Target::host().map_err(|e| unavailable(&e))?;
         let report = Mutex::new(Report { watch, last: None });
         let on_progress = |progress: FetchProgress| {

@@ -48,7 +48,7 @@ pub(super) enum AttendError {
 }
 
 /// The clock, as the run sees it.
-pub(super) type Clock = fn() -> Timestamp;
+pub type Clock = fn() -> Timestamp;
 
 /// Waits until the agent has ended, by itself or by one of the limits.
 pub(super) async fn attend(

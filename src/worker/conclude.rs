@@ -99,7 +99,8 @@ impl Collection {
         let sessions = self.copy(&self.sessions, Area::Sessions, &SESSIONS, &mut remains.warnings);
         self.folder.redact(Area::Sessions, &self.redactor)?;
         remains.stderr_tail = self.keep_stderr()?;
-        let below = |area: Area| move |file: CollectedFile| format!("{}/{}", area.path(), file.path);
+        let below =
+            |area: Area| move |file: CollectedFile| format!("{}/{}", area.path(), file.path);
         remains.logs = sessions.into_iter().map(below(Area::Sessions)).collect();
         Ok(remains)
     }
@@ -119,15 +120,27 @@ impl Collection {
                 Ok(collected) => collected,
                 Err(e) => {
                     let cause = super::error_chain(&e);
-                    warnings.push(format!("The files of {} could not be collected: {cause}.", area.path()));
+                    warnings.push(format!(
+                        "The files of {} could not be collected: {cause}.",
+                        area.path()
+                    ));
                     return Vec::new();
                 }
             };
         for skip in skipped.iter().take(NAMED) {
-            warnings.push(format!("Not collected from {}: {}: {}.", area.path(), skip.path, skip.reason));
+            warnings.push(format!(
+                "Not collected from {}: {}: {}.",
+                area.path(),
+                skip.path,
+                skip.reason
+            ));
         }
         if n_skipped > NAMED {
-            warnings.push(format!("{} more files of {} were not collected.", n_skipped - NAMED, area.path()));
+            warnings.push(format!(
+                "{} more files of {} were not collected.",
+                n_skipped - NAMED,
+                area.path()
+            ));
         }
         if cut_off {
             warnings.push(format!(

@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use super::agent::AgentSource;
 use super::attend::{Attended, Bounds, Clock, Stop, attend};
 use super::claim::Claims;
-use super::error_chain;
 use super::conclude::{ConcludeError, Remains, conclude};
+use super::error_chain;
 use super::follow::{FollowError, Follower};
 use super::model::Model;
 use super::record::{AgentEnding, Ended, Record};
@@ -159,9 +159,8 @@ impl Run<'_> {
     /// Unique on this machine although run ids are only unique inside their task.
     fn sandbox_id(&self) -> Result<SandboxId, RunStatus> {
         let session = self.plan.session_id.simple().to_string();
-        SandboxId::new(&format!("{}-{}", self.plan.name.id, &session[..8])).map_err(|e| {
-            RunStatus::Failed(RunFailure::Internal { detail: error_chain(&e) })
-        })
+        SandboxId::new(&format!("{}-{}", self.plan.name.id, &session[..8]))
+            .map_err(|e| RunStatus::Failed(RunFailure::Internal { detail: error_chain(&e) }))
     }
 }
 

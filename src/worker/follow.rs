@@ -208,8 +208,8 @@ impl Follower {
 fn event(runtime: RuntimeName, line: &[u8], ending: Ending) -> AgentEvent {
     match ending {
         Ending::Newline | Ending::EndOfStream => runtime::parse_line(runtime, line),
-        Ending::TooLong => AgentEvent::Unparsed {
-            reason: format!("it is longer than {MAX_LINE_BYTES} bytes"),
-        },
+        Ending::TooLong => {
+            AgentEvent::Unparsed { reason: format!("it is longer than {MAX_LINE_BYTES} bytes") }
+        }
     }
 }

@@ -42,10 +42,9 @@ impl Model {
     pub(super) fn mounts(&self) -> Vec<Mount> {
         match self {
             Self::Remote => Vec::new(),
-            Self::Scripted { folder, .. } => vec![Mount {
-                host: socket(folder.path()),
-                inside: SCRIPTED_SOCKET.to_owned(),
-            }],
+            Self::Scripted { folder, .. } => {
+                vec![Mount { host: socket(folder.path()), inside: SCRIPTED_SOCKET.to_owned() }]
+            }
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -178,7 +177,8 @@ impl Planner<'_> {
     }
 
     fn model(&mut self, provider: ProviderName) -> String {
-        let named = self.request.overrides.model.as_ref().or(self.runbook.front_matter().model.as_ref());
+        let named =
+            self.request.overrides.model.as_ref().or(self.runbook.front_matter().model.as_ref());
         let model = named.map_or(DEFAULT_MODEL, String::as_str);
         if provider == ProviderName::Anthropic && model.contains('/') {
             let bare = model.rsplit('/').next().unwrap_or(model).replace('.', "-");
@@ -205,7 +205,9 @@ impl Planner<'_> {
                  its tools, with `image:` or `--image`"
             )),
             (Some(snapshot), Some(image)) => {
-                self.notes.push(format!("The image `{image}` is used instead of the snapshot `{snapshot}`."));
+                self.notes.push(format!(
+                    "The image `{image}` is used instead of the snapshot `{snapshot}`."
+                ));
             }
             (None, _) => {}
         }
@@ -273,10 +275,9 @@ impl Planner<'_> {
                     "the runbook needs the secret `{}`: set {} in the environment",
                     name, secret.env
                 )),
-                None => self.notes.push(format!(
-                    "The optional secret `{}` is not set ({}).",
-                    name, secret.env
-                )),
+                None => self
+                    .notes
+                    .push(format!("The optional secret `{}` is not set ({}).", name, secret.env)),
             }
         }
         found
@@ -287,7 +288,8 @@ impl Planner<'_> {
         for path in &self.request.assets {
             match asset(path) {
                 Ok(asset) if assets.iter().any(|other| other.name == asset.name) => {
-                    self.problems.push(format!("two files are called `{}`: rename one", asset.name));
+                    self.problems
+                        .push(format!("two files are called `{}`: rename one", asset.name));
                 }
                 Ok(asset) => assets.push(asset),
                 Err(problem) => self.problems.push(problem),
@@ -308,7 +310,9 @@ impl Planner<'_> {
             ));
         }
         for name in self.request.variables.keys().filter(|name| !filled.contains(name)) {
-            self.notes.push(format!("The variable `{name}` was given, but the runbook has no place for it."));
+            self.notes.push(format!(
+                "The variable `{name}` was given, but the runbook has no place for it."
+            ));
         }
         format!("{PREAMBLE}{text}")
     }
@@ -328,7 +332,8 @@ fn asset(path: &Path) -> Result<Asset, String> {
     let shown = path.display();
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| format!("`{shown}` does not name a file"))?;
-    let metadata = path.metadata().map_err(|e| format!("the file `{shown}` cannot be given: {e}"))?;
+    let metadata =
+        path.metadata().map_err(|e| format!("the file `{shown}` cannot be given: {e}"))?;
     if !metadata.is_file() {
         return Err(format!("`{shown}` is not a regular file: give files one by one"));
     }

@@ -106,7 +106,12 @@ impl Record {
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
         };
-        record.write(plan, &Ended::without_agent(RunStatus::Pending), &Verdict::default(), record.created)?;
+        record.write(
+            plan,
+            &Ended::without_agent(RunStatus::Pending),
+            &Verdict::default(),
+            record.created,
+        )?;
         Ok(record)
     }
 
@@ -177,10 +182,7 @@ impl Record {
         if n_results == 0 {
             verdict.warnings.push("The run left no files in /app/results.".to_owned());
         } else if !missing.is_empty() {
-            verdict.warnings.push(format!(
-                "Declared outputs are missing: {}.",
-                missing.join(", ")
-            ));
+            verdict.warnings.push(format!("Declared outputs are missing: {}.", missing.join(", ")));
         }
         verdict
     }
@@ -230,7 +232,7 @@ impl Record {
 }
 
 fn result_file(file: &CollectedFile) -> ResultFile {
-    ResultFile { path: format!("{}/{}", Area::Results.path(), file.path.display()), n_bytes: file.n_bytes }
+    ResultFile { path: format!("{}/{}", Area::Results.path(), file.path), n_bytes: file.bytes }
 }
 
 /// JSON for a file of ours.

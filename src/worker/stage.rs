@@ -5,9 +5,7 @@ use std::path::Path;
 use crate::provider::Access as ModelAccess;
 use crate::run::{Asset, RunPlan};
 use crate::runtime::Invocation;
-use crate::sandbox::{
-    Access, Mount, SandboxId, SandboxLimits, SandboxSpec, Source, StagedFile,
-};
+use crate::sandbox::{Access, Mount, SandboxId, SandboxLimits, SandboxSpec, Source, StagedFile};
 use crate::secret::Secret;
 
 use super::plan::RESULTS_DIR;

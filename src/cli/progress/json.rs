@@ -13,7 +13,7 @@ const FORMAT_VERSION: u32 = 1;
 
 /// A run as JSON lines.
 #[derive(Debug)]
-pub struct Json;
+pub(crate) struct Json;
 
 impl Json {
     #[expect(clippy::unused_self, reason = "the same face as the other styles")]

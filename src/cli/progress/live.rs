@@ -12,7 +12,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// A run on a terminal.
 #[derive(Debug)]
-pub struct Live {
+pub(crate) struct Live {
     started: Instant,
     bar: ProgressBar,
     tokens: String,
@@ -43,7 +43,9 @@ impl Live {
             RunUpdate::Phase(Phase::FetchingAgent { done, total }) => {
                 let done = done >> 20;
                 self.activity = match total {
-                    Some(total) => format!("downloading the agent CLI: {done} of {} MiB", total >> 20),
+                    Some(total) => {
+                        format!("downloading the agent CLI: {done} of {} MiB", total >> 20)
+                    }
                     None => format!("downloading the agent CLI: {done} MiB"),
                 };
             }
@@ -54,8 +56,11 @@ impl Live {
             }
             RunUpdate::Opened { .. } | RunUpdate::Note(_) | RunUpdate::Step(_) => {}
         }
-        let parts: Vec<&str> =
-            [&self.tokens, &self.activity].into_iter().map(String::as_str).filter(|p| !p.is_empty()).collect();
+        let parts: Vec<&str> = [&self.tokens, &self.activity]
+            .into_iter()
+            .map(String::as_str)
+            .filter(|p| !p.is_empty())
+            .collect();
         self.bar.set_message(parts.join("  "));
     }
 

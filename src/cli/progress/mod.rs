@@ -15,7 +15,7 @@ use super::exit::ExitCode;
 
 /// Shows a run on standard output.
 #[derive(Debug)]
-pub enum Progress {
+pub(super) enum Progress {
     /// A line for each step, and a line that moves below them.
     Live(live::Live),
     /// A line for each step.
@@ -26,7 +26,7 @@ pub enum Progress {
 
 /// How a run is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(super) enum Style {
     /// For people: moving on a terminal, plain elsewhere.
     People,
     /// For programs.
@@ -36,7 +36,7 @@ pub enum Style {
 impl Progress {
     /// Begins to show a run that starts at `now`.
     #[must_use]
-    pub fn start(style: Style, now: Instant) -> Self {
+    pub(super) fn start(style: Style, now: Instant) -> Self {
         match style {
             Style::Json => Self::Json(json::Json),
             Style::People if io::stdout().is_terminal() => Self::Live(live::Live::start(now)),
@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// Shows a line about what comes before the run.
-    pub fn say(&mut self, line: &str) {
+    pub(super) fn say(&mut self, line: &str) {
         match self {
             Self::Live(live) => live.say(line),
             Self::Plain(plain) => plain.say(line),
@@ -54,7 +54,7 @@ impl Progress {
     }
 
     /// Shows a piece of news.
-    pub fn show(&mut self, update: RunUpdate) {
+    pub(super) fn show(&mut self, update: RunUpdate) {
         match self {
             Self::Live(live) => live.show(update),
             Self::Plain(plain) => plain.show(&update),
@@ -63,7 +63,7 @@ impl Progress {
     }
 
     /// Shows how the run ended.
-    pub fn finish(self, report: &RunReport, exit: ExitCode) {
+    pub(super) fn finish(self, report: &RunReport, exit: ExitCode) {
         match self {
             Self::Live(live) => live.finish(report),
             Self::Plain(plain) => plain.finish(report),

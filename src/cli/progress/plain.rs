@@ -7,7 +7,7 @@ use crate::worker::{RunReport, RunUpdate};
 
 /// A run as plain lines.
 #[derive(Debug)]
-pub struct Plain {
+pub(crate) struct Plain {
     started: Instant,
 }
 

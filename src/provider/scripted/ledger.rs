@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::AddAssign;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::Value;
 
 /// Most requests of one provider. An agent that loops ends here, instead of filling the memory.
@@ -14,8 +15,8 @@ pub(super) const MAX_REQUESTS: usize = 10_000;
 /// 100 KB, so this is some 300 of them.
 const MAX_KEPT_BODY_BYTES: usize = 32 * 1024 * 1024;
 
-/// One request and its reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One request and its reply. A line of `logs/provider.jsonl`, without the request's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LedgerEntry {
     /// The `request-id` of the reply, counted from 1.
     pub request_id: String,
@@ -46,6 +47,7 @@ pub struct LedgerEntry {
     /// How far the reply came.
     pub delivery: Delivery,
     /// The request's body, unless newer ones took its place in the store of 32 MiB.
+    #[serde(skip)]
     pub body: Option<Bytes>,
 }
 
@@ -65,7 +67,8 @@ impl LedgerEntry {
 }
 
 /// What of the script answered a request. Turns are counted from 1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "part", rename_all = "snake_case")]
 pub enum Place {
     /// A turn of the main loop.
     Main {
@@ -117,7 +120,8 @@ impl fmt::Display for Place {
 }
 
 /// Which credential headers a request carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthScheme {
     /// None.
     Absent,
@@ -130,7 +134,8 @@ pub enum AuthScheme {
 }
 
 /// How far a reply came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Delivery {
     /// It is being made or sent.
     Pending,
@@ -145,7 +150,7 @@ pub enum Delivery {
 }
 
 /// Token counts as a reply states them, by Anthropic's categories.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct SentUsage {
     /// Input that was neither read from nor written to the cache.
     pub input: u64,

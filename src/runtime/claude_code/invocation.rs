@@ -162,7 +162,9 @@ impl Prompt {
 
 /// Whether the CLI gives this model a window of a million tokens.
 fn takes_a_million_tokens(model: &str) -> bool {
-    model.ends_with("[1m]") || model.contains("claude-opus-4-7") || model.contains("claude-opus-4.7")
+    model.ends_with("[1m]")
+        || model.contains("claude-opus-4-7")
+        || model.contains("claude-opus-4.7")
 }
 
 #[cfg(test)]
