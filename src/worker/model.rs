@@ -1,5 +1,7 @@
 //! The model service of one run: nothing to do for a remote one, a server for the scripted one.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::provider::SCRIPTED_SOCKET;
@@ -32,9 +34,12 @@ impl Model {
             .tempdir()
             .map_err(|e| failed(format!("no folder for the scripted provider's socket: {e}")))?;
         let socket = socket(folder.path());
-        let server = ScriptedProvider::start(script, Listen::Unix(socket))
+        let server = ScriptedProvider::start(script, Listen::Unix(socket.clone()))
             .await
             .map_err(|e| failed(format!("the scripted provider did not start: {e}")))?;
+        // The agent has a user of its own; the folder, which is ours alone, keeps others away.
+        std::fs::set_permissions(&socket, Permissions::from_mode(0o666))
+            .map_err(|e| failed(format!("the scripted provider's socket stays closed: {e}")))?;
         Ok(Self::Scripted { server, folder })
     }
 
