@@ -126,6 +126,17 @@ impl UsageByModel {
         usages.fold(*first, |sum, usage| sum.plus(usage))
     }
 
+    /// For each model, the account with more tokens.
+    #[must_use]
+    pub(super) fn or_larger(mut self, other: &Self) -> Self {
+        for (model, usage) in &other.0 {
+            if self.0.get(model).is_none_or(|known| known.total() < usage.total()) {
+                self.0.insert(model.clone(), *usage);
+            }
+        }
+        self
+    }
+
     /// These totals, with two things that only the replies tell: how many there were, and how long
     /// the cache keeps what they wrote. What the replies do not explain stays unsplit; a split
     /// that is larger than the total explains nothing and is not used.
@@ -219,5 +230,99 @@ impl ReplyLedger {
     #[must_use]
     pub fn by_model(&self) -> &UsageByModel {
         &self.by_model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn usage(input: u64, output: u64, cache: [u64; 3]) -> Usage {
+        let [cache_write_5m, cache_write_1h, cache_write_unsplit] = cache;
+        Usage {
+            input,
+            output,
+            cache_write_5m,
+            cache_write_1h,
+            cache_write_unsplit,
+            ..Usage::default()
+        }
+    }
+
+    fn by_model(usage: Usage) -> UsageByModel {
+        UsageByModel(BTreeMap::from([("m".to_owned(), usage)]))
+    }
+
+    /// Reports of up to eight replies, each by a model that its id decides.
+    fn reports() -> impl Strategy<Value = Vec<(u8, Usage)>> {
+        let report = (0..8_u8, any::<[u32; 3]>()).prop_map(|(id, [input, output, written])| {
+            (id, usage(input.into(), output.into(), [written.into(), 0, 0]))
+        });
+        proptest::collection::vec(report, 0..40)
+    }
+
+    fn sums(reports: &[(u8, Usage)]) -> UsageByModel {
+        let mut ledger = ReplyLedger::default();
+        for (id, usage) in reports {
+            ledger.note(&format!("msg_{id}"), &format!("model_{}", id % 2), usage);
+        }
+        ledger.by_model().clone()
+    }
+
+    proptest! {
+        #[test]
+        fn a_ledger_does_not_depend_on_order_or_repetition(
+            (reports, shuffled) in
+                reports().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
+        ) {
+            let twice: Vec<_> = shuffled.iter().chain(&reports).copied().collect();
+            prop_assert_eq!(sums(&reports), sums(&shuffled));
+            prop_assert_eq!(sums(&reports), sums(&twice));
+        }
+
+        #[test]
+        fn a_ledger_counts_each_reply_once_with_its_largest_report(reports in reports()) {
+            let mut largest: BTreeMap<u8, Usage> = BTreeMap::new();
+            for (id, usage) in &reports {
+                let known = largest.entry(*id).or_default();
+                *known = known.larger(usage);
+            }
+            let total = sums(&reports).total();
+            prop_assert_eq!(total.requests_seen, largest.len() as u64);
+            prop_assert_eq!(total.input, largest.values().map(|usage| usage.input).sum::<u64>());
+            prop_assert_eq!(total.output, largest.values().map(|usage| usage.output).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn the_replies_split_the_cache_writes_that_they_explain() {
+        for (total, replies, expected) in [
+            ([0, 0, 10], [10, 0, 0], [10, 0, 0]),
+            ([0, 0, 10], [3, 4, 0], [3, 4, 3]),
+            ([0, 0, 10], [8, 4, 0], [0, 0, 10]),
+            ([0, 0, 10], [0, 0, 10], [0, 0, 10]),
+        ] {
+            let totals = by_model(usage(1, 2, total));
+            let explained = totals.explained_by(&by_model(usage(1, 1, replies)));
+            assert_eq!(explained, by_model(usage(1, 2, expected)), "{total:?} {replies:?}");
+        }
+    }
+
+    #[test]
+    fn a_sum_has_a_cost_only_where_every_part_has_one() {
+        let priced = Usage { cost_usd: Some(0.5), ..Usage::default() };
+        assert_eq!(priced.plus(&priced).cost_usd, Some(1.0));
+        assert_eq!(priced.plus(&Usage::default()).cost_usd, None);
+        assert_eq!(UsageByModel::default().total().cost_usd, None);
+        assert_eq!(by_model(priced).total().cost_usd, Some(0.5));
+    }
+
+    #[test]
+    fn sums_saturate() {
+        let huge = usage(u64::MAX, u64::MAX, [u64::MAX; 3]);
+        assert_eq!(huge.plus(&huge), huge);
+        assert_eq!(huge.total(), u64::MAX);
     }
 }
