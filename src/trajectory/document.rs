@@ -72,6 +72,8 @@ impl RunTimes {
 pub struct ResultFile {
     /// Its path as clients ask for it.
     pub path: String,
+    /// Its path relative to `/app/results`, as a runbook declares it.
+    pub declared_path: String,
     /// Its size.
     pub n_bytes: u64,
 }
@@ -309,7 +311,6 @@ fn run_step<'a>(facts: &DocumentFacts<'a>) -> RunStep<'a> {
 fn outputs<'a>(facts: &DocumentFacts<'a>) -> Outputs<'a> {
     let total = facts.usage.by_model.total();
     let results = facts.results.iter().map(|file| file.path.as_str());
-    let outputs = facts.verdict.primary_outputs.iter().filter(|output| output.exists);
     Outputs {
         success: matches!(facts.status, RunStatus::Completed),
         agent: facts.plan.runtime.as_str(),
@@ -318,7 +319,7 @@ fn outputs<'a>(facts: &DocumentFacts<'a>) -> Outputs<'a> {
         num_files_saved: facts.results.len(),
         results_files: facts.results.iter().map(file_view).collect(),
         files: results.chain(facts.other_files.iter().map(String::as_str)).collect(),
-        primary_files: outputs.map(|output| output.path.as_str()).collect(),
+        primary_files: primary_files(facts),
         usage: JettyUsage {
             prompt_tokens: total.total_input(),
             completion_tokens: total.output,
@@ -333,6 +334,16 @@ fn outputs<'a>(facts: &DocumentFacts<'a>) -> Outputs<'a> {
             model: &facts.plan.model,
         },
     }
+}
+
+/// The declared outputs that are there, in their order, as clients ask for them.
+fn primary_files<'a>(facts: &DocumentFacts<'a>) -> Vec<&'a str> {
+    let results = facts.results;
+    let outputs = facts.verdict.primary_outputs.iter().filter(|output| output.exists);
+    outputs
+        .filter_map(|output| results.iter().find(|file| file.declared_path == output.path))
+        .map(|file| file.path.as_str())
+        .collect()
 }
 
 fn file_view(file: &ResultFile) -> FileView<'_> {
@@ -574,7 +585,11 @@ mod tests {
             usage: &recorder.usage(),
             verdict: &verdict,
             notes: &["A note of the worker.".to_owned()],
-            results: &[ResultFile { path: "results/report.md".to_owned(), n_bytes: 12 }],
+            results: &[ResultFile {
+                path: "results/report.md".to_owned(),
+                declared_path: "report.md".to_owned(),
+                n_bytes: 12,
+            }],
             other_files: &["logs/agent/claude-code.txt".to_owned()],
         };
         serde_json::to_string_pretty(&TrajectoryDocument::new(&facts)).unwrap() + "\n"

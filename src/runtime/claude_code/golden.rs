@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use expect_test::{expect, expect_file};
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{AgentEnd, OutcomeFacts, end_warnings, outcome, parse_line};
 use crate::run::RunStatus;
-use crate::trajectory::{AtifDocument, AtifFacts, Recorder, Usage, UsageReport};
+use crate::trajectory::{AtifDocument, AtifFacts, Recorder, StepKind, Usage, UsageReport};
 
 /// A stream that was recorded with the pinned CLI, with how its process ended.
 pub(super) struct Recorded {
@@ -150,6 +151,27 @@ fn every_recorded_stream_makes_a_valid_atif_document() {
         let atif = atif(&recorded.name, &record(&recorded.stream));
         let atif = serde_json::to_value(&atif).unwrap();
         assert_eq!(broken_atif_rules(&atif), [""; 0], "{}", recorded.name);
+    }
+}
+
+proptest! {
+    #[test]
+    fn lines_lost_repeated_or_out_of_order_still_make_a_valid_atif_document(
+        stream in any::<prop::sample::Index>(),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 0..40),
+    ) {
+        let streams = recorded_streams();
+        let recorded = stream.get(&streams);
+        let lines: Vec<&[u8]> =
+            recorded.stream.split_inclusive(|&byte| byte == b'\n').collect();
+        if !lines.is_empty() {
+            let shuffled: Vec<&[u8]> = order.iter().map(|index| *index.get(&lines)).collect();
+            let recorder = record(&shuffled.concat());
+            let atif = serde_json::to_value(atif(&recorded.name, &recorder)).unwrap();
+            prop_assert_eq!(broken_atif_rules(&atif), [""; 0]);
+            let calls = recorder.steps().filter(|step| matches!(step.kind, StepKind::ToolCall(_)));
+            prop_assert_eq!(calls.count() as u64, recorder.summary().n_tool_calls);
+        }
     }
 }
 

@@ -116,6 +116,7 @@ fn block(raw: &RawValue) -> Block {
     match block.kind.as_ref().map_or("", |kind| kind.as_str()) {
         "text" => Block::Text(owned(block.text)),
         "thinking" => Block::Thinking(owned(block.thinking)),
+        "redacted_thinking" => Block::Thinking("[redacted by the provider]".to_owned()),
         "tool_use" => Block::ToolCall {
             id: word(block.id),
             name: word(block.name),
@@ -309,10 +310,12 @@ fn rate_limit(line: RateLimitLine<'_>) -> AgentEvent {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::super::golden::recorded_streams;
     use super::*;
+    use crate::trajectory::Recorder;
 
     fn check(line: &str, expected: Expect) {
         expected.assert_eq(&format!("{:?}", parse_line(line.as_bytes())));
@@ -445,7 +448,7 @@ mod tests {
                 let unparsed = matches!(parse_line(&line[..cut]), AgentEvent::Unparsed { .. });
                 prop_assert!(unparsed || cut + 1 >= line.len(), "a part of a line was read as a whole");
                 line[cut] = byte;
-                let _ = parse_line(&line);
+                Recorder::new().record(1, Timestamp::UNIX_EPOCH, parse_line(&line));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Tool calls, each joined with its result.
 
-use super::super::clip::Clipped;
-use super::super::event::{ToolResult, ToolResults};
-use super::super::step::{StepKind, StepUpdate, ToolCallStep, ToolOutcome};
 use super::{Arrival, Recorder};
+use crate::trajectory::clip::Clipped;
+use crate::trajectory::event::{ToolResult, ToolResults};
+use crate::trajectory::step::{StepKind, StepUpdate, ToolCallStep, ToolOutcome};
 
 impl Recorder {
     pub(super) fn begin_call(

@@ -142,13 +142,15 @@ impl Recorder {
     }
 
     /// The best account of usage that the events give: the agent's totals if its last word still
-    /// stands. Otherwise, for each model, the larger of its totals so far and the replies' sum.
+    /// stands and has any. Otherwise, for each model, the larger of its totals so far and the
+    /// replies' sum: an agent counts a reply that broke off nowhere, but it was seen.
     #[must_use]
     pub fn usage(&self) -> UsageReport {
         let replies = self.ledger.by_model();
         let result = self.summary.last_result.as_ref();
         let totals = result.map(|result| result.usage.explained_by(replies)).unwrap_or_default();
-        if result.is_some() && !self.summary.went_on_after_result {
+        let stands = result.is_some() && !self.summary.went_on_after_result;
+        if stands && (replies.is_empty() || !totals.is_empty()) {
             return UsageReport { source: UsageSource::AgentResult, by_model: totals };
         }
         let by_model = totals.or_larger(replies);

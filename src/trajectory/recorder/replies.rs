@@ -1,10 +1,11 @@
 //! What models said, and text in the user's name.
 
-use super::super::clip::{Arguments, Clipped, one_line};
-use super::super::event::{Block, Message, UserText};
-use super::super::model_name::same_model;
-use super::super::step::{MessageStep, StepKind, StepUpdate, ToolCallStep};
 use super::{Arrival, MAX_NAMES, Recorder};
+use crate::trajectory::clip::{Arguments, Clipped, one_line};
+use crate::trajectory::event::{Block, Message, UserText};
+use crate::trajectory::model_name::same_model;
+use crate::trajectory::step::{MessageStep, StepKind, StepUpdate, ToolCallStep};
+use crate::trajectory::usage::Usage;
 
 impl Recorder {
     pub(super) fn record_message(
@@ -99,7 +100,7 @@ impl Recorder {
             model: message.model.clone(),
             text: Clipped::default(),
             thinking: Clipped::default(),
-            usage: message.usage,
+            usage_at_start: Usage { requests_seen: u64::from(!message.synthetic), ..message.usage },
             error: message.error.clone(),
             synthetic: message.synthetic,
         });

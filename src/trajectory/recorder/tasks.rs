@@ -1,9 +1,9 @@
 //! Sub-agents and background commands, each on the call that started it.
 
-use super::super::clip::one_line;
-use super::super::event::{Task, TaskStage};
-use super::super::step::{StepKind, TaskReport};
 use super::{Arrival, MAX_NAMES, Recorder};
+use crate::trajectory::clip::one_line;
+use crate::trajectory::event::{Task, TaskStage};
+use crate::trajectory::step::{StepKind, TaskReport};
 
 impl Recorder {
     pub(super) fn record_task(&mut self, arrival: Arrival, task: Task) {

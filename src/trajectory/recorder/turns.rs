@@ -1,9 +1,9 @@
 //! The turns of the agent's process: how they begin, what disturbs them, how they end.
 
-use super::super::clip::{Clipped, one_line};
-use super::super::event::{AgentResult, Compacted, Init, RateLimit, Retry};
-use super::super::step::{StepKind, StepUpdate};
 use super::{Arrival, MAX_NAMES, Recorder};
+use crate::trajectory::clip::{Clipped, one_line};
+use crate::trajectory::event::{AgentResult, Compacted, Init, RateLimit, Retry};
+use crate::trajectory::step::{StepKind, StepUpdate};
 
 impl Recorder {
     pub(super) fn record_init(&mut self, mut init: Init, updates: &mut Vec<StepUpdate>) {
@@ -14,7 +14,10 @@ impl Recorder {
         if !first && summary.n_results > 0 {
             summary.went_on_after_result = true;
         }
-        if !summary.session_ids.contains(&init.session_id) && summary.session_ids.len() < MAX_NAMES
+        let named = !init.session_id.is_empty();
+        if named
+            && !summary.session_ids.contains(&init.session_id)
+            && summary.session_ids.len() < MAX_NAMES
         {
             summary.session_ids.push(init.session_id);
         }
@@ -48,6 +51,10 @@ impl Recorder {
         updates: &mut Vec<StepUpdate>,
     ) {
         self.summary.n_results += 1;
+        if self.summary.n_results > self.summary.n_inits.max(1) {
+            let what = "The agent gave more results than it began turns; the last one counts.";
+            self.warn(what.to_owned(), updates);
+        }
         self.summary.went_on_after_result = false;
         self.activity = None;
         let errors = std::mem::take(&mut result.errors).join("; ");
