@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::model_name::same_model;
+
 /// Token counts of one reply, one model or a whole run. Part of `trajectory.json`.
 ///
 /// The four kinds of input are apart, as the provider bills them: `input` is what was neither read
@@ -66,6 +68,21 @@ impl Usage {
         self.each_count(other, u64::max)
     }
 
+    /// One model's total, with what its replies tell of it.
+    fn explained_by(&self, seen: &Self) -> Self {
+        let total = Self { requests_seen: seen.requests_seen, ..*self };
+        let split = seen.cache_write_5m.saturating_add(seen.cache_write_1h);
+        if split > total.cache_write_unsplit {
+            return total;
+        }
+        Self {
+            cache_write_5m: seen.cache_write_5m,
+            cache_write_1h: seen.cache_write_1h,
+            cache_write_unsplit: total.cache_write_unsplit - split,
+            ..total
+        }
+    }
+
     fn minus(&self, other: &Self) -> Self {
         self.each_count(other, u64::saturating_sub)
     }
@@ -126,12 +143,23 @@ impl UsageByModel {
         usages.fold(*first, |sum, usage| sum.plus(usage))
     }
 
+    /// The name under which `model` stands here. An agent counts under the name that it asked for,
+    /// a provider answers with the release's full name.
+    fn name_of(&self, model: &str) -> Option<&str> {
+        if let Some((name, _)) = self.0.get_key_value(model) {
+            return Some(name);
+        }
+        self.0.keys().find(|name| same_model(name, model)).map(String::as_str)
+    }
+
     /// For each model, the account with more tokens.
     #[must_use]
     pub(super) fn or_larger(mut self, other: &Self) -> Self {
         for (model, usage) in &other.0 {
-            if self.0.get(model).is_none_or(|known| known.total() < usage.total()) {
-                self.0.insert(model.clone(), *usage);
+            let name = self.name_of(model).unwrap_or(model).to_owned();
+            let known = self.0.entry(name).or_default();
+            if known.total() < usage.total() {
+                *known = *usage;
             }
         }
         self
@@ -142,18 +170,13 @@ impl UsageByModel {
     /// that is larger than the total explains nothing and is not used.
     #[must_use]
     pub(super) fn explained_by(&self, replies: &Self) -> Self {
+        let mut seen = Self::default();
+        for (model, usage) in &replies.0 {
+            seen.add(self.name_of(model).unwrap_or(model), usage);
+        }
         let explained = self.0.iter().map(|(model, total)| {
-            let mut usage = *total;
-            if let Some(seen) = replies.get(model) {
-                usage.requests_seen = seen.requests_seen;
-                let split = seen.cache_write_5m.saturating_add(seen.cache_write_1h);
-                if split <= total.cache_write_unsplit {
-                    usage.cache_write_5m = seen.cache_write_5m;
-                    usage.cache_write_1h = seen.cache_write_1h;
-                    usage.cache_write_unsplit = total.cache_write_unsplit - split;
-                }
-            }
-            (model.clone(), usage)
+            let seen = seen.get(model).copied().unwrap_or_default();
+            (model.clone(), total.explained_by(&seen))
         });
         Self(explained.collect())
     }
@@ -308,6 +331,24 @@ mod tests {
             let explained = totals.explained_by(&by_model(usage(1, 1, replies)));
             assert_eq!(explained, by_model(usage(1, 2, expected)), "{total:?} {replies:?}");
         }
+    }
+
+    #[test]
+    fn a_reply_is_known_by_the_full_name_of_the_model_that_was_asked_for() {
+        let named = |name: &str, usage| {
+            let mut by_model = UsageByModel::default();
+            by_model.add(name, &usage);
+            by_model
+        };
+        let totals = named("claude-haiku-4-5", usage(10, 5, [0, 0, 8]));
+        let seen = Usage { requests_seen: 2, ..usage(9, 1, [8, 0, 0]) };
+        let replies = named("claude-haiku-4-5-20251001", seen);
+        let explained = Usage { requests_seen: 2, ..usage(10, 5, [8, 0, 0]) };
+        assert_eq!(totals.explained_by(&replies), named("claude-haiku-4-5", explained));
+        assert_eq!(totals.clone().or_larger(&replies), totals);
+        let larger = named("claude-haiku-4-5-20251001", usage(99, 1, [0; 3]));
+        let expected = named("claude-haiku-4-5", usage(99, 1, [0; 3]));
+        assert_eq!(totals.or_larger(&larger), expected);
     }
 
     #[test]

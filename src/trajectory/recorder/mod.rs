@@ -5,6 +5,9 @@ mod replies;
 mod tasks;
 mod turns;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -33,8 +36,9 @@ pub struct Recorder {
     open_calls: HashMap<String, u64>,
     /// The step of the reply that is being written, by the tool call of its sub-agent.
     open_replies: HashMap<Option<String>, (String, u64)>,
-    /// The steps that carry the report of a task which has not ended.
-    open_tasks: HashMap<String, u64>,
+    /// The steps that carry the reports of tasks. Ended ones stay, because the end of a task can be
+    /// told twice, the second time with its usage.
+    tasks: HashMap<String, u64>,
     activity: Option<String>,
 }
 

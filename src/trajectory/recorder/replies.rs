@@ -105,7 +105,8 @@ impl Recorder {
             synthetic: message.synthetic,
         });
         let number = self.push(arrival, message.parent_tool_call.clone(), kind);
-        if self.open_replies.len() < MAX_NAMES {
+        let known = self.open_replies.contains_key(&message.parent_tool_call);
+        if known || self.open_replies.len() < MAX_NAMES {
             let open = (message.message_id.clone(), number);
             self.open_replies.insert(message.parent_tool_call.clone(), open);
         }

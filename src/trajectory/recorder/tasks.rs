@@ -12,7 +12,7 @@ impl Recorder {
             TaskStage::Ended { status } => Some(one_line(status)),
             TaskStage::Started { .. } | TaskStage::Progress { .. } | TaskStage::Updated => None,
         };
-        let known = self.open_tasks.get(&task.task_id).copied();
+        let known = self.tasks.get(&task.task_id).copied();
         let number = match (known, &task.stage) {
             (Some(number), _) => number,
             (None, TaskStage::Started { kind }) => {
@@ -25,7 +25,7 @@ impl Recorder {
                 };
                 self.begin_task(arrival, task.tool_call.as_deref(), report)
             }
-            // The end was told before, or the beginning never was: there is no report to complete.
+            // The beginning was never told: there is no report to complete.
             (None, TaskStage::Progress { .. } | TaskStage::Ended { .. } | TaskStage::Updated) => {
                 return;
             }
@@ -52,7 +52,6 @@ impl Recorder {
             }
         });
         if status.is_some() {
-            self.open_tasks.remove(&task.task_id);
             self.summary.open_tasks.remove(&task.task_id);
         }
     }
@@ -71,8 +70,11 @@ impl Recorder {
             }
             None => self.push(arrival, None, StepKind::Task(report)),
         };
-        if self.open_tasks.len() < MAX_NAMES {
-            self.open_tasks.insert(id.clone(), number);
+        if self.tasks.len() >= MAX_NAMES {
+            self.tasks.retain(|id, _| self.summary.open_tasks.contains_key(id));
+        }
+        if self.tasks.len() < MAX_NAMES {
+            self.tasks.insert(id.clone(), number);
             self.summary.open_tasks.insert(id, description);
         }
         number
