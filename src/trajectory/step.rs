@@ -123,7 +123,8 @@ pub struct MessageStep {
     pub model: String,
     /// What it said.
     pub text: Clipped,
-    /// What it thought.
+    /// What it thought, where it shows that.
+    #[serde(skip_serializing_if = "Clipped::is_empty")]
     pub thinking: Clipped,
     /// Its usage as the agent knew it when the reply began: input counts are right, the output
     /// count may be a placeholder.

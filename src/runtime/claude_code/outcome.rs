@@ -366,7 +366,7 @@ mod tests {
             ((None, Some("oauth_org_not_allowed"), "", "x"), "auth_refused"),
             ((Some(404), None, "", "x"), "model_not_found"),
             ((Some(429), None, "", "x"), "rate_limited"),
-            ((Some(529), None, "", "x"), "overloaded"),
+            ((Some(529), Some("rate_limit"), "", "x"), "overloaded"),
             (
                 (None, Some("server_error"), "", "API Error: Repeated 529 Overloaded errors."),
                 "overloaded",
