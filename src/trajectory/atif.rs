@@ -234,7 +234,7 @@ impl Steps {
             atif.model_name = Some(reply.model.clone());
             let thinking = &reply.thinking.text;
             atif.reasoning_content = (!thinking.is_empty()).then(|| thinking.clone());
-            atif.metrics = Some(metrics(&reply.usage));
+            atif.metrics = Some(metrics(&reply.usage_at_start));
         }
         if let Some(error) = &reply.error {
             self.extra(index, "error", error.as_str().into());

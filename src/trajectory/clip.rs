@@ -38,6 +38,12 @@ impl Clipped {
         clipped
     }
 
+    /// Whether there is nothing, not even something that was cut off.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.n_truncated_bytes == 0
+    }
+
     /// Adds a paragraph.
     pub fn append(&mut self, more: &str) {
         if self.n_truncated_bytes > 0 {

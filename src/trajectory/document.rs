@@ -72,6 +72,8 @@ impl RunTimes {
 pub struct ResultFile {
     /// Its path as clients ask for it.
     pub path: String,
+    /// Its path relative to `/app/results`, as a runbook declares it.
+    pub declared_path: String,
     /// Its size.
     pub n_bytes: u64,
 }
@@ -309,7 +311,6 @@ fn run_step<'a>(facts: &DocumentFacts<'a>) -> RunStep<'a> {
 fn outputs<'a>(facts: &DocumentFacts<'a>) -> Outputs<'a> {
     let total = facts.usage.by_model.total();
     let results = facts.results.iter().map(|file| file.path.as_str());
-    let outputs = facts.verdict.primary_outputs.iter().filter(|output| output.exists);
     Outputs {
         success: matches!(facts.status, RunStatus::Completed),
         agent: facts.plan.runtime.as_str(),
@@ -318,7 +319,7 @@ fn outputs<'a>(facts: &DocumentFacts<'a>) -> Outputs<'a> {
         num_files_saved: facts.results.len(),
         results_files: facts.results.iter().map(file_view).collect(),
         files: results.chain(facts.other_files.iter().map(String::as_str)).collect(),
-        primary_files: outputs.map(|output| output.path.as_str()).collect(),
+        primary_files: primary_files(facts),
         usage: JettyUsage {
             prompt_tokens: total.total_input(),
             completion_tokens: total.output,
@@ -333,6 +334,16 @@ fn outputs<'a>(facts: &DocumentFacts<'a>) -> Outputs<'a> {
             model: &facts.plan.model,
         },
     }
+}
+
+/// The declared outputs that are there, in their order, as clients ask for them.
+fn primary_files<'a>(facts: &DocumentFacts<'a>) -> Vec<&'a str> {
+    let results = facts.results;
+    let outputs = facts.verdict.primary_outputs.iter().filter(|output| output.exists);
+    outputs
+        .filter_map(|output| results.iter().find(|file| file.declared_path == output.path))
+        .map(|file| file.path.as_str())
+        .collect()
 }
 
 fn file_view(file: &ResultFile) -> FileView<'_> {
@@ -450,4 +461,178 @@ pub fn read_head(json: &[u8]) -> Result<TrajectoryHead, DocumentError> {
         return Err(DocumentError::Version { found: schema_version });
     }
     serde_json::from_slice(json).map_err(DocumentError::Read)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use expect_test::expect_file;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::run::{Asset, OutputCheck, RunId, RunName, RuntimeName, Slug};
+    use crate::trajectory::{
+        AgentEvent, AgentResult, Block, Init, Message, ToolResult, ToolResults,
+    };
+
+    const CREATED: Timestamp = Timestamp::constant(1_790_000_000, 0);
+    const STARTED: Timestamp = Timestamp::constant(1_790_000_002, 500_000_000);
+    const ENDED: Timestamp = Timestamp::constant(1_790_000_012, 0);
+
+    fn plan() -> RunPlan {
+        RunPlan {
+            name: RunName {
+                collection: Slug::new("acme").unwrap(),
+                task: Slug::new("report").unwrap(),
+                id: RunId::from_uuid(Uuid::from_u128(0xbb2b_b71e_0000_0000_0000_0000_0000_0000)),
+            },
+            runtime: RuntimeName::ClaudeCode,
+            provider: ProviderName::Scripted,
+            model: "m-1".to_owned(),
+            image: None,
+            network: Network::None,
+            limits: Limits {
+                wall: Duration::from_secs(60),
+                linger: Duration::from_secs(5),
+                max_turns: Some(9),
+                memory_bytes: 1 << 30,
+                n_cpus: 2.0,
+                n_pids: 64,
+                output_bytes: 1 << 20,
+            },
+            instruction: "Write the report.".to_owned(),
+            assets: vec![Asset { name: "in.csv".to_owned(), host_path: "/tmp/in.csv".into() }],
+            secrets: BTreeMap::new(),
+            mcp_servers: [("files".to_owned(), serde_json::json!({"env": {"K": "hidden"}}))].into(),
+            primary_outputs: vec!["report.md".to_owned()],
+            notes: vec!["A note of the plan.".to_owned()],
+        }
+    }
+
+    /// One reply that writes a file, its result, and the agent's last word.
+    fn recorder() -> Recorder {
+        let mut recorder = Recorder::new();
+        let (session_id, agent_version) = ("s-1".to_owned(), "2.1.126".to_owned());
+        let model = "m-1".to_owned();
+        let usage = Usage { input: 100, output: 1, cache_write_5m: 7, ..Usage::default() };
+        let call = Block::ToolCall {
+            id: "t-1".to_owned(),
+            name: "Write".to_owned(),
+            input: r#"{"file_path":"report.md"}"#.to_owned(),
+        };
+        let mut totals = UsageByModel::default();
+        totals.add(
+            &model,
+            &Usage {
+                input: 110,
+                output: 42,
+                cache_write_unsplit: 7,
+                cost_usd: Some(0.25),
+                ..Usage::default()
+            },
+        );
+        let events = [
+            AgentEvent::Init(Init {
+                session_id,
+                agent_version,
+                model: model.clone(),
+                ..Init::default()
+            }),
+            AgentEvent::Message(Message {
+                message_id: "msg-1".to_owned(),
+                model,
+                blocks: vec![Block::Text("Writing.".to_owned()), call],
+                usage,
+                ..Message::default()
+            }),
+            AgentEvent::ToolResults(ToolResults {
+                parent_tool_call: None,
+                results: vec![ToolResult {
+                    call_id: "t-1".to_owned(),
+                    content: "written".to_owned(),
+                    is_error: false,
+                }],
+                timestamp: None,
+            }),
+            AgentEvent::Result(Box::new(AgentResult {
+                subtype: "success".to_owned(),
+                text: "The report is written.".to_owned(),
+                n_turns: 2,
+                usage: totals,
+                ..AgentResult::default()
+            })),
+        ];
+        for (line, event) in (1..).zip(events) {
+            recorder.record(line, STARTED, event);
+        }
+        recorder
+    }
+
+    /// Writes the document of a run that stands at `status`.
+    fn written(status: &RunStatus, recorder: &Recorder, times: RunTimes) -> String {
+        let verdict = Verdict {
+            primary_outputs: vec![OutputCheck { path: "report.md".to_owned(), exists: true }],
+            n_results: 1,
+            ..Verdict::default()
+        };
+        let facts = DocumentFacts {
+            plan: &plan(),
+            init_params: &Map::from_iter([("topic".to_owned(), "tea".into())]),
+            status,
+            times,
+            recorder,
+            usage: &recorder.usage(),
+            verdict: &verdict,
+            notes: &["A note of the worker.".to_owned()],
+            results: &[ResultFile {
+                path: "results/report.md".to_owned(),
+                declared_path: "report.md".to_owned(),
+                n_bytes: 12,
+            }],
+            other_files: &["logs/agent/claude-code.txt".to_owned()],
+        };
+        serde_json::to_string_pretty(&TrajectoryDocument::new(&facts)).unwrap() + "\n"
+    }
+
+    fn times() -> RunTimes {
+        RunTimes { created: CREATED, started: Some(STARTED), ended: Some(ENDED), updated: ENDED }
+    }
+
+    #[test]
+    fn a_run_is_written_in_the_shape_that_clients_read() {
+        let written = written(&RunStatus::Completed, &recorder(), times());
+        expect_file!["../../tests/golden/trajectory.json"].assert_eq(&written);
+    }
+
+    #[test]
+    fn a_failure_says_what_happened_and_what_to_do() {
+        let status = RunStatus::Failed(RunFailure::TurnLimit { limit: 9 });
+        let written: Value = serde_json::from_str(&written(&status, &recorder(), times())).unwrap();
+        assert_eq!(written["status"], "failed");
+        assert_eq!(written["error"], "the run used up its turns (limit: 9)");
+        assert_eq!(written["failure"]["code"], "turn_limit");
+        assert_eq!(written["failure"]["mend"], "Raise the turn limit, or split the runbook.");
+        assert_eq!(written["completed_steps"], serde_json::json!([]));
+        assert_eq!(written["steps"]["run"]["outputs"]["success"], false);
+    }
+
+    #[test]
+    fn the_head_is_read_back_and_another_version_is_refused() {
+        let times = RunTimes { started: None, ended: None, ..times() };
+        let written = written(&RunStatus::Pending, &Recorder::new(), times);
+        let head = TrajectoryHead {
+            name: "acme/report".to_owned(),
+            trajectory_id: "bb2bb71e".to_owned(),
+            status: "pending".to_owned(),
+            created: CREATED,
+            updated: ENDED,
+            error: None,
+        };
+        assert_eq!(read_head(written.as_bytes()).unwrap(), head);
+        let newer = written.replacen("\"schema_version\": 1", "\"schema_version\": 2", 1);
+        let error = read_head(newer.as_bytes()).unwrap_err();
+        assert!(matches!(error, DocumentError::Version { found: 2 }), "{error}");
+        assert!(matches!(read_head(b"{}").unwrap_err(), DocumentError::Read(_)));
+    }
 }

@@ -1,5 +1,7 @@
 //! What an agent said, one event a line, in our words instead of its CLI's dialect.
 
+use jiff::Timestamp;
+
 use super::usage::{Usage, UsageByModel};
 
 /// One line of an agent's output. Lines that a dialect does not know or cannot read are events too,
@@ -42,6 +44,31 @@ pub enum AgentEvent {
         /// What is wrong with it. Never quotes the line.
         reason: String,
     },
+}
+
+impl AgentEvent {
+    /// When the agent wrote the line, by the sandbox's clock; few lines say so. It stands in for the
+    /// time of arrival when a stored log is read again.
+    #[must_use]
+    pub fn own_time(&self) -> Option<Timestamp> {
+        match self {
+            Self::ToolResults(results) => results.timestamp,
+            Self::UserText(text) => text.timestamp,
+            Self::Init(_)
+            | Self::Message(_)
+            | Self::Retry(_)
+            | Self::Compacted(_)
+            | Self::Task(_)
+            | Self::RateLimit(_)
+            | Self::Result(_)
+            | Self::Status(_)
+            | Self::Hook(_)
+            | Self::Notice(_)
+            | Self::Partial
+            | Self::Unknown { .. }
+            | Self::Unparsed { .. } => None,
+        }
+    }
 }
 
 /// The beginning of a turn of the agent's process.
@@ -122,6 +149,8 @@ pub struct ToolResults {
     pub parent_tool_call: Option<String>,
     /// One result for each call.
     pub results: Vec<ToolResult>,
+    /// When the agent wrote the line, by the sandbox's clock.
+    pub timestamp: Option<Timestamp>,
 }
 
 /// What one tool call gave back to the model. The CLI's second, structured copy is dropped.
@@ -144,6 +173,8 @@ pub struct UserText {
     pub text: String,
     /// Whether the agent wrote it itself, as it does after a compaction.
     pub synthetic: bool,
+    /// When the agent wrote the line, by the sandbox's clock.
+    pub timestamp: Option<Timestamp>,
 }
 
 /// A request to the provider failed and is tried again.

@@ -123,10 +123,12 @@ pub struct MessageStep {
     pub model: String,
     /// What it said.
     pub text: Clipped,
-    /// What it thought.
+    /// What it thought, where it shows that.
+    #[serde(skip_serializing_if = "Clipped::is_empty")]
     pub thinking: Clipped,
-    /// Its usage; the output count may be a placeholder.
-    pub usage: Usage,
+    /// Its usage as the agent knew it when the reply began: input counts are right, the output
+    /// count may be a placeholder.
+    pub usage_at_start: Usage,
     /// The agent's word for the error that it stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -94,3 +94,84 @@ impl StepLog {
         self.n_pushed - (self.first.len() + self.last.len()) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::super::clip::Clipped;
+    use super::super::step::StepKind;
+    use super::*;
+
+    fn step(number: u64, n_bytes: usize) -> Step {
+        let text = Clipped { text: "x".repeat(n_bytes), n_truncated_bytes: 0 };
+        Step {
+            number,
+            line: number,
+            started: Timestamp::UNIX_EPOCH,
+            ended: None,
+            parent_tool_call: None,
+            kind: StepKind::UserText { text, synthetic: false },
+        }
+    }
+
+    fn filled(n_steps: u64, n_bytes: usize) -> StepLog {
+        let mut log = StepLog::default();
+        for number in 1..=n_steps {
+            log.push(step(number, n_bytes));
+        }
+        log
+    }
+
+    fn numbers(log: &StepLog) -> Vec<u64> {
+        log.iter().map(|step| step.number).collect()
+    }
+
+    #[test]
+    fn the_first_and_the_last_steps_are_kept_and_those_between_are_counted() {
+        let log = filled(10_000, 1);
+        let expected: Vec<u64> = (1..=1_000).chain(6_001..=10_000).collect();
+        assert_eq!(numbers(&log), expected);
+        assert_eq!((log.n_steps(), log.n_left_out()), (10_000, 5_000));
+        assert_eq!(numbers(&filled(5_000, 1)).len(), 5_000);
+    }
+
+    #[test]
+    fn large_steps_are_bounded_by_their_size() {
+        let log = filled(1_000, 100_000);
+        let n_bytes: usize = log.iter().map(Step::n_bytes).sum();
+        assert!(n_bytes <= MAX_FIRST_BYTES + 100_500 + MAX_LAST_BYTES, "{n_bytes}");
+        assert_eq!(numbers(&log).last(), Some(&1_000));
+        assert_eq!(log.n_left_out() as usize, 1_000 - numbers(&log).len());
+    }
+
+    #[test]
+    fn a_step_is_found_by_its_number_while_it_is_kept() {
+        let mut log = filled(10_000, 1);
+        for (number, found) in [
+            (0, false),
+            (1, true),
+            (1_000, true),
+            (1_001, false),
+            (6_000, false),
+            (6_001, true),
+            (10_000, true),
+            (10_001, false),
+        ] {
+            let expected = found.then_some(number);
+            assert_eq!(log.update(number, |step| step.number), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_step_that_grows_is_measured_again() {
+        let mut log = filled(1_001, 1);
+        log.update(1_001, |step| {
+            let text = Clipped { text: "x".repeat(MAX_LAST_BYTES), n_truncated_bytes: 0 };
+            step.kind = StepKind::UserText { text, synthetic: false };
+        });
+        let evicted = log.push(step(1_002, 1));
+        assert_eq!(evicted.iter().map(|step| step.number).collect::<Vec<_>>(), [1_001]);
+        assert_eq!(log.last_bytes, step(1_002, 1).n_bytes());
+    }
+}

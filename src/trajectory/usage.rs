@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::model_name::same_model;
+
 /// Token counts of one reply, one model or a whole run. Part of `trajectory.json`.
 ///
 /// The four kinds of input are apart, as the provider bills them: `input` is what was neither read
@@ -66,6 +68,21 @@ impl Usage {
         self.each_count(other, u64::max)
     }
 
+    /// One model's total, with what its replies tell of it.
+    fn explained_by(&self, seen: &Self) -> Self {
+        let total = Self { requests_seen: seen.requests_seen, ..*self };
+        let split = seen.cache_write_5m.saturating_add(seen.cache_write_1h);
+        if split > total.cache_write_unsplit {
+            return total;
+        }
+        Self {
+            cache_write_5m: seen.cache_write_5m,
+            cache_write_1h: seen.cache_write_1h,
+            cache_write_unsplit: total.cache_write_unsplit - split,
+            ..total
+        }
+    }
+
     fn minus(&self, other: &Self) -> Self {
         self.each_count(other, u64::saturating_sub)
     }
@@ -126,23 +143,40 @@ impl UsageByModel {
         usages.fold(*first, |sum, usage| sum.plus(usage))
     }
 
+    /// The name under which `model` stands here. An agent counts under the name that it asked for,
+    /// a provider answers with the release's full name.
+    fn name_of(&self, model: &str) -> Option<&str> {
+        if let Some((name, _)) = self.0.get_key_value(model) {
+            return Some(name);
+        }
+        self.0.keys().find(|name| same_model(name, model)).map(String::as_str)
+    }
+
+    /// For each model, the account with more tokens.
+    #[must_use]
+    pub(super) fn or_larger(mut self, other: &Self) -> Self {
+        for (model, usage) in &other.0 {
+            let name = self.name_of(model).unwrap_or(model).to_owned();
+            let known = self.0.entry(name).or_default();
+            if known.total() < usage.total() {
+                *known = *usage;
+            }
+        }
+        self
+    }
+
     /// These totals, with two things that only the replies tell: how many there were, and how long
     /// the cache keeps what they wrote. What the replies do not explain stays unsplit; a split
     /// that is larger than the total explains nothing and is not used.
     #[must_use]
     pub(super) fn explained_by(&self, replies: &Self) -> Self {
+        let mut seen = Self::default();
+        for (model, usage) in &replies.0 {
+            seen.add(self.name_of(model).unwrap_or(model), usage);
+        }
         let explained = self.0.iter().map(|(model, total)| {
-            let mut usage = *total;
-            if let Some(seen) = replies.get(model) {
-                usage.requests_seen = seen.requests_seen;
-                let split = seen.cache_write_5m.saturating_add(seen.cache_write_1h);
-                if split <= total.cache_write_unsplit {
-                    usage.cache_write_5m = seen.cache_write_5m;
-                    usage.cache_write_1h = seen.cache_write_1h;
-                    usage.cache_write_unsplit = total.cache_write_unsplit - split;
-                }
-            }
-            (model.clone(), usage)
+            let seen = seen.get(model).copied().unwrap_or_default();
+            (model.clone(), total.explained_by(&seen))
         });
         Self(explained.collect())
     }
@@ -219,5 +253,117 @@ impl ReplyLedger {
     #[must_use]
     pub fn by_model(&self) -> &UsageByModel {
         &self.by_model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn usage(input: u64, output: u64, cache: [u64; 3]) -> Usage {
+        let [cache_write_5m, cache_write_1h, cache_write_unsplit] = cache;
+        Usage {
+            input,
+            output,
+            cache_write_5m,
+            cache_write_1h,
+            cache_write_unsplit,
+            ..Usage::default()
+        }
+    }
+
+    fn by_model(usage: Usage) -> UsageByModel {
+        UsageByModel(BTreeMap::from([("m".to_owned(), usage)]))
+    }
+
+    /// Reports of up to eight replies, each by a model that its id decides.
+    fn reports() -> impl Strategy<Value = Vec<(u8, Usage)>> {
+        let report = (0..8_u8, any::<[u32; 3]>()).prop_map(|(id, [input, output, written])| {
+            (id, usage(input.into(), output.into(), [written.into(), 0, 0]))
+        });
+        proptest::collection::vec(report, 0..40)
+    }
+
+    fn sums(reports: &[(u8, Usage)]) -> UsageByModel {
+        let mut ledger = ReplyLedger::default();
+        for (id, usage) in reports {
+            ledger.note(&format!("msg_{id}"), &format!("model_{}", id % 2), usage);
+        }
+        ledger.by_model().clone()
+    }
+
+    proptest! {
+        #[test]
+        fn a_ledger_does_not_depend_on_order_or_repetition(
+            (reports, shuffled) in
+                reports().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
+        ) {
+            let twice: Vec<_> = shuffled.iter().chain(&reports).copied().collect();
+            prop_assert_eq!(sums(&reports), sums(&shuffled));
+            prop_assert_eq!(sums(&reports), sums(&twice));
+        }
+
+        #[test]
+        fn a_ledger_counts_each_reply_once_with_its_largest_report(reports in reports()) {
+            let mut largest: BTreeMap<u8, Usage> = BTreeMap::new();
+            for (id, usage) in &reports {
+                let known = largest.entry(*id).or_default();
+                *known = known.larger(usage);
+            }
+            let total = sums(&reports).total();
+            prop_assert_eq!(total.requests_seen, largest.len() as u64);
+            prop_assert_eq!(total.input, largest.values().map(|usage| usage.input).sum::<u64>());
+            prop_assert_eq!(total.output, largest.values().map(|usage| usage.output).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn the_replies_split_the_cache_writes_that_they_explain() {
+        for (total, replies, expected) in [
+            ([0, 0, 10], [10, 0, 0], [10, 0, 0]),
+            ([0, 0, 10], [3, 4, 0], [3, 4, 3]),
+            ([0, 0, 10], [8, 4, 0], [0, 0, 10]),
+            ([0, 0, 10], [0, 0, 10], [0, 0, 10]),
+        ] {
+            let totals = by_model(usage(1, 2, total));
+            let explained = totals.explained_by(&by_model(usage(1, 1, replies)));
+            assert_eq!(explained, by_model(usage(1, 2, expected)), "{total:?} {replies:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_known_by_the_full_name_of_the_model_that_was_asked_for() {
+        let named = |name: &str, usage| {
+            let mut by_model = UsageByModel::default();
+            by_model.add(name, &usage);
+            by_model
+        };
+        let totals = named("claude-haiku-4-5", usage(10, 5, [0, 0, 8]));
+        let seen = Usage { requests_seen: 2, ..usage(9, 1, [8, 0, 0]) };
+        let replies = named("claude-haiku-4-5-20251001", seen);
+        let explained = Usage { requests_seen: 2, ..usage(10, 5, [8, 0, 0]) };
+        assert_eq!(totals.explained_by(&replies), named("claude-haiku-4-5", explained));
+        assert_eq!(totals.clone().or_larger(&replies), totals);
+        let larger = named("claude-haiku-4-5-20251001", usage(99, 1, [0; 3]));
+        let expected = named("claude-haiku-4-5", usage(99, 1, [0; 3]));
+        assert_eq!(totals.or_larger(&larger), expected);
+    }
+
+    #[test]
+    fn a_sum_has_a_cost_only_where_every_part_has_one() {
+        let priced = Usage { cost_usd: Some(0.5), ..Usage::default() };
+        assert_eq!(priced.plus(&priced).cost_usd, Some(1.0));
+        assert_eq!(priced.plus(&Usage::default()).cost_usd, None);
+        assert_eq!(UsageByModel::default().total().cost_usd, None);
+        assert_eq!(by_model(priced).total().cost_usd, Some(0.5));
+    }
+
+    #[test]
+    fn sums_saturate() {
+        let huge = usage(u64::MAX, u64::MAX, [u64::MAX; 3]);
+        assert_eq!(huge.plus(&huge), huge);
+        assert_eq!(huge.total(), u64::MAX);
     }
 }

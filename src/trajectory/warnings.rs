@@ -56,8 +56,9 @@ impl Warnings {
             let kinds: Vec<String> =
                 self.unknown_kinds.iter().map(|(kind, n)| format!("`{kind}` ({n})")).collect();
             all.push(format!(
-                "The agent wrote {} of a kind that runbookd does not know; the log has them: {}.",
-                lines(self.n_unknown),
+                "The agent wrote {} lines or blocks of kinds that runbookd does not know; the log \
+                 has them: {}.",
+                self.n_unknown,
                 kinds.join(", ")
             ));
         }

@@ -40,7 +40,7 @@ const NO_CLUES: Rule =
     Rule { cause: Cause::ProviderError, statuses: &[], errors: &[], reasons: &[], texts: &[] };
 
 /// From the most telling clue to the least: the CLI gives a missing login the word of a refused one,
-/// and an empty account the status of a bad request.
+/// an empty account the status of a bad request, and an overload the word of a rate limit.
 const RULES: [Rule; 11] = [
     Rule {
         cause: Cause::NoCredentials,
@@ -74,13 +74,13 @@ const RULES: [Rule; 11] = [
         texts: &["issue with the selected model"],
         ..NO_CLUES
     },
-    Rule { cause: Cause::RateLimited, statuses: &[429], errors: &["rate_limit"], ..NO_CLUES },
     Rule {
         cause: Cause::Overloaded,
         statuses: &[529],
         texts: &["overloaded_error", "529 overloaded"],
         ..NO_CLUES
     },
+    Rule { cause: Cause::RateLimited, statuses: &[429], errors: &["rate_limit"], ..NO_CLUES },
     Rule { cause: Cause::OutputTooLong, errors: &["max_output_tokens"], ..NO_CLUES },
     Rule {
         cause: Cause::ProviderUnreachable,

@@ -231,3 +231,231 @@ pub fn end_warnings(facts: &OutcomeFacts<'_>) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trajectory::{Init, Retry, UsageByModel};
+
+    const OOM: AgentEnd = AgentEnd::OutOfMemory { limit_bytes: 1_000 };
+
+    /// A result of three turns that asked a model.
+    fn success() -> AgentResult {
+        let mut usage = UsageByModel::default();
+        usage.add("m", &Usage { input: 10, output: 2, ..Usage::default() });
+        AgentResult {
+            subtype: "success".to_owned(),
+            n_turns: 3,
+            text: "Done.".to_owned(),
+            stop_reason: Some("end_turn".to_owned()),
+            usage,
+            ..AgentResult::default()
+        }
+    }
+
+    fn summary(result: Option<AgentResult>) -> Summary {
+        Summary {
+            agent_version: Some(VERSION.to_owned()),
+            model: Some("m".to_owned()),
+            last_result: result,
+            n_lines: 5,
+            ..Summary::default()
+        }
+    }
+
+    fn facts(summary: &Summary, end: AgentEnd, stopped: Option<StopReason>) -> OutcomeFacts<'_> {
+        OutcomeFacts {
+            summary,
+            end,
+            stopped,
+            stderr_tail: "",
+            provider: "anthropic",
+            credential: "ANTHROPIC_API_KEY",
+            max_turns: Some(7),
+        }
+    }
+
+    /// The status's name, or the failure's code.
+    fn judged(summary: &Summary, end: AgentEnd, stopped: Option<StopReason>) -> &'static str {
+        match outcome(&facts(summary, end, stopped)) {
+            RunStatus::Failed(failure) => failure.code(),
+            status @ (RunStatus::Pending
+            | RunStatus::Running
+            | RunStatus::Completed
+            | RunStatus::Cancelled) => status.as_str(),
+        }
+    }
+
+    #[test]
+    fn a_success_counts_only_when_nothing_contradicts_it() {
+        let good = summary(Some(success()));
+        let went_on = Summary { went_on_after_result: true, ..good.clone() };
+        let wrong = Summary { agent_version: Some("2.1.127".to_owned()), ..good.clone() };
+        let no_turns = summary(Some(AgentResult { n_turns: 0, ..success() }));
+        let free = AgentResult { usage: UsageByModel::default(), ..success() };
+        let no_model = summary(Some(free.clone()));
+        let replied = Summary { n_replies: 1, ..summary(Some(free)) };
+        let silent = summary(None);
+        let exited = AgentEnd::Exited;
+        for (summary, end, expected) in [
+            (&good, exited(0), "completed"),
+            (&replied, exited(0), "completed"),
+            (&good, exited(1), "agent_crashed"),
+            (&good, AgentEnd::Signaled(9), "agent_crashed"),
+            (&good, OOM, "out_of_memory"),
+            (&went_on, exited(0), "no_result"),
+            (&went_on, exited(143), "agent_crashed"),
+            (&wrong, exited(0), "wrong_agent_version"),
+            (&no_turns, exited(0), "did_nothing"),
+            (&no_model, exited(0), "did_nothing"),
+            (&silent, exited(0), "no_result"),
+            (&silent, exited(1), "agent_crashed"),
+            (&silent, OOM, "out_of_memory"),
+        ] {
+            assert_eq!(judged(summary, end, None), expected, "{summary:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn our_reason_for_stopping_it_comes_first_but_lingering_leaves_the_last_word() {
+        let good = summary(Some(success()));
+        let silent = summary(None);
+        let failed = summary(Some(AgentResult { is_error: true, ..success() }));
+        let went_on = Summary { went_on_after_result: true, ..good.clone() };
+        let auth = RunFailure::AuthRefused { detail: String::new() };
+        for (summary, stopped, expected) in [
+            (&good, StopReason::Cancelled, "cancelled"),
+            (&good, StopReason::Timeout(Duration::from_secs(1)), "timeout"),
+            (&good, StopReason::OutputLimit { limit_bytes: 1 }, "output_limit"),
+            (&silent, StopReason::Failed(auth), "auth_refused"),
+            (&good, StopReason::Lingered, "completed"),
+            (&failed, StopReason::Lingered, "agent_failed"),
+            (&went_on, StopReason::Lingered, "no_result"),
+        ] {
+            let end = AgentEnd::Signaled(9);
+            assert_eq!(judged(summary, end, Some(stopped.clone())), expected, "{stopped:?}");
+        }
+    }
+
+    #[test]
+    fn a_reported_failure_is_known_by_its_most_telling_clue() {
+        /// The status, the last error, the reason for stopping and the text of a result.
+        type Clues = (Option<u16>, Option<&'static str>, &'static str, &'static str);
+        const CASES: [(Clues, &str); 22] = [
+            ((None, Some("authentication_failed"), "", "Not logged in · …"), "no_credentials"),
+            (
+                (
+                    None,
+                    Some("unknown"),
+                    "",
+                    "API Error: Could not load credentials from any providers",
+                ),
+                "no_credentials",
+            ),
+            ((Some(400), Some("billing_error"), "", "Credit balance is too low"), "out_of_credit"),
+            ((Some(402), None, "", "API Error: 402"), "out_of_credit"),
+            ((None, Some("invalid_request"), "refusal", "API Error: …"), "model_refused"),
+            ((None, None, "", "Prompt is too long"), "prompt_too_long"),
+            (
+                (Some(400), None, "", "API Error: 400 prompt is too long: 210000 tokens"),
+                "prompt_too_long",
+            ),
+            ((Some(413), None, "", "Request too large"), "prompt_too_long"),
+            ((Some(401), None, "", "Invalid API key"), "auth_refused"),
+            ((Some(403), None, "", "API Error: 403"), "auth_refused"),
+            ((None, Some("oauth_org_not_allowed"), "", "x"), "auth_refused"),
+            ((Some(404), None, "", "x"), "model_not_found"),
+            ((Some(429), None, "", "x"), "rate_limited"),
+            ((Some(529), Some("rate_limit"), "", "x"), "overloaded"),
+            (
+                (None, Some("server_error"), "", "API Error: Repeated 529 Overloaded errors."),
+                "overloaded",
+            ),
+            ((None, Some("unknown"), "", "API Error: Request timed out"), "provider_unreachable"),
+            (
+                (None, Some("unknown"), "", "API Error: SSL certificate verification failed"),
+                "provider_unreachable",
+            ),
+            (
+                (Some(502), Some("server_error"), "", "API Error: 502 connection error"),
+                "provider_error",
+            ),
+            ((Some(418), None, "", "x"), "provider_error"),
+            (
+                (None, Some("max_output_tokens"), "", "API Error: too many output tokens"),
+                "agent_failed",
+            ),
+            ((None, None, "", "something of its own"), "agent_failed"),
+            ((None, None, "aborted_tools", ""), "agent_failed"),
+        ];
+        for ((status, error, reason, text), expected) in CASES {
+            let result = AgentResult {
+                is_error: true,
+                api_error_status: status,
+                stop_reason: Some(reason.to_owned()),
+                text: text.to_owned(),
+                ..success()
+            };
+            let summary = Summary { last_error: error.map(str::to_owned), ..summary(Some(result)) };
+            let code = judged(&summary, AgentEnd::Exited(1), None);
+            assert_eq!(code, expected, "{status:?} {error:?} {reason} {text}");
+        }
+    }
+
+    #[test]
+    fn a_turn_limit_is_the_agents_word_else_the_one_it_was_given() {
+        for (text, expected) in [("Reached maximum number of turns (3)", 3), ("", 7)] {
+            let subtype = "error_max_turns".to_owned();
+            let result = AgentResult { subtype, text: text.to_owned(), ..success() };
+            let summary = summary(Some(result));
+            let status = outcome(&facts(&summary, AgentEnd::Exited(1), None));
+            assert_eq!(status, RunStatus::Failed(RunFailure::TurnLimit { limit: expected }));
+        }
+    }
+
+    #[test]
+    fn a_crash_quotes_the_end_of_the_standard_error() {
+        let silent = Summary::default();
+        let stderr = format!("{}\n  the last\n words\n", "é".repeat(1_000));
+        let facts =
+            OutcomeFacts { stderr_tail: &stderr, ..facts(&silent, AgentEnd::Exited(2), None) };
+        let RunStatus::Failed(failure) = outcome(&facts) else { panic!("it did not fail") };
+        let failure = failure.to_string();
+        assert!(failure.contains("exit code 2 (standard error: é"), "{failure}");
+        assert!(failure.contains("é the last words) without a word"), "{failure}");
+        assert!(failure.len() < 500, "{failure}");
+    }
+
+    #[test]
+    fn a_hopeless_run_is_stopped_early() {
+        let init = |version: &str| {
+            AgentEvent::Init(Init { agent_version: version.to_owned(), ..Init::default() })
+        };
+        let retry = |status| {
+            let error = "authentication_failed".to_owned();
+            AgentEvent::Retry(Retry { attempt: 1, max_retries: 10, delay_ms: 5, status, error })
+        };
+        for (event, expected) in [
+            (init(VERSION), None),
+            (init("2.1.127"), Some("wrong_agent_version")),
+            (init(""), Some("wrong_agent_version")),
+            (retry(Some(401)), Some("auth_refused")),
+            (retry(Some(403)), Some("auth_refused")),
+            (retry(Some(429)), None),
+            (retry(None), None),
+        ] {
+            let code = early_stop(&event).map(|failure| failure.code());
+            assert_eq!(code, expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_success_that_looks_unfinished_is_warned_of() {
+        let open_tasks = [("b1".to_owned(), "build it".to_owned())].into();
+        let stop_reason = Some("pause_turn".to_owned());
+        let result = AgentResult { stop_reason, text: " ".to_owned(), ..success() };
+        let summary = Summary { open_tasks, ..summary(Some(result)) };
+        let facts = facts(&summary, AgentEnd::Signaled(9), Some(StopReason::Lingered));
+        assert_eq!(end_warnings(&facts).len(), 4, "{:#?}", end_warnings(&facts));
+    }
+}

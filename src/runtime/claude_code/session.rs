@@ -2,7 +2,7 @@
 //! placeholder. They are all there is after a kill.
 
 use super::parse::SYNTHETIC_MODEL;
-use super::wire::{Head, MessageLine, owned};
+use super::wire::{Head, MessageLine, word};
 use crate::trajectory::{ReplyLedger, UsageReport, UsageSource};
 
 /// The replies that session files hold, and those that only the stream showed.
@@ -65,10 +65,60 @@ impl SessionAccount {
             return Some(());
         }
         let message = serde_json::from_str::<MessageLine<'_>>(line).ok()?.message?;
-        let (id, model) = (owned(message.id), owned(message.model));
+        let (id, model) = (word(message.id), word(message.model));
         if model != SYNTHETIC_MODEL {
             self.replies.note(&id, &model, &message.usage.unwrap_or_default().into_usage());
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trajectory::{Usage, UsageByModel};
+
+    fn reply(id: &str, input: u64, output: u64) -> String {
+        format!(
+            r#"{{"type":"assistant","requestId":"r","message":{{"id":"{id}","model":"m","usage":{{"input_tokens":{input},"output_tokens":{output}}}}}}}"#
+        )
+    }
+
+    fn usage(input: u64, output: u64, requests_seen: u64) -> UsageByModel {
+        let mut by_model = UsageByModel::default();
+        by_model.add("m", &Usage { input, output, requests_seen, ..Usage::default() });
+        by_model
+    }
+
+    #[test]
+    fn session_files_give_final_counts_and_the_stream_the_replies_that_they_lack() {
+        let mut stream = ReplyLedger::default();
+        stream.note("msg_1", "m", &Usage { input: 100, output: 1, ..Usage::default() });
+        stream.note("msg_3", "m", &Usage { input: 300, output: 1, ..Usage::default() });
+        let synthetic = r#"{"type":"assistant","message":{"id":"s","model":"<synthetic>"}}"#;
+        let lines = [
+            r#"{"type":"queue-operation","content":"the prompt"}"#.to_owned(),
+            reply("msg_1", 100, 17),
+            reply("msg_1", 100, 17),
+            synthetic.to_owned(),
+            String::new(),
+            // A sub-agent's last reply, which the stream does not show.
+            reply("msg_2", 200, 20),
+            r#"{"type":"assistant","message":{"id":"msg_4","#.to_owned(),
+        ];
+        let account = session_usage(&lines, &stream);
+        let UsageReport { source, by_model } = account.usage();
+        assert_eq!((source, by_model), (UsageSource::SessionFiles, usage(600, 38, 3)));
+        assert_eq!((account.n_in_session, account.n_unreadable), (2, 1));
+        assert_eq!(account.missing, ["msg_3"]);
+    }
+
+    #[test]
+    fn without_session_files_the_stream_is_all_there_is() {
+        let mut stream = ReplyLedger::default();
+        assert_eq!(session_usage([""; 0], &stream).usage(), UsageReport::default());
+        stream.note("msg_1", "m", &Usage { input: 100, output: 1, ..Usage::default() });
+        let UsageReport { source, by_model } = session_usage([""; 0], &stream).usage();
+        assert_eq!((source, by_model), (UsageSource::Live, usage(100, 1, 1)));
     }
 }

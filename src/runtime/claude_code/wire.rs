@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -33,9 +34,28 @@ impl Text<'_> {
     }
 }
 
-/// The text of a field that may be missing.
+/// Longest name, id or word that is kept, in bytes. Real ones are below a hundred; a record must not
+/// grow by the ones that a broken agent makes up.
+const WORD_BYTES: usize = 256;
+
+/// The free text of a field that may be missing.
 pub(super) fn owned(text: Option<Text<'_>>) -> String {
     text.map(Text::into_string).unwrap_or_default()
+}
+
+/// A name, an id or a word in a field that may be missing, at most [`WORD_BYTES`] of it.
+pub(super) fn word(text: Option<Text<'_>>) -> String {
+    optional_word(text).unwrap_or_default()
+}
+
+/// [`word`], with a missing field told apart from an empty one.
+pub(super) fn optional_word(text: Option<Text<'_>>) -> Option<String> {
+    text.map(|text| clipped_word(text.as_str()))
+}
+
+/// At most [`WORD_BYTES`] of a word.
+pub(super) fn clipped_word(word: &str) -> String {
+    word[..word.floor_char_boundary(WORD_BYTES)].to_owned()
 }
 
 /// What decides how the rest of a line reads.
@@ -84,6 +104,8 @@ pub(super) struct MessageLine<'a> {
     pub(super) parent_tool_use_id: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     pub(super) error: Option<Text<'a>>,
+    #[serde(default, deserialize_with = "lenient")]
+    pub(super) timestamp: Option<Timestamp>,
     #[serde(default, deserialize_with = "lenient", rename = "isSynthetic")]
     pub(super) is_synthetic: Option<bool>,
 }
