@@ -136,13 +136,13 @@ impl Workspace {
     /// It takes the whole workspace because it runs on a blocking thread that outlives a caller
     /// who stops waiting: the lock must stay held until the last step is done.
     pub(super) fn install(self) -> Result<(), ToolchainError> {
-        let Self { slot, tarball, executable, _lock } = self;
-        unpack(&slot.pin, &tarball, &executable)?;
-        let destination = &slot.executable;
+        // Taken apart into variables, the fields would be dropped in the opposite order.
+        unpack(&self.slot.pin, &self.tarball, &self.executable)?;
+        let destination = &self.slot.executable;
         let in_cache = |source| ToolchainError::cache(destination, source);
         let folder = destination.parent().expect("an executable's path has a folder");
         fs::create_dir_all(folder).map_err(in_cache)?;
-        executable.persist(destination).map_err(|failed| in_cache(failed.error))?;
+        self.executable.persist(destination).map_err(|failed| in_cache(failed.error))?;
         // Makes the new name survive a power cut; the content was synced before.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(in_cache)
     }

@@ -237,24 +237,32 @@ impl ToolchainError {
     pub fn mend(&self) -> String {
         match self {
             Self::UnsupportedHost { .. } => {
-                "Run it on Linux (x86_64 or aarch64), for example in a container or a virtual machine.".to_owned()
+                "Run it on Linux (x86_64 or aarch64), for example in a container or a virtual \
+                 machine."
+                    .to_owned()
             }
             Self::Registry { .. } => {
-                "Set npm_config_registry to an http or https URL; a token has a setting of its own.".to_owned()
+                "Set npm_config_registry to an http or https URL; a token has a setting of its own."
+                    .to_owned()
             }
             Self::RegistryToken => {
-                "Set the registry's token as npm keeps it in `_authToken`, without quotes or spaces.".to_owned()
+                "Set the registry's token as npm keeps it in `_authToken`, without quotes."
+                    .to_owned()
             }
-            Self::ExtraCa { path, .. } | Self::EmptyExtraCa { path } => format!(
-                "Put PEM certificates into `{}`, or take the setting away.",
-                path.display()
-            ),
+            Self::ExtraCa { path, .. } | Self::EmptyExtraCa { path } => {
+                format!("Put PEM certificates into `{}`, or take the setting away.", path.display())
+            }
             Self::Tls(_) => {
-                "Install the system's CA certificates (package `ca-certificates`), or set an extra CA bundle.".to_owned()
+                "Install the system's CA certificates (package `ca-certificates`), or set an extra \
+                 CA bundle."
+                    .to_owned()
             }
-            Self::Client(_) => "Check the proxy variables (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).".to_owned(),
+            Self::Client(_) => {
+                "Check the proxy variables (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).".to_owned()
+            }
             Self::Cache { path, .. } => format!(
-                "Check that the user who runs this may read and write `{}` and the folders above it.",
+                "Check that the user who runs this may read and write `{}` and the folders above \
+                 it.",
                 path.display()
             ),
             Self::DiskFull { .. } => {
@@ -273,7 +281,9 @@ impl ToolchainError {
                 origin.destination.display()
             ),
             Self::Unpack { .. } => {
-                "Nothing was kept. Try again; if it stays so, the pin in this program is wrong: please report it.".to_owned()
+                "Nothing was kept. Try again; if it stays so, the pin in this program is wrong: \
+                 please report it."
+                    .to_owned()
             }
             Self::NotInstalled { .. } => "Fetch it first.".to_owned(),
             Self::Altered { path, .. } => {

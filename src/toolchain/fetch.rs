@@ -19,7 +19,8 @@ use crate::secret::Secret;
 /// Where agent CLIs come from and where they are kept.
 #[derive(Debug, Clone)]
 pub struct ToolchainSettings {
-    /// The folder of the cache. It is made when it is needed.
+    /// The folder of the cache, made when it is needed. A relative path stays relative in what
+    /// [`Toolchain::fetch`] returns.
     pub cache_dir: PathBuf,
     /// The npm registry's base URL, with or without a path and a final slash.
     pub registry: Url,
@@ -115,6 +116,9 @@ impl Toolchain {
         }
         if !registry.username().is_empty() || registry.password().is_some() {
             return Err(ToolchainError::Registry { problem: "holds a user name or a password" });
+        }
+        if registry.query().is_some() || registry.fragment().is_some() {
+            return Err(ToolchainError::Registry { problem: "holds a `?` or a `#`" });
         }
         let sendable = |token: &Secret| token.expose().bytes().all(|byte| byte.is_ascii_graphic());
         if !settings.registry_token.as_ref().is_none_or(sendable) {

@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::Notify;
 
-use self::registry::{EXECUTABLE, Package, Registry, Reply};
+use self::registry::{EXECUTABLE, Package, Registry, Reply, integrity};
 use super::fetch::Limits;
 use super::lock::CacheLock;
-use super::pins::Pin;
+use super::pins::{Content, Pin};
 use super::*;
 use crate::secret::Secret;
 
@@ -147,8 +147,16 @@ async fn check_failures(
         let error = chain(&scene.fetch().await.unwrap_err());
         assert_eq!(registry.requests().len(), n_requests, "{name}: {error}");
         scene.check_nothing_kept();
+        // A tarball's length and hash are the compressor's choice.
+        let Content { n_bytes, hash } = package.pin().tarball;
         let url = package.pin().tarball_url(&registry.url.parse().unwrap());
-        all.push_str(&format!("{name}: {}\n", error.replace(url.as_str(), "<url>")));
+        let error = error
+            .replace(url.as_str(), "<url>")
+            .replace(&hash, "<pinned hash>")
+            .replace(&integrity(&registry::other_content(n_bytes)), "<other hash>")
+            .replace(&format!("{} of {n_bytes} bytes", n_bytes / 2), "<half> of <all> bytes")
+            .replace(&format!("{n_bytes} bytes"), "<all> bytes");
+        all.push_str(&format!("{name}: {error}\n"));
     }
     expected.assert_eq(&all);
 }
@@ -206,7 +214,8 @@ async fn two_fetches_at_once_download_once() {
     let registry = Registry::start(&package, vec![Reply::After(Arc::clone(&waits))]).await;
     let scene = Scene::new(&registry.url, package.pin());
     // A toolchain of its own shares nothing with the first but the cache, as another process would.
-    let other = Toolchain::new(settings(scene.cache.path(), &registry.url)).unwrap();
+    let mut other = Toolchain::new(settings(scene.cache.path(), &registry.url)).unwrap();
+    other.limits = LIMITS;
     // The answer comes once one of the two has said that it waits for the other.
     let progress = |progress| {
         if progress == FetchProgress::WaitingForOther {
@@ -282,6 +291,32 @@ async fn a_fetch_that_is_dropped_leaves_neither_files_nor_the_lock() {
     }
     scene.check_nothing_kept();
     assert_eq!(scene.fetch().await.unwrap(), scene.installed());
+    scene.check_cache();
+}
+
+#[tokio::test]
+async fn a_fetch_that_is_dropped_while_it_unpacks_holds_the_lock_until_it_is_done() {
+    let package = Package::good();
+    let registry = Registry::start(&package, vec![Reply::Package]).await;
+    let scene = Scene::new(&registry.url, package.pin());
+    let unpacking = Notify::new();
+    let progress = |progress| {
+        if progress == FetchProgress::Unpacking {
+            unpacking.notify_one();
+        }
+    };
+    tokio::select! {
+        biased;
+        () = unpacking.notified() => {}
+        // A few bytes are sometimes unpacked before they can be abandoned.
+        ended = scene.toolchain.fetch_pin(package.pin(), &progress) => {
+            assert_eq!(ended.unwrap(), scene.installed());
+        }
+    }
+    assert_eq!(scene.fetch().await.unwrap(), scene.installed());
+    assert_eq!(registry.requests().len(), 1);
+    // The lock is free when the abandoned work has cleared up behind itself.
+    CacheLock::acquire(&scene.lock(), LIMITS.lock, &|_| ()).await.unwrap();
     scene.check_cache();
 }
 
@@ -390,6 +425,11 @@ fn settings_that_cannot_work_are_refused_without_being_shown() {
             "the URL of the npm registry holds a user name or a password",
         ),
         (
+            "https://npm.example/?token=made-up",
+            None,
+            "the URL of the npm registry holds a `?` or a `#`",
+        ),
+        (
             good,
             Some("npm_made-up\n"),
             "the token of the npm registry holds a space, a line break or another such character",
@@ -445,9 +485,9 @@ async fn a_wrong_file_is_refused_at_once() {
         ("more than is pinned", Package::good(), Reply::LongerWithoutLength),
     ];
     check_failures(cases, 1, expect![[r#"
-        other content: could not download <url>: sha512-8+fakkai2ApnZ2kgQKqix6/V2h9NzRYpbltMoFV1xrsbuQfDyyJO2gNoEWvjOMdxPK/BuwQ4hpC25NeezqJAVw== is pinned, but this file is sha512-bnAbt08qsKb1mVjfM+Qn2ilsw+1G/T9I+DE7K+GKCrsFZhN3DUb+6xwx4CdvrJGULqynydxLb0Fbed1POgCNCQ==
-        another length: could not download <url>: a file of 217 bytes is pinned, but this one has 26
-        more than is pinned: could not download <url>: a file of 217 bytes is pinned, but this one is longer
+        other content: could not download <url>: <pinned hash> is pinned, but this file is <other hash>
+        another length: could not download <url>: a file of <all> bytes is pinned, but this one has 26
+        more than is pinned: could not download <url>: a file of <all> bytes is pinned, but this one is longer
     "#]]).await;
 }
 
@@ -483,9 +523,9 @@ async fn trouble_that_stays_ends_the_fetch_after_a_few_tries() {
     ];
     check_failures(cases, 3, expect![[r#"
         500: could not download <url>: the registry failed with HTTP 500
-        truncated: could not download <url>: the registry could not be reached: error sending request: client error (SendRequest): connection closed before message completed
-        short: could not download <url>: the transfer broke off after 108 of 217 bytes
-        stalled: could not download <url>: the transfer broke off after 108 of 217 bytes: error decoding response body: request or response body error: request or response body error: operation timed out
+        truncated: could not download <url>: the transfer broke off after <half> of <all> bytes: error decoding response body: request or response body error: request or response body error: error reading a body from connection: end of file before message length reached
+        short: could not download <url>: the transfer broke off after <half> of <all> bytes
+        stalled: could not download <url>: the transfer broke off after <half> of <all> bytes: error decoding response body: request or response body error: request or response body error: operation timed out
         silent: could not download <url>: the registry could not be reached: error sending request: operation timed out
     "#]]).await;
 }

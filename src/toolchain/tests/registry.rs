@@ -95,14 +95,21 @@ impl Package {
     pub(super) fn pin(&self) -> Pin {
         let sha256 = Sha256::digest(EXECUTABLE).iter().map(|b| format!("{b:02x}")).collect();
         Pin {
-            tarball: Content {
-                n_bytes: self.tarball.len() as u64,
-                hash: format!("sha512-{}", STANDARD.encode(Sha512::digest(&self.tarball))),
-            },
+            tarball: Content { n_bytes: self.tarball.len() as u64, hash: integrity(&self.tarball) },
             executable: Content { n_bytes: EXECUTABLE.len() as u64, hash: sha256 },
             ..Pin::of(AgentCli::ClaudeCode, "linux-x64".parse().unwrap())
         }
     }
+}
+
+/// The integrity of `content`, as npm writes it.
+pub(super) fn integrity(content: &[u8]) -> String {
+    format!("sha512-{}", STANDARD.encode(Sha512::digest(content)))
+}
+
+/// What [`Reply::OtherContent`] answers in place of `n_bytes` bytes.
+pub(super) fn other_content(n_bytes: u64) -> Vec<u8> {
+    vec![b'x'; usize::try_from(n_bytes).unwrap()]
 }
 
 enum Member<'a> {
@@ -198,10 +205,18 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         }
         Reply::Status(status) => response.status(status).body(Body::empty()),
         Reply::RedirectTo(url) => response.status(302).header(LOCATION, url).body(Body::empty()),
-        Reply::OtherContent => response.body(Body::from(vec![b'x'; length])),
+        Reply::OtherContent => response.body(Body::from(other_content(length as u64))),
         Reply::OtherLength => response.body(Body::from("<html>please log in</html>")),
         Reply::LongerWithoutLength => response.body(streamed([whole, half].concat())),
-        Reply::Truncated => response.header(CONTENT_LENGTH, length).body(streamed(half)),
+        Reply::Truncated => {
+            let end = stream::once(async {
+                // Lets the server send what it has before it sees that the rest will not come.
+                tokio::task::yield_now().await;
+                Err("the disk of the registry broke")
+            });
+            let half = stream::iter([Ok(Bytes::from(half))]);
+            response.header(CONTENT_LENGTH, length).body(Body::from_stream(half.chain(end)))
+        }
         Reply::ShortWithoutLength => response.body(streamed(half)),
         Reply::Stalled => {
             let silence = stream::pending::<Result<Bytes, Infallible>>();
