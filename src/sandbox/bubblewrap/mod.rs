@@ -50,6 +50,9 @@ const STATUS_FILE: &str = "bwrap.json";
 /// The file with the filter for system calls.
 const SECCOMP_FILE: &str = "seccomp.bpf";
 
+/// The first descriptor that is not one of the standard three.
+const FIRST_UNKNOWN_FD: i32 = 3;
+
 /// The number that the agent has in its own process namespace: the first that init starts.
 const AGENT_NUMBER: i32 = 2;
 
@@ -235,6 +238,9 @@ impl Cell {
     }
 
     fn spawn(&self) -> io::Result<Child> {
+        // What we open closes by itself; what we inherited (a shell's, a service manager's) would
+        // go all the way down to the agent.
+        close_fds::set_fds_cloexec_threadsafe(FIRST_UNKNOWN_FD, &[]);
         let append = |path: &Path| OpenOptions::new().append(true).open(path);
         Command::new("/bin/sh")
             .args(["-c", &host_script(), "runbookd-sandbox"])
