@@ -35,6 +35,12 @@ pub(super) const LAUNCHED_FILE: &str = "launched";
 /// Descriptor on which the launcher says that it hands over.
 pub(super) const LAUNCHED_FD: u8 = 4;
 
+/// Descriptor on which `bwrap` writes down what it started and how it ended.
+pub(super) const STATUS_FD: u8 = 3;
+
+/// Descriptor from which `bwrap` reads the filter for system calls.
+pub(super) const SECCOMP_FD: u8 = 5;
+
 /// The launcher's exit code where it gives up.
 const LAUNCH_FAILED: u8 = 125;
 
@@ -81,7 +87,8 @@ pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: Start
             "exec >>{OUTPUT_ROOT}/{STDOUT_FILE} 2>>{OUTPUT_ROOT}/{STDERR_FILE} \
              {LAUNCHED_FD}>>{OUTPUT_ROOT}/{LAUNCHED_FILE}\n"
         ),
-        Output::Inherited => String::new(),
+        // Bubblewrap's own: a writer of the first could forge how the agent ended.
+        Output::Inherited => format!("exec {STATUS_FD}>&- {SECCOMP_FD}>&-\n"),
     };
     let cwd = quote(&spec.cwd);
     format!(
@@ -173,6 +180,7 @@ mod tests {
     fn the_launcher_of_an_unprivileged_bubblewrap_is_the_agent_already() {
         let script = launch_script(&spec(&["x"], &[]), Output::Inherited, StartsAs::Agent);
         assert!(!script.contains("setpriv") && !script.contains(OUTPUT_ROOT), "{script}");
+        assert!(script.contains("exec 3>&- 5>&-\n"), "{script}");
         assert!(script.ends_with("exec /bin/sh /run/runbookd/launch/agent.sh\n"), "{script}");
     }
 

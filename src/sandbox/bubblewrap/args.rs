@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::host_folder::HostFolder;
-use super::super::launcher::{AGENT_UID, LAUNCH_ROOT, LAUNCH_SCRIPT, StartsAs};
+use super::super::launcher::{
+    AGENT_UID, LAUNCH_ROOT, LAUNCH_SCRIPT, SECCOMP_FD, STATUS_FD, StartsAs,
+};
 use super::super::spec::SandboxSpec;
 use crate::run::Network;
 
@@ -38,6 +40,9 @@ const ETC: [&str; 16] = [
 
 /// What of `/etc` a program needs to reach other machines.
 const ETC_NETWORK: [&str; 3] = ["/etc/hosts", "/etc/resolv.conf", "/etc/gai.conf"];
+
+/// The flag by which a process of ours is known: with it no person calls `bwrap` on our folders.
+pub(super) const STATUS_FLAG: &str = "--json-status-fd";
 
 /// Where the made-up files of `/etc` lie in the host folder's `launch`.
 pub(super) const PASSWD: &str = "passwd";
@@ -85,8 +90,9 @@ pub(super) fn arguments(
     }
     // After everything that must be made in them.
     args.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
-    args.add(["--chdir", "/", "--seccomp", "5", "--json-status-fd", "3", "--", "/bin/sh"]);
-    args.add([format!("{LAUNCH_ROOT}/{LAUNCH_SCRIPT}")]);
+    args.add(["--chdir", "/", "--seccomp", &SECCOMP_FD.to_string()]);
+    args.add([STATUS_FLAG, &STATUS_FD.to_string()]);
+    args.add(["--", "/bin/sh", &format!("{LAUNCH_ROOT}/{LAUNCH_SCRIPT}")]);
     args.list
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::cgroup::{Cgroup, Cgroups};
 use super::error::{EngineFault, SandboxError};
 use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging};
-use super::launcher::{LAUNCHED_FILE, Output, StartsAs};
+use super::launcher::{LAUNCHED_FD, LAUNCHED_FILE, Output, SECCOMP_FD, STATUS_FD, StartsAs};
 use super::process::{self, Process};
 use super::spec::{AgentSignal, Exit, InvalidSpec, SandboxId, SandboxSpec};
 
@@ -50,17 +50,24 @@ const STATUS_FILE: &str = "bwrap.json";
 /// The file with the filter for system calls.
 const SECCOMP_FILE: &str = "seccomp.bpf";
 
+/// The first descriptor that is not one of the standard three.
+const FIRST_UNKNOWN_FD: i32 = 3;
+
 /// The number that the agent has in its own process namespace: the first that init starts.
 const AGENT_NUMBER: i32 = 2;
 
 /// Joins the control groups, opens the descriptors that `bwrap` expects, becomes `bwrap`. A shell
 /// does it, because between fork and exec a program with threads may do next to nothing.
-const HOST_SCRIPT: &str = "umask 022\n\
-    status=$1 launched=$2 seccomp=$3\n\
-    shift 3\n\
-    while [ \"$1\" != -- ]; do echo $$ >\"$1\" || exit 125; shift; done\n\
-    shift\n\
-    exec \"$@\" 3>\"$status\" 4>>\"$launched\" 5<\"$seccomp\"\n";
+fn host_script() -> String {
+    format!(
+        "umask 022\n\
+         status=$1 launched=$2 seccomp=$3\n\
+         shift 3\n\
+         while [ \"$1\" != -- ]; do echo $$ >\"$1\" || exit 125; shift; done\n\
+         shift\n\
+         exec \"$@\" {STATUS_FD}>\"$status\" {LAUNCHED_FD}>>\"$launched\" {SECCOMP_FD}<\"$seccomp\"\n"
+    )
+}
 
 /// The Bubblewrap engine.
 #[derive(Debug)]
@@ -231,9 +238,12 @@ impl Cell {
     }
 
     fn spawn(&self) -> io::Result<Child> {
+        // What we open closes by itself; what we inherited (a shell's, a service manager's) would
+        // go all the way down to the agent.
+        close_fds::set_fds_cloexec_threadsafe(FIRST_UNKNOWN_FD, &[]);
         let append = |path: &Path| OpenOptions::new().append(true).open(path);
         Command::new("/bin/sh")
-            .args(["-c", HOST_SCRIPT, "runbookd-sandbox"])
+            .args(["-c", &host_script(), "runbookd-sandbox"])
             .arg(self.folder.out(STATUS_FILE))
             .arg(self.folder.out(LAUNCHED_FILE))
             .arg(self.folder.out(SECCOMP_FILE))
@@ -415,7 +425,7 @@ pub(super) fn processes_below(sandboxes: &Path) -> Vec<i32> {
 
 /// Only an engine's command line has this flag and a path in our folder.
 fn is_engine_of(root: &Path, command: &[&OsStr]) -> bool {
-    command.contains(&OsStr::new("--json-status-fd"))
+    command.contains(&OsStr::new(args::STATUS_FLAG))
         && command.iter().any(|argument| Path::new(argument).starts_with(root))
 }
 
