@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Adapters: each owns one outside thing.
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
-    ("toolchain", &["secret"]),
+    ("toolchain", &["run", "secret"]),
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
@@ -127,18 +127,32 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root.join("src")];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(&folder).expect("the folder can be listed") {
+            let path = entry.expect("the folder can be listed").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                found.push((path.strip_prefix(root).unwrap().to_owned(), text));
+                let text = fs::read_to_string(&path).expect("a source file is text");
+                found.push((path.strip_prefix(root).expect("it is below").to_owned(), text));
             }
         }
     }
     assert!(found.len() > 10, "the scan found too little: {}", found.len());
+    let tests: Vec<PathBuf> =
+        found.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    found.retain(|(path, _)| !tests.iter().any(|test| path.starts_with(test)));
     found
+}
+
+/// The files and folders that a `mod.rs` declares for tests alone.
+fn test_modules(path: &Path, text: &str) -> Vec<PathBuf> {
+    let folder = path.parent().expect("a source file lies in a folder");
+    text.split("#[cfg(test)]\nmod ")
+        .skip(1)
+        .filter_map(|after| after.split_once(';'))
+        .filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || c == '_'))
+        .flat_map(|(name, _)| [folder.join(name), folder.join(format!("{name}.rs"))])
+        .collect()
 }
 
 /// The room that a file belongs to; `None` for `lib.rs` and `main.rs`, which import anything.

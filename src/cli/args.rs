@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Runs a runbook and waits for its end.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Runs a real agent on a scripted model: no account, no key, no cost.
     Demo(DemoArguments),
 }

@@ -16,7 +16,7 @@ const RUNBOOK: &str = include_str!("../../runbooks/demo.md");
 const SCRIPT: &str = include_str!("../../runbooks/demo.script.yaml");
 
 /// Runs the demo.
-pub(super) async fn demo(arguments: DemoArguments, settings: &Settings) -> ExitCode {
+pub(super) async fn demo(arguments: &DemoArguments, settings: &Settings) -> ExitCode {
     let (Ok(collection), Ok(task)) = (Slug::new("local"), Slug::new("demo")) else {
         complain("the demo's names are broken; please report it");
         return ExitCode::RunFailed;

@@ -24,8 +24,8 @@ pub async fn main() -> ExitCode {
     };
     telemetry::start(settings.log_filter.as_deref(), settings.no_color);
     match arguments.command {
-        Command::Run(run) => run::run(run, &settings).await,
-        Command::Demo(demo) => demo::demo(demo, &settings).await,
+        Command::Run(run) => run::run(&run, &settings).await,
+        Command::Demo(demo) => demo::demo(&demo, &settings).await,
     }
 }
 

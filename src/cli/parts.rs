@@ -96,9 +96,10 @@ async fn engine(common: &CommonArguments, settings: &Settings) -> Result<Engine,
     };
     engine.map_err(|e| {
         complain(&error_chain(&e));
-        match e {
-            SandboxError::Setting { .. } => ExitCode::BadConfig,
-            _ => ExitCode::Unavailable,
+        if matches!(e, SandboxError::Setting { .. }) {
+            ExitCode::BadConfig
+        } else {
+            ExitCode::Unavailable
         }
     })
 }
@@ -135,8 +136,8 @@ fn agents(agent_cli: Option<&Path>, settings: &Settings) -> Result<AgentSource, 
         registry_token: settings.registry_token.clone(),
         extra_ca: settings.extra_ca.clone(),
     });
-    toolchain.map(AgentSource::Pinned).map_err(|e| {
-        complain(&error_chain(&e));
+    toolchain.map(|toolchain| AgentSource::Pinned(Box::new(toolchain))).map_err(|e| {
+        complain(&format!("{}. {}", error_chain(&e), e.mend()));
         ExitCode::BadConfig
     })
 }

@@ -18,8 +18,8 @@ use crate::worker::{Draw, Overrides, Parts, RunRequest, Stop, error_chain, execu
 const MAX_DRAWS: u32 = 5;
 
 /// Runs what the command line says.
-pub(super) async fn run(arguments: RunArguments, settings: &Settings) -> ExitCode {
-    let request = match request(&arguments) {
+pub(super) async fn run(arguments: &RunArguments, settings: &Settings) -> ExitCode {
+    let request = match request(arguments) {
         Ok(request) => request,
         Err(words) => {
             complain(&words);
@@ -105,9 +105,10 @@ fn draw() -> Draw {
 
 /// Tells why a request is not run, a line for each problem.
 fn refuse(failure: &RunFailure) -> ExitCode {
-    match failure {
-        RunFailure::Refused { problems } => problems.iter().for_each(|problem| complain(problem)),
-        other => complain(&format!("{other}. {}", other.mend())),
+    if let RunFailure::Refused { problems } = failure {
+        problems.iter().for_each(|problem| complain(problem));
+    } else {
+        complain(&format!("{failure}. {}", failure.mend()));
     }
     ExitCode::of_failure(failure)
 }

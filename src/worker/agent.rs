@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::run::{RunFailure, RuntimeName};
-use crate::toolchain::{AgentCli, FetchProgress, Target, Toolchain};
+use crate::toolchain::{AgentCli, FetchProgress, Target, Toolchain, ToolchainError};
 
 /// How often a download is reported. A person reads no faster.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -15,7 +15,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub enum AgentSource {
     /// The pinned package, from the cache or the registry.
-    Pinned(Toolchain),
+    Pinned(Box<Toolchain>),
     /// An executable that the operator answers for. What it says of its version is still checked.
     Executable(PathBuf),
 }
@@ -31,10 +31,10 @@ impl AgentSource {
             Self::Executable(path) => return Ok(path.clone()),
             Self::Pinned(toolchain) => toolchain,
         };
-        let unavailable = |e: &dyn std::error::Error| RunFailure::AgentUnavailable {
-            detail: super::error_chain(e),
+        let unavailable = |e: ToolchainError| RunFailure::AgentUnavailable {
+            detail: format!("{}. {}", super::error_chain(&e), e.mend()),
         };
-        let target = Target::host().map_err(|e| unavailable(&e))?;
+        let target = Target::host().map_err(unavailable)?;
         let report = Mutex::new(Report { watch, last: None });
         let on_progress = |progress: FetchProgress| {
             if let Ok(mut report) = report.lock() {
@@ -42,7 +42,7 @@ impl AgentSource {
             }
         };
         let fetched = toolchain.fetch(AgentCli::from(runtime), target, &on_progress).await;
-        Ok(fetched.map_err(|e| unavailable(&e))?.path)
+        Ok(fetched.map_err(unavailable)?.path)
     }
 }
 

@@ -101,7 +101,8 @@ impl Collection {
         remains.stderr_tail = self.keep_stderr()?;
         let below =
             |area: Area| move |file: CollectedFile| format!("{}/{}", area.path(), file.path);
-        remains.logs = sessions.into_iter().map(below(Area::Sessions)).collect();
+        let stderr = format!("{}/stderr.txt", Area::AgentLogs.path());
+        remains.logs = sessions.into_iter().map(below(Area::Sessions)).chain([stderr]).collect();
         Ok(remains)
     }
 

@@ -12,7 +12,7 @@ use super::follow::Seal;
 use super::report::RunReport;
 use super::settle::settle;
 use crate::provider::scripted::LedgerEntry;
-use crate::run::{RunPlan, RunStatus, Verdict};
+use crate::run::{RunName, RunPlan, RunStatus, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::store::{Area, Document, RunFolder, StoreError};
@@ -45,7 +45,8 @@ impl Ended {
     /// A run whose agent has ended.
     /// It reads session files, so it belongs on a thread that may block.
     pub(super) fn with_agent(plan: &RunPlan, folder: &RunFolder, end: AgentEnding) -> Self {
-        let AgentEnding { recorder, seal, exit, stopped, remains } = end;
+        let AgentEnding { recorder, seal, exit, stopped, mut remains } = end;
+        remains.logs.push(format!("{}/{}.txt", Area::AgentLogs.path(), plan.runtime.as_str()));
         let facts = OutcomeFacts {
             summary: recorder.summary(),
             end: agent_end(plan, exit),
@@ -209,7 +210,10 @@ impl Record {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let notes: Vec<String> = plan.notes.iter().chain(&ended.notes).cloned().collect();
-        let results: Vec<ResultFile> = ended.remains.results.iter().map(result_file).collect();
+        let results: Vec<ResultFile> =
+            ended.remains.results.iter().map(|file| result_file(&plan.name, file)).collect();
+        let logs: Vec<String> =
+            ended.remains.logs.iter().map(|path| storage_path(&plan.name, path)).collect();
         let document = TrajectoryDocument::new(&DocumentFacts {
             plan,
             init_params: &self.init_params,
@@ -225,14 +229,24 @@ impl Record {
             verdict,
             notes: &notes,
             results: &results,
-            other_files: &ended.remains.logs,
+            other_files: &logs,
         });
         self.folder.write(Document::Trajectory, &json(&document))
     }
 }
 
-fn result_file(file: &CollectedFile) -> ResultFile {
-    ResultFile { path: format!("{}/{}", Area::Results.path(), file.path), n_bytes: file.bytes }
+/// A collected file under the path by which clients ask for it.
+fn result_file(name: &RunName, file: &CollectedFile) -> ResultFile {
+    ResultFile {
+        path: storage_path(name, &format!("{}/{}", Area::Results.path(), file.path)),
+        declared_path: file.path.clone(),
+        n_bytes: file.bytes,
+    }
+}
+
+/// The path of a run's file in the results directory.
+fn storage_path(name: &RunName, path: &str) -> String {
+    format!("{}/{}/{}/{path}", name.collection, name.task, name.id)
 }
 
 /// JSON for a file of ours.
