@@ -31,9 +31,11 @@ pub struct Stop {
 
 /// How an agent was attended.
 pub(super) struct Attended {
-    pub(super) exit: Exit,
+    /// How it ended, or what kept us from knowing.
+    pub(super) exit: Result<Exit, AttendError>,
     pub(super) stopped: Option<StopReason>,
-    pub(super) follower: Follower,
+    /// What it said until then; `None` when its reader panicked.
+    pub(super) follower: Option<Follower>,
 }
 
 /// What ended the attendance early.
@@ -56,7 +58,7 @@ pub(super) async fn attend(
     follower: Follower,
     bounds: Bounds<'_>,
     watch: Watcher<'_>,
-) -> Result<Attended, AttendError> {
+) -> Attended {
     let mut attendance = Attendance {
         follower: Some(follower),
         wall: Instant::now() + bounds.limits.wall,
@@ -65,27 +67,9 @@ pub(super) async fn attend(
         result_since: None,
         kill_at: None,
     };
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let exit = loop {
-        let deadline = attendance.deadline();
-        let (cancel, force) = attendance.tokens();
-        tokio::select! {
-            biased;
-            () = force.cancelled(), if !attendance.is_killed() => {
-                attendance.stop(sandbox, StopReason::Cancelled).await?;
-                attendance.kill(sandbox).await?;
-            }
-            () = cancel.cancelled(), if attendance.stopped.is_none() => {
-                attendance.stop(sandbox, StopReason::Cancelled).await?;
-            }
-            exit = sandbox.wait() => break exit?,
-            () = sleep_until(deadline) => attendance.expire(sandbox).await?,
-            _ = look.tick() => attendance.look(sandbox, watch).await?,
-        }
-    };
+    let exit = attendance.last(sandbox, watch).await;
     let Attendance { follower, stopped, .. } = attendance;
-    Ok(Attended { exit, stopped, follower: follower.ok_or(AttendError::Reader)? })
+    Attended { exit, stopped, follower }
 }
 
 /// What an attendance has to hold.
@@ -108,6 +92,33 @@ struct Attendance<'a> {
 }
 
 impl Attendance<'_> {
+    /// Lasts until the agent has ended.
+    async fn last(
+        &mut self,
+        sandbox: &mut Sandbox,
+        watch: Watcher<'_>,
+    ) -> Result<Exit, AttendError> {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let deadline = self.deadline();
+            let (cancel, force) = self.tokens();
+            tokio::select! {
+                biased;
+                () = force.cancelled(), if !self.is_killed() => {
+                    self.stop(sandbox, StopReason::Cancelled).await?;
+                    self.kill(sandbox).await?;
+                }
+                () = cancel.cancelled(), if self.stopped.is_none() => {
+                    self.stop(sandbox, StopReason::Cancelled).await?;
+                }
+                exit = sandbox.wait() => return Ok(exit?),
+                () = sleep_until(deadline) => self.expire(sandbox).await?,
+                _ = look.tick() => self.look(sandbox, watch).await?,
+            }
+        }
+    }
+
     fn tokens(&self) -> (CancellationToken, CancellationToken) {
         (self.bounds.stop.cancel.clone(), self.bounds.stop.force.clone())
     }
