@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{put, summary, words};
@@ -32,7 +33,8 @@ impl Live {
 
     pub(super) fn say(&self, line: &str) {
         let line = format!("{:>7.1} s  {line}", self.started.elapsed().as_secs_f64());
-        self.bar.println(line);
+        let width = usize::from(Term::stdout().size().1);
+        self.bar.println(console::truncate_str(&line, width, "…"));
     }
 
     pub(super) fn show(&mut self, update: RunUpdate) {
