@@ -443,7 +443,7 @@ async fn processes_are_limited_and_a_fork_bomb_ends(stage: &Stage) {
     assert!((8..=16).contains(&n_started), "{ran:?}");
     assert!(ran.stderr.contains("fork"), "{ran:?}");
 
-    let bomb = "bomb() { bomb | bomb & }; bomb; echo ready; while :; do :; done";
+    let bomb = "bomb() { bomb | bomb & }; (bomb) & echo ready; while :; do :; done";
     let mut sandbox = stage.start(limited(bomb, |limits| limits.n_pids = 32)).await;
     stage.heard(&sandbox, "ready").await;
     sandbox.kill().await.unwrap();
