@@ -610,29 +610,31 @@ mod tests {
     #[test]
     fn a_folder_that_changes_meanwhile_does_not_lead_outside() {
         let scene = Scene::new();
-        let (folder, aside) = (scene.path("agent/folder"), scene.path("aside"));
+        let (folder, link) = (scene.path("agent/folder"), scene.path("link"));
         fs::create_dir(scene.path("outside")).unwrap();
         fs::write(scene.path("outside/file"), "secret").unwrap();
+        symlink(scene.path("outside"), &link).unwrap();
         scene.write("folder/file", 2);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    fs::rename(&folder, &aside).unwrap();
-                    symlink(scene.path("outside"), &folder).unwrap();
-                    fs::remove_file(&folder).unwrap();
-                    fs::rename(&aside, &folder).unwrap();
+                    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(CWD, &folder, CWD, &link, exchange).unwrap();
                 }
             });
+            let mut read = Vec::new();
             for round in 0..300 {
                 let to = scene.path(&format!("to/{round}"));
-                let from = AgentFolder::new(scene.path("agent"), "");
-                let collected = collect(&from, &to, &LIMITS).unwrap();
-                for file in &collected.files {
-                    assert_eq!(fs::read_to_string(to.join(&file.path)).unwrap(), "xx");
-                }
+                let collected = collect(&AgentFolder::new(scene.path("agent"), ""), &to, &LIMITS);
+                let files = collected.into_iter().flat_map(|collected| collected.files);
+                read.extend(files.map(|file| fs::read_to_string(to.join(file.path)).unwrap()));
             }
+            // Before any assertion: the other thread waits for it.
             done.store(true, Ordering::Relaxed);
+            assert!(!read.is_empty());
+            read.retain(|text| text != "xx");
+            assert_eq!(read, Vec::<String>::new());
         });
     }
 }
