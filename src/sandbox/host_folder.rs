@@ -142,7 +142,7 @@ impl HostFolder {
         read_only.into_iter().chain(writable).collect()
     }
 
-    /// Where a folder of the agent lies, as a place that only [`super::collect`] walks.
+    /// Where a folder of the agent lies, as a place that only [`super::collect()`] walks.
     pub(super) fn agent_folder(&self, folder: Folder) -> AgentFolder {
         let (root, below) = match folder {
             Folder::App => ("app", ""),
