@@ -81,6 +81,19 @@ stories! {
     a_running_sandbox_full_of_closed_folders_is_destroyed,
 }
 
+/// Never called: it compiles if runs can move between the threads of the daemon.
+#[expect(dead_code, reason = "the compiler is the test")]
+fn a_run_can_move_between_threads(engine: &Engine, spec: SandboxSpec, mut sandbox: Sandbox) {
+    fn moves(_: impl Send) {}
+    moves(engine.provision(spec));
+    moves(engine.reap(&HashSet::new()));
+    moves(sandbox.start());
+    moves(sandbox.wait());
+    moves(sandbox.signal(AgentSignal::Kill));
+    moves(sandbox.kill());
+    moves(sandbox.destroy());
+}
+
 /// Where a story plays: an engine of its own, so that stories do not see each other's sandboxes.
 struct Stage {
     engine: Engine,
