@@ -81,9 +81,10 @@ impl Cgroups {
         };
         let limits =
             SandboxLimits { memory_bytes: 1 << 30, n_cpus: 1.0, n_pids: 64, file_bytes: 1 << 30 };
+        // A name that no sandbox can have, and no other process chooses.
+        let probe = format!("probe_{}", std::process::id());
         for controller in CONTROLLERS {
-            // A name that no sandbox id can have.
-            let group = cgroups.group_of("probe_", &[controller]);
+            let group = cgroups.group_of(&probe, &[controller]);
             match cgroups.set(&group, controller, limits) {
                 Ok(swap) => {
                     cgroups.usable.push(controller);
@@ -159,7 +160,9 @@ impl Cgroups {
         controller: Controller,
         limits: SandboxLimits,
     ) -> io::Result<Option<&'static str>> {
-        let name = group.folders.iter().find_map(|folder| folder.file_name()).unwrap_or_default();
+        let Some(name) = group.folders.first().and_then(|folder| folder.file_name()) else {
+            return Ok(None);
+        };
         let folder = match self.version {
             Version::V1 => {
                 self.root.join(controller.name()).join(OURS).join(&self.owner).join(name)
@@ -308,4 +311,133 @@ fn n_oom_kills(text: &str) -> u64 {
         .filter_map(|line| line.strip_prefix("oom_kill "))
         .find_map(|count| count.trim().parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const LIMITS: SandboxLimits =
+        SandboxLimits { memory_bytes: 1 << 28, n_cpus: 1.5, n_pids: 100, file_bytes: 1 << 20 };
+
+    /// A tree of ordinary folders in place of the kernel's.
+    fn tree(folders: &[&str], files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for folder in folders {
+            fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        for file in files {
+            fs::write(root.path().join(file), "").unwrap();
+        }
+        root
+    }
+
+    /// Every file below `root` with what is in it.
+    fn contents(root: &Path) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.to_str().unwrap().contains("probe_") {
+                    let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                    found.insert(name, fs::read_to_string(&path).unwrap());
+                }
+            }
+        }
+        found
+    }
+
+    fn id() -> SandboxId {
+        SandboxId::new("a1").unwrap()
+    }
+
+    #[test]
+    fn version_1_has_a_group_for_each_controller() {
+        let root = tree(&["memory", "pids", "cpu"], &[]);
+        let cgroups = Cgroups::probe(root.path(), "me");
+        assert_eq!(cgroups.unenforced(), Vec::<String>::new());
+        let group = cgroups.create(&id(), LIMITS).unwrap();
+        expect_test::expect![[r#"
+            {
+                "cpu/runbookd/me/a1/cpu.cfs_period_us": "100000",
+                "cpu/runbookd/me/a1/cpu.cfs_quota_us": "150000",
+                "memory/runbookd/me/a1/memory.limit_in_bytes": "268435456",
+                "memory/runbookd/me/a1/memory.memsw.limit_in_bytes": "268435456",
+                "pids/runbookd/me/a1/pids.max": "102",
+            }
+        "#]]
+        .assert_debug_eq(&contents(root.path()));
+        let doors: Vec<_> =
+            group.doors().iter().map(|d| d.strip_prefix(root.path()).unwrap().to_owned()).collect();
+        assert_eq!(
+            doors,
+            ["memory", "pids", "cpu"].map(|c| { Path::new(c).join("runbookd/me/a1/cgroup.procs") })
+        );
+        assert_eq!(cgroups.list(), [id()]);
+    }
+
+    #[test]
+    fn version_2_has_one_group_and_hands_the_controllers_down() {
+        let root = tree(&[], &["cgroup.controllers"]);
+        fs::write(root.path().join("cgroup.subtree_control"), "memory pids cpu").unwrap();
+        let cgroups = Cgroups::probe(root.path(), "me");
+        let group = cgroups.create(&id(), LIMITS).unwrap();
+        let mut written = contents(root.path());
+        written.retain(|name, _| name.contains("a1"));
+        expect_test::expect![[r#"
+            {
+                "runbookd/me/a1/cpu.max": "150000 100000",
+                "runbookd/me/a1/memory.max": "268435456",
+                "runbookd/me/a1/memory.swap.max": "0",
+                "runbookd/me/a1/pids.max": "102",
+            }
+        "#]]
+        .assert_debug_eq(&written);
+        let control = |level: &str| fs::read_to_string(root.path().join(level)).unwrap();
+        assert_eq!(control("cgroup.subtree_control"), "memory pids cpu");
+        // An ordinary file keeps the last word alone; the kernel adds them up.
+        assert_eq!(control("runbookd/me/cgroup.subtree_control"), "+cpu");
+        assert_eq!(group.doors(), [root.path().join("runbookd/me/a1/cgroup.procs")]);
+    }
+
+    #[test]
+    fn a_controller_that_is_missing_is_said_and_the_others_are_used() {
+        let root = tree(&["pids"], &[]);
+        let cgroups = Cgroups::probe(root.path(), "me");
+        let said = cgroups.unenforced().join("\n");
+        assert!(said.contains("The memory limit of a sandbox is not enforced."), "{said}");
+        assert!(said.contains("The processor limit of a sandbox is not enforced."), "{said}");
+        cgroups.create(&id(), LIMITS).unwrap();
+        let expected =
+            BTreeMap::from([("pids/runbookd/me/a1/pids.max".to_owned(), "102".to_owned())]);
+        assert_eq!(contents(root.path()), expected);
+    }
+
+    #[test]
+    fn a_host_without_control_groups_limits_nothing_and_says_so() {
+        let root = tree(&[], &[]);
+        let cgroups = Cgroups::probe(root.path(), "me");
+        assert_eq!(cgroups.unenforced().len(), 3);
+        let group = cgroups.create(&id(), LIMITS).unwrap();
+        assert_eq!((group.doors(), group.kill(), group.oom_killed()), (vec![], 0, false));
+        group.remove().unwrap();
+        assert_eq!(contents(root.path()), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_killing_for_lack_of_memory_is_read_in_both_versions() {
+        assert_eq!(n_oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
+        assert_eq!(n_oom_kills("low 0\noom 3\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(n_oom_kills("oom_kill_disable 0\nunder_oom 0\n"), 0);
+    }
+
+    #[test]
+    fn a_tiny_share_of_a_processor_is_still_one() {
+        assert_eq!([0.01, 0.001, 2.0].map(cpu_quota_us), [1_000, 1_000, 200_000]);
+    }
 }

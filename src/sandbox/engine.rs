@@ -174,15 +174,15 @@ impl Engine {
     ///
     /// # Errors
     /// When the specification cannot be met or the host refuses. Nothing is left behind then.
-    pub async fn provision(&self, spec: SandboxSpec) -> Result<Sandbox, SandboxError> {
+    pub async fn provision(&self, mut spec: SandboxSpec) -> Result<Sandbox, SandboxError> {
         spec.check()?;
         let folder = HostFolder::at(&self.settings.state_dir, &spec.id);
         let id = spec.id.clone();
         let live = match &self.host {
             Host::Docker(docker) => {
-                let image = docker.image(&spec).await?;
+                spec.image = Some(docker.image(&spec).await?);
                 let spec = self.fill(&folder, spec, docker.staging()).await?;
-                docker.provision(&spec, image, folder.clone()).await.map(Live::Docker)
+                docker.provision(&spec, folder.clone()).await.map(Live::Docker)
             }
             Host::Bubblewrap(bubblewrap) => {
                 bubblewrap.check(&spec)?;
@@ -213,7 +213,7 @@ impl Engine {
         }
         let live = match &self.host {
             Host::Docker(docker) => {
-                docker.adopt(id.clone(), folder.clone()).await?.map(Live::Docker)
+                docker.adopt(id.clone(), record.image, folder.clone()).await?.map(Live::Docker)
             }
             Host::Bubblewrap(bubblewrap) => {
                 bubblewrap.adopt(id.clone(), folder.clone())?.map(Live::Bubblewrap)
@@ -306,7 +306,8 @@ impl Engine {
     async fn reap_one(&self, id: &SandboxId) -> Result<bool, SandboxError> {
         let folder = HostFolder::at(&self.settings.state_dir, id);
         // A record that cannot be read belongs to a sandbox that nobody can adopt any more.
-        let engine = folder.read_record().ok().flatten().map(|record| record.engine);
+        let record = folder.read_record().ok().flatten();
+        let (engine, image) = record.map(|record| (record.engine, record.image)).unzip();
         match (&self.host, engine) {
             (Host::Bubblewrap(_), Some(EngineKind::Docker)) => {
                 warn!(sandbox.id = %id, "sandbox `{id}` was made by Docker, which is not connected: it stays");
@@ -320,7 +321,7 @@ impl Engine {
                 for (_, name) in docker.containers().await?.iter().filter(|(of, _)| of == id) {
                     docker.remove(id, name).await?;
                 }
-                docker.reclaim(id, &folder).await?;
+                docker.reclaim(id, image.flatten(), &folder).await?;
             }
             (Host::Docker(_), Some(EngineKind::Bubblewrap)) => {
                 let cgroups = Cgroups::probe(&self.settings.cgroup_root, &self.settings.owner);

@@ -95,6 +95,8 @@ pub(super) struct Record {
     pub run: String,
     pub owner: String,
     pub engine: EngineKind,
+    /// The container image, where there is one: it also gives the agent's files back.
+    pub image: Option<String>,
 }
 
 /// The sandbox's folder on the host.
@@ -192,6 +194,7 @@ impl HostFolder {
             run: spec.run.clone(),
             owner: owner.to_owned(),
             engine: staging.engine,
+            image: spec.image.clone(),
         };
         write_file(&self.root.join("state.json"), &serde_json::to_vec_pretty(&record)?, 0o600)
     }

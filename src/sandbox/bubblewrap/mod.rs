@@ -210,8 +210,11 @@ struct StatusLine {
 }
 
 impl Cell {
-    /// Starts the agent, and returns when the sandbox is there.
+    /// Starts the agent, and returns when the sandbox is there. A second start is none.
     pub(super) async fn start(&mut self) -> Result<(), SandboxError> {
+        if self.child.is_some() || self.command.is_empty() {
+            return Ok(());
+        }
         let id = self.id.clone();
         let failed =
             |error: io::Error| SandboxError::Start { id: id.clone(), source: error.into() };

@@ -174,3 +174,71 @@ fn program(architecture: &Architecture) -> Vec<Instruction> {
     ]);
     program
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program the way the kernel does.
+    fn verdict(architecture: &Architecture, audit: u32, number: u32, argument: u32) -> u32 {
+        let program = program(architecture);
+        let mut accumulator = 0;
+        let mut at = 0;
+        loop {
+            let Instruction(code, yes, no, constant) = program[at];
+            let holds = match code {
+                LOAD => {
+                    accumulator = match constant {
+                        NUMBER_OFFSET => number,
+                        ARCHITECTURE_OFFSET => audit,
+                        FIRST_ARGUMENT_OFFSET => argument,
+                        other => panic!("nothing lies at {other}"),
+                    };
+                    at += 1;
+                    continue;
+                }
+                RETURN => return constant,
+                JUMP_IF_EQUAL => accumulator == constant,
+                JUMP_IF_AT_LEAST => accumulator >= constant,
+                JUMP_IF_ANY_BIT => accumulator & constant != 0,
+                other => panic!("no instruction {other}"),
+            };
+            at += 1 + usize::from(if holds { yes } else { no });
+        }
+    }
+
+    const REFUSE: u32 = ERRNO | EPERM;
+
+    #[test]
+    fn every_call_of_the_list_is_refused_and_its_neighbours_are_not() {
+        for architecture in [&X86_64, &AARCH64] {
+            let refused: Vec<u32> =
+                architecture.refused.iter().chain(&REFUSED_EVERYWHERE).copied().collect();
+            for number in 0..500 {
+                let expected = match number {
+                    CLONE3 => ERRNO | ENOSYS,
+                    number if refused.contains(&number) => REFUSE,
+                    _ => ALLOW,
+                };
+                assert_eq!(verdict(architecture, architecture.audit, number, 0), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_process_is_let_through_and_a_new_namespace_is_not() {
+        const NEW_USER: u32 = 0x1000_0000;
+        const THREAD: u32 = 0x003d_0f00;
+        for architecture in [&X86_64, &AARCH64] {
+            let clone =
+                |flags| verdict(architecture, architecture.audit, architecture.clone, flags);
+            assert_eq!([clone(17), clone(THREAD), clone(NEW_USER | 17)], [ALLOW, ALLOW, REFUSE]);
+        }
+    }
+
+    #[test]
+    fn another_interface_to_the_kernel_does_not_slip_past() {
+        assert_eq!(verdict(&X86_64, 0x4000_0003, 1, 0), REFUSE);
+        assert_eq!(verdict(&X86_64, X86_64.audit, X32_START + 1, 0), REFUSE);
+    }
+}

@@ -83,14 +83,13 @@ impl Container {
     pub(super) async fn create(
         docker: &Docker,
         spec: &SandboxSpec,
-        image: String,
         folder: HostFolder,
     ) -> Result<Self, SandboxError> {
         let name = docker.container_name(&spec.id);
-        let reclaim = reclaim_with(docker, &spec.id, Some(&image));
+        let reclaim = reclaim_with(docker, &spec.id, spec.image.clone());
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let body = ContainerCreateBody {
-            image: Some(image),
+            image: spec.image.clone(),
             hostname: Some("sandbox".to_owned()),
             // The image may name another user, and a program that checks the container's health
             // with the launcher's capabilities.
@@ -120,10 +119,11 @@ impl Container {
     pub(super) async fn adopt(
         docker: &Docker,
         id: SandboxId,
+        image: Option<String>,
         folder: HostFolder,
     ) -> Result<Option<Self>, SandboxError> {
         let name = docker.container_name(&id);
-        let reclaim = reclaim_with(docker, &id, None);
+        let reclaim = reclaim_with(docker, &id, image);
         let container = Self { client: docker.client.clone(), id, name, folder, reclaim };
         match container.life().await {
             Ok(Some(Life::Alive | Life::Ended { .. })) => Ok(Some(container)),
@@ -347,10 +347,9 @@ fn bind(host: &Path, inside: &str, writable: bool) -> Mount {
     }
 }
 
-fn reclaim_with(docker: &Docker, id: &SandboxId, image: Option<&str>) -> Option<Reclaim> {
-    let image = image.or(docker.default_image.as_deref())?;
+fn reclaim_with(docker: &Docker, id: &SandboxId, image: Option<String>) -> Option<Reclaim> {
     Some(Reclaim {
-        image: image.to_owned(),
+        image: image?,
         name: format!("{}-reclaim", docker.container_name(id)),
         owner: docker.owner.clone(),
         to: docker.reclaim_to.clone()?,
@@ -361,8 +360,8 @@ fn reclaim_with(docker: &Docker, id: &SandboxId, image: Option<&str>) -> Option<
 pub(super) async fn reclaim(
     docker: &Docker,
     id: &SandboxId,
+    image: Option<String>,
     folder: &HostFolder,
-    image: Option<&str>,
 ) -> Result<(), SandboxError> {
     match reclaim_with(docker, id, image) {
         Some(reclaim) => reclaim

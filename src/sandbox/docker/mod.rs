@@ -169,19 +169,19 @@ impl Docker {
     pub(super) async fn provision(
         &self,
         spec: &SandboxSpec,
-        image: String,
         folder: HostFolder,
     ) -> Result<Container, SandboxError> {
-        Container::create(self, spec, image, folder).await
+        Container::create(self, spec, folder).await
     }
 
     /// Takes over a sandbox that an earlier daemon started. `None` where it never started.
     pub(super) async fn adopt(
         &self,
         id: SandboxId,
+        image: Option<String>,
         folder: HostFolder,
     ) -> Result<Option<Container>, SandboxError> {
-        Container::adopt(self, id, folder).await
+        Container::adopt(self, id, image, folder).await
     }
 
     /// The containers that carry our label: sandbox and name.
@@ -205,9 +205,10 @@ impl Docker {
     pub(super) async fn reclaim(
         &self,
         id: &SandboxId,
+        image: Option<String>,
         folder: &HostFolder,
     ) -> Result<(), SandboxError> {
-        container::reclaim(self, id, folder, self.default_image.as_deref()).await
+        container::reclaim(self, id, image, folder).await
     }
 
     fn container_name(&self, id: &SandboxId) -> String {
