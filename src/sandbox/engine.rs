@@ -170,6 +170,17 @@ impl Engine {
         }
     }
 
+    /// Sees to it that the image `named`, or the default one, is there. Bubblewrap needs none.
+    ///
+    /// # Errors
+    /// [`SandboxError::Image`] when it is not here and cannot be pulled.
+    pub async fn prepare(&self, named: Option<&str>) -> Result<(), SandboxError> {
+        match &self.host {
+            Host::Docker(docker) => docker.image(named).await.map(drop),
+            Host::Bubblewrap(_) => Ok(()),
+        }
+    }
+
     /// Makes a sandbox with everything in place, and does not start it.
     ///
     /// # Errors
@@ -180,7 +191,7 @@ impl Engine {
         let id = spec.id.clone();
         let live = match &self.host {
             Host::Docker(docker) => {
-                spec.image = Some(docker.image(&spec).await?);
+                spec.image = Some(docker.image(spec.image.as_deref()).await?);
                 let spec = self.fill(&folder, spec, docker.staging()).await?;
                 docker.provision(&spec, folder.clone()).await.map(Live::Docker)
             }

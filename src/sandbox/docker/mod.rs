@@ -147,9 +147,9 @@ impl Docker {
     }
 
     /// The image of a sandbox, fetched if it is not here.
-    pub(super) async fn image(&self, spec: &SandboxSpec) -> Result<String, SandboxError> {
-        let named = spec.image.as_ref().or(self.default_image.as_ref());
-        let image = named.ok_or(SandboxError::NoImage)?.clone();
+    pub(super) async fn image(&self, named: Option<&str>) -> Result<String, SandboxError> {
+        let named = named.or(self.default_image.as_deref());
+        let image = named.ok_or(SandboxError::NoImage)?.to_owned();
         let failed = |source| SandboxError::Image { image: image.clone(), source };
         match self.client.inspect_image(&image).await {
             Ok(_) => return Ok(image),
