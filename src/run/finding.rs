@@ -1,0 +1,382 @@
+//! What the checks before a run find: where, how bad, under which name, and what to do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A place in the runbook, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// The line.
+    pub line: usize,
+    /// The character in the line.
+    pub column: usize,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The run is refused.
+    Error,
+    /// The run starts, and a person should know.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// One thing that the checks before a run found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Its name.
+    pub code: Code,
+    /// Where in the runbook, if it is about a place there.
+    pub place: Option<Place>,
+    /// What is wrong and what to do, as a fragment that begins in lower case.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding about the run as a whole.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, place: None, message: message.into() }
+    }
+
+    /// The same finding, about a place in the runbook.
+    #[must_use]
+    pub fn at(self, place: Option<Place>) -> Self {
+        Self { place, ..self }
+    }
+
+    /// Whether it refuses the run.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.code.severity() == Severity::Error
+    }
+
+    /// The finding as a whole sentence for a person who has no file at hand.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut letters = self.message.chars();
+        let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+        let line = self.place.map(|place| format!(" (line {})", place.line)).unwrap_or_default();
+        format!("{first}{}{line}.", letters.as_str())
+    }
+}
+
+/// The name of a kind of finding. Its word is stable: programs and people search for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "`about` tells what each means, once")]
+pub enum Code {
+    UnreadableRunbook,
+    UnknownAgent,
+    AgentNotTold,
+    UnknownProvider,
+    WrongSlug,
+    BrokenModel,
+    UnverifiedModel,
+    MissingKey,
+    ConflictingCredentials,
+    MalformedCredential,
+    UnknownSnapshot,
+    SnapshotNeedsDocker,
+    UnknownEvaluation,
+    MissingSecret,
+    OptionalSecret,
+    MissingFile,
+    UnsetVariable,
+    LimitOutOfRange,
+    MissingScript,
+    UnknownKey,
+    UnfilledVariable,
+    UnusedVariable,
+    ImageInsteadOfSnapshot,
+    NoObjective,
+    NoRequiredOutputs,
+    NoFinalChecklist,
+    NoValidationReport,
+    NoEvaluationSection,
+    NoIterationBound,
+    NoOutputVerification,
+    VariablesWithoutParameters,
+    LeftOverTodo,
+    NoFrontMatter,
+    NoPrimaryOutputs,
+}
+
+/// What is known of a code.
+struct About {
+    word: &'static str,
+    severity: Severity,
+    text: &'static str,
+}
+
+const fn error(word: &'static str, text: &'static str) -> About {
+    About { word, severity: Severity::Error, text }
+}
+
+const fn warning(word: &'static str, text: &'static str) -> About {
+    About { word, severity: Severity::Warning, text }
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 34] = [
+        Self::UnreadableRunbook,
+        Self::UnknownAgent,
+        Self::AgentNotTold,
+        Self::UnknownProvider,
+        Self::WrongSlug,
+        Self::BrokenModel,
+        Self::UnverifiedModel,
+        Self::MissingKey,
+        Self::ConflictingCredentials,
+        Self::MalformedCredential,
+        Self::UnknownSnapshot,
+        Self::SnapshotNeedsDocker,
+        Self::UnknownEvaluation,
+        Self::MissingSecret,
+        Self::OptionalSecret,
+        Self::MissingFile,
+        Self::UnsetVariable,
+        Self::LimitOutOfRange,
+        Self::MissingScript,
+        Self::UnknownKey,
+        Self::UnfilledVariable,
+        Self::UnusedVariable,
+        Self::ImageInsteadOfSnapshot,
+        Self::NoObjective,
+        Self::NoRequiredOutputs,
+        Self::NoFinalChecklist,
+        Self::NoValidationReport,
+        Self::NoEvaluationSection,
+        Self::NoIterationBound,
+        Self::NoOutputVerification,
+        Self::VariablesWithoutParameters,
+        Self::LeftOverTodo,
+        Self::NoFrontMatter,
+        Self::NoPrimaryOutputs,
+    ];
+
+    /// The word by which it is known.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.entry().word
+    }
+
+    /// How bad it is.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        self.entry().severity
+    }
+
+    /// What it means and what to do, for `runbookd explain`.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        self.entry().text
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one row a code")]
+    fn entry(self) -> About {
+        match self {
+            Self::UnreadableRunbook => error(
+                "unreadable-runbook",
+                "The file cannot be read as a runbook: its encoding, its front matter's YAML, \
+                 or the type of a value. The message names the line and what to write \
+                 instead.",
+            ),
+            Self::UnknownAgent => error(
+                "unknown-agent",
+                "The agent is not one that this version runs. Write `agent: claude-code`, or \
+                 leave the key out and name a model from which the agent can be told.",
+            ),
+            Self::AgentNotTold => error(
+                "agent-not-told",
+                "No agent is named, and the model's name does not tell one. Names that begin \
+                 with `claude-` or `anthropic/` mean claude-code; for others write `agent:`.",
+            ),
+            Self::UnknownProvider => error(
+                "unknown-provider",
+                "The model provider is not one that this version reaches with this agent. The \
+                 message lists those that are.",
+            ),
+            Self::WrongSlug => error(
+                "wrong-slug",
+                "The model's name is spelled for another provider. Each service has its own \
+                 spelling, and a wrong one ends the run in seconds. The message gives the \
+                 right one.",
+            ),
+            Self::BrokenModel => error(
+                "broken-model",
+                "The model is known not to work with this agent and provider. The message \
+                 says why and what to use instead.",
+            ),
+            Self::UnverifiedModel => warning(
+                "unverified-model",
+                "The model is not in the table of those that were tried. It may work; its \
+                 cost is unknown.",
+            ),
+            Self::MissingKey => error(
+                "missing-key",
+                "The provider's credential is not set. The message names the variable.",
+            ),
+            Self::ConflictingCredentials => error(
+                "conflicting-credentials",
+                "Two credentials are set that the agent CLI would send together or mix up. \
+                 The message says which to remove.",
+            ),
+            Self::MalformedCredential => error(
+                "malformed-credential",
+                "A credential is set that cannot be right by its shape. It is never printed.",
+            ),
+            Self::UnknownSnapshot => error(
+                "unknown-snapshot",
+                "The snapshot is not one that this installation can build. `runbookd snapshot \
+                 list` shows those that are; or name an `image:`.",
+            ),
+            Self::SnapshotNeedsDocker => warning(
+                "snapshot-needs-docker",
+                "Bubblewrap has no images: this machine's own system stands in for the \
+                 snapshot, and its tools may be missing.",
+            ),
+            Self::UnknownEvaluation => error(
+                "unknown-evaluation",
+                "`evaluation` is `programmatic` or `rubric`. Other kinds need something that \
+                 a server does not have.",
+            ),
+            Self::MissingSecret => error(
+                "missing-secret",
+                "The runbook declares a secret as required, and its variable is not set.",
+            ),
+            Self::OptionalSecret => warning(
+                "optional-secret",
+                "The runbook declares a secret that is not set. It is optional, so the run \
+                 starts without it.",
+            ),
+            Self::MissingFile => error(
+                "missing-file",
+                "A file that the run is given is not there, is not a regular file, or has the \
+                 name of another one.",
+            ),
+            Self::UnsetVariable => error(
+                "unset-variable",
+                "An MCP server's settings refer to a variable with `${NAME}` that the sandbox \
+                 will not have. The agent CLI would pass the text on literally, without a \
+                 warning. Declare it as a secret and set it.",
+            ),
+            Self::LimitOutOfRange => error(
+                "limit-out-of-range",
+                "A limit of the run is beyond what can be given. The message names the range.",
+            ),
+            Self::MissingScript => error(
+                "missing-script",
+                "The scripted provider answers from a script, and there is none. Give one \
+                 with `--script FILE`.",
+            ),
+            Self::UnknownKey => warning(
+                "unknown-key",
+                "A key of the front matter is not known and does nothing. It may be a \
+                 misspelling.",
+            ),
+            Self::UnfilledVariable => warning(
+                "unfilled-variable",
+                "A declared variable has no value. It stays in the text as it is written.",
+            ),
+            Self::UnusedVariable => warning(
+                "unused-variable",
+                "A value was given for a variable that the runbook has no place for.",
+            ),
+            Self::ImageInsteadOfSnapshot => warning(
+                "image-instead-of-snapshot",
+                "Both an image and a snapshot are named. The image is used.",
+            ),
+            Self::NoObjective => warning(
+                "no-objective",
+                "There is no section `## Objective`. Agents do better when they are told what \
+                 for.",
+            ),
+            Self::NoRequiredOutputs => warning(
+                "no-required-outputs",
+                "There is no section `## REQUIRED OUTPUT FILES`. Without it agents tend to \
+                 answer instead of writing files.",
+            ),
+            Self::NoFinalChecklist => {
+                warning("no-final-checklist", "There is no section `## Final Checklist`.")
+            }
+            Self::NoValidationReport => warning(
+                "no-validation-report",
+                "The runbook never asks for `validation_report.json`. Without it nothing but \
+                 the declared outputs can be checked.",
+            ),
+            Self::NoEvaluationSection => warning(
+                "no-evaluation-section",
+                "The runbook has no part on evaluation or a rubric.",
+            ),
+            Self::NoIterationBound => warning(
+                "no-iteration-bound",
+                "The runbook asks for no bound on its rounds (`max 3 rounds`), so an agent \
+                 may polish without end.",
+            ),
+            Self::NoOutputVerification => warning(
+                "no-output-verification",
+                "The runbook has no final verification of its outputs.",
+            ),
+            Self::VariablesWithoutParameters => warning(
+                "variables-without-parameters",
+                "The text has `{{variables}}` and no `## Parameters` section that declares \
+                 them.",
+            ),
+            Self::LeftOverTodo => {
+                warning("left-over-todo", "A `{TODO: …}` of the template is still in the text.")
+            }
+            Self::NoFrontMatter => warning(
+                "no-front-matter",
+                "There is no front matter: agent, model and outputs are left to the defaults.",
+            ),
+            Self::NoPrimaryOutputs => warning(
+                "no-primary-outputs",
+                "`primary_outputs` is not set, so no output is checked.",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_words_with_an_explanation() {
+        let mut words: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Code::ALL.len());
+        let places: Vec<usize> = Code::ALL.iter().map(|&code| code as usize).collect();
+        assert_eq!(places, (0..Code::ALL.len()).collect::<Vec<_>>());
+        for code in Code::ALL {
+            assert!(code.as_str().chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{code}");
+            assert!(code.about().ends_with('.'), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_finding_reads_as_a_sentence() {
+        let finding = Finding::new(Code::UnknownKey, "the key `x` is not known")
+            .at(Some(Place { line: 3, column: 1 }));
+        assert_eq!(finding.sentence(), "The key `x` is not known (line 3).");
+    }
+}
