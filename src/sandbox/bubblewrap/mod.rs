@@ -17,7 +17,7 @@ pub(super) use cell::{Cell, processes_below, reap};
 
 use super::cgroup::{Cgroup, Cgroups};
 use super::error::SandboxError;
-use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging};
+use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging, write_file};
 use super::launcher::{Output, StartsAs};
 use super::spec::{InvalidSpec, SandboxId, SandboxSpec};
 
@@ -119,9 +119,10 @@ impl Bubblewrap {
         folder: &HostFolder,
     ) -> io::Result<(Cgroup, Vec<OsString>)> {
         let launch = folder.root().join("launch");
-        std::fs::write(launch.join(args::PASSWD), args::passwd())?;
-        std::fs::write(launch.join(args::GROUP), args::group())?;
-        std::fs::write(folder.out(cell::SECCOMP_FILE), &self.seccomp)?;
+        write_file(&launch.join(args::PASSWD), args::passwd().as_bytes(), 0o444)?;
+        write_file(&launch.join(args::GROUP), args::group().as_bytes(), 0o444)?;
+        write_file(&launch.join(args::HOSTS), args::OWN_HOSTS.as_bytes(), 0o444)?;
+        write_file(&folder.out(cell::SECCOMP_FILE), &self.seccomp, 0o400)?;
         let mut command = vec![self.program.clone().into_os_string()];
         command.extend(args::arguments(spec, folder, self.starts_as));
         Ok((self.cgroups.create(&spec.id, spec.limits)?, command))
