@@ -152,6 +152,7 @@ fn settings(state_dir: &Path, owner: &str) -> EngineSettings {
         docker_host: None,
         default_image: Some(image.unwrap_or_else(|_| "runbookd-base:bookworm".to_owned())),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        path: String::new(),
     }
 }
 
@@ -241,6 +242,20 @@ fn processes_with(word: &str) -> Vec<String> {
 
 fn ended(code: i32) -> Exit {
     Exit { code, oom_killed: false }
+}
+
+#[tokio::test]
+async fn a_machine_without_an_engine_says_what_to_install() {
+    let state = tempfile::tempdir().unwrap();
+    let settings = EngineSettings {
+        docker_host: Some("unix:///nowhere/docker.sock".to_owned()),
+        path: "/nowhere".to_owned(),
+        ..settings(state.path(), "test")
+    };
+    let error = Engine::connect(EngineChoice::Auto, settings).await.unwrap_err().to_string();
+    for word in ["/nowhere/docker.sock", "`docker.io`", "`bubblewrap`", "`--setup`"] {
+        assert!(error.contains(word), "{error}");
+    }
 }
 
 async fn an_agent_reads_its_input_and_its_exit_code_is_known(stage: &Stage) {
