@@ -131,6 +131,7 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
         docker_host: settings.docker_host.clone(),
         default_image: Some(settings.image.clone().unwrap_or_else(|| DEFAULT_IMAGE.to_owned())),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        path: settings.path.clone(),
     }
 }
 

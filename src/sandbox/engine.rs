@@ -76,6 +76,8 @@ pub struct EngineSettings {
     /// Where control groups are made, [`DEFAULT_CGROUP_ROOT`] unless a part of the tree was
     /// delegated to the daemon.
     pub cgroup_root: PathBuf,
+    /// Folders where `bwrap` is looked for, in the form of `PATH`; empty is the usual places.
+    pub path: String,
 }
 
 /// What was chosen, why, and what it cannot do.
@@ -360,7 +362,8 @@ async fn docker(settings: &EngineSettings) -> Result<Host, String> {
 }
 
 async fn bubblewrap(settings: &EngineSettings) -> Result<Host, String> {
-    let bubblewrap = Bubblewrap::connect(&settings.cgroup_root, &settings.owner).await?;
+    let bubblewrap =
+        Bubblewrap::connect(&settings.path, &settings.cgroup_root, &settings.owner).await?;
     Ok(Host::Bubblewrap(Arc::new(bubblewrap)))
 }
 
@@ -400,6 +403,7 @@ mod tests {
             docker_host: None,
             default_image: None,
             cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+            path: String::new(),
         };
         assert!(check(&good).is_ok());
         for owner in ["", "..", "a/b", "a=b", &"a".repeat(41)] {

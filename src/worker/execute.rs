@@ -18,10 +18,13 @@ use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{RunFailure, RunPlan, RunStatus};
 use crate::runtime::{self, Assignment};
-use crate::sandbox::{Engine, Sandbox, SandboxId};
+use crate::sandbox::{Engine, Exit, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::store::{Store, StoreError};
 use crate::trajectory::Recorder;
+
+/// How an agent ends that is killed, as a shell reports it.
+const KILLED: Exit = Exit { code: 137, oom_killed: false };
 
 /// What a run needs of the world.
 #[derive(Debug)]
@@ -137,9 +140,11 @@ impl Run<'_> {
                 None => (Recorder::new(), Seal::default()),
             };
             let exit = match (exit, concluded) {
+                (_, Err(e)) => Err(sandbox_failure(&e)),
                 (Ok(exit), Ok(())) => Ok(exit),
-                (Err(e), _) => Err(sandbox_failure(&e)),
-                (Ok(_), Err(e)) => Err(sandbox_failure(&e)),
+                // Stopped before its agent came up: the sandbox has no end of an agent to tell.
+                (Err(_), Ok(())) if stopped.is_some() => Ok(KILLED),
+                (Err(e), Ok(())) => Err(sandbox_failure(&e)),
             };
             let ending = AgentEnding { recorder, seal, exit, stopped, remains };
             Ok::<_, FollowError>(Ended::with_agent(&plan, &folder, ending))

@@ -17,13 +17,12 @@ pub(super) use cell::{Cell, processes_below, reap};
 
 use super::cgroup::{Cgroup, Cgroups};
 use super::error::SandboxError;
-use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging};
+use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging, write_file};
 use super::launcher::{Output, StartsAs};
 use super::spec::{InvalidSpec, SandboxId, SandboxSpec};
 
-/// Where the programs of a system lie. The daemon's own `PATH` is nobody's business here.
-const PROGRAM_FOLDERS: [&str; 6] =
-    ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/usr/local/sbin"];
+/// Where the programs of a system lie, where nobody says otherwise.
+const USUAL_PATH: &str = "/usr/bin:/bin:/usr/local/bin:/usr/sbin:/sbin:/usr/local/sbin";
 
 /// How long `bwrap` may take for `--version` and for an empty sandbox. It takes milliseconds.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
@@ -41,12 +40,16 @@ pub struct Bubblewrap {
 
 impl Bubblewrap {
     /// Finds `bwrap` and makes an empty sandbox with it. The error is a fragment for a person.
-    pub(super) async fn connect(cgroup_root: &Path, owner: &str) -> Result<Self, String> {
-        let program = find_program("bwrap")
+    pub(super) async fn connect(
+        path: &str,
+        cgroup_root: &Path,
+        owner: &str,
+    ) -> Result<Self, String> {
+        let program = find_program(path, "bwrap")
             .ok_or("Bubblewrap is not installed (install the package `bubblewrap`)")?;
         let starts_as =
             if rustix::process::geteuid().is_root() { StartsAs::Root } else { StartsAs::Agent };
-        if starts_as == StartsAs::Root && find_program("setpriv").is_none() {
+        if starts_as == StartsAs::Root && find_program(USUAL_PATH, "setpriv").is_none() {
             return Err("Bubblewrap needs `setpriv` (install the package `util-linux`)".to_owned());
         }
         let seccomp = seccomp::filter().ok_or(
@@ -119,9 +122,10 @@ impl Bubblewrap {
         folder: &HostFolder,
     ) -> io::Result<(Cgroup, Vec<OsString>)> {
         let launch = folder.root().join("launch");
-        std::fs::write(launch.join(args::PASSWD), args::passwd())?;
-        std::fs::write(launch.join(args::GROUP), args::group())?;
-        std::fs::write(folder.out(cell::SECCOMP_FILE), &self.seccomp)?;
+        write_file(&launch.join(args::PASSWD), args::passwd().as_bytes(), 0o444)?;
+        write_file(&launch.join(args::GROUP), args::group().as_bytes(), 0o444)?;
+        write_file(&launch.join(args::HOSTS), args::OWN_HOSTS.as_bytes(), 0o444)?;
+        write_file(&folder.out(cell::SECCOMP_FILE), &self.seccomp, 0o400)?;
         let mut command = vec![self.program.clone().into_os_string()];
         command.extend(args::arguments(spec, folder, self.starts_as));
         Ok((self.cgroups.create(&spec.id, spec.limits)?, command))
@@ -138,8 +142,14 @@ impl Bubblewrap {
     }
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
-    PROGRAM_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+/// The first program of that name. Only absolute folders count: the rest depends on where the
+/// daemon was started.
+fn find_program(path: &str, name: &str) -> Option<PathBuf> {
+    let path = if path.is_empty() { USUAL_PATH } else { path };
+    path.split(':')
+        .filter(|folder| folder.starts_with('/'))
+        .map(|folder| Path::new(folder).join(name))
+        .find(|program| program.is_file())
 }
 
 /// Runs `bwrap` for an answer. The error is what it complained of.
@@ -159,5 +169,21 @@ async fn ask(program: &Path, args: &[OsString]) -> Result<String, String> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
         Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_looked_for_in_absolute_folders_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let program = scratch.path().join("bwrap");
+        std::fs::write(&program, "").unwrap();
+        let path = format!("::.:relative:/nowhere:{}", scratch.path().display());
+        assert_eq!(find_program(&path, "bwrap"), Some(program));
+        assert_eq!(find_program("/nowhere", "sh"), None);
+        assert!(find_program("", "sh").is_some());
     }
 }

@@ -63,7 +63,7 @@ pub struct Docker {
     owner: String,
     default_image: Option<String>,
     agent_files: AgentFiles,
-    /// The owner that files get back from the agent, as the containers see him; `None` where the
+    /// The owner that files get back from the agent, as the containers see it; `None` where the
     /// daemon is root and needs no such help.
     reclaim_to: Option<String>,
     unenforced: Vec<String>,
