@@ -13,6 +13,13 @@ use crate::secret::{Keyring, Secret};
 /// Where npm packages come from when nothing else is said.
 const DEFAULT_REGISTRY: &str = "https://registry.npmjs.org/";
 
+/// Where a service account's key file lies. A path of this machine means nothing in a sandbox, so
+/// the file's text goes under [`GOOGLE_KEY`].
+const GOOGLE_KEY_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+
+/// A service account's key as JSON text.
+const GOOGLE_KEY: &str = "GOOGLE_APPLICATION_CREDENTIALS_JSON";
+
 /// What is wrong with the environment. All faults at once, so that they are mended at once.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the settings cannot be used: {}", faults.join("; "))]
@@ -64,6 +71,11 @@ impl Settings {
             // A variable that is not UTF-8 cannot be one of ours, nor a key.
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
+        let mut vars: BTreeMap<String, String> = vars.collect();
+        let key_file = vars.get(GOOGLE_KEY_FILE).map(std::fs::read_to_string);
+        if let Some(Ok(key)) = key_file {
+            vars.entry(GOOGLE_KEY.to_owned()).or_insert(key);
+        }
         Self::from_vars(vars)
     }
 

@@ -37,7 +37,7 @@ pub(super) async fn start(
     settings: &Settings,
 ) -> ExitCode {
     // Before anything is connected or installed: a request that cannot be run needs no engine.
-    let first = match plan(request, &settings.keyring, draw()) {
+    let first = match plan(request, &settings.keyring, draw()).accepted() {
         Ok(plan) => plan,
         Err(failure) => return refuse(&failure),
     };
@@ -56,7 +56,7 @@ async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress
     let mut signals = tokio::task::JoinSet::new();
     signals.spawn(obey_signals(stop.clone()));
     for _ in 0..MAX_DRAWS {
-        let plan = match plan(request, &parts.keyring, draw()) {
+        let plan = match plan(request, &parts.keyring, draw()).accepted() {
             Ok(plan) => plan,
             Err(failure) => return refuse(&failure),
         };

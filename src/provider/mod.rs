@@ -1,6 +1,12 @@
 //! The model services.
 
 mod access;
+mod models;
+mod pricing;
 pub mod scripted;
+mod selection;
 
-pub use access::{Access, MissingCredential, SCRIPTED_SOCKET, access, credential};
+pub use access::{Access, SCRIPTED_SOCKET, access, credentials};
+pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price};
+pub use pricing::{Billed, estimate};
+pub use selection::{ChosenModel, choose_model, choose_provider, choose_runtime};

@@ -13,12 +13,10 @@ pub enum RunFailure {
         problems: Vec<String>,
     },
     /// The provider has no credential, or the agent CLI found itself logged out.
-    #[error("there is no credential for {provider}: {variable} is not set")]
+    #[error("{detail}")]
     NoCredentials {
-        /// The provider's name.
-        provider: String,
-        /// The environment variable that should hold it.
-        variable: String,
+        /// Which provider's, and the variable that should hold it.
+        detail: String,
     },
     /// The provider refused the credential (HTTP 401 or 403).
     #[error("the provider refused the credential: {detail}")]

@@ -32,18 +32,38 @@ impl RuntimeName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderName {
-    /// The Anthropic API, with `ANTHROPIC_API_KEY`.
+    /// The Anthropic API, or a gateway that speaks it.
     Anthropic,
+    /// Models in Amazon's cloud.
+    Bedrock,
+    /// The router at openrouter.ai.
+    #[serde(rename = "openrouter")]
+    OpenRouter,
+    /// Models in Google's cloud.
+    Vertex,
     /// The model in this binary that answers from a script: demos and tests without spend.
     Scripted,
 }
 
 impl ProviderName {
+    /// Every provider.
+    pub const ALL: [Self; 5] =
+        [Self::Anthropic, Self::Bedrock, Self::OpenRouter, Self::Vertex, Self::Scripted];
+
+    /// The provider of that name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|provider| provider.as_str() == word)
+    }
+
     /// The name on the wire and in front matter.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Anthropic => "anthropic",
+            Self::Bedrock => "bedrock",
+            Self::OpenRouter => "openrouter",
+            Self::Vertex => "vertex",
             Self::Scripted => "scripted",
         }
     }

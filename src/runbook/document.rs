@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::error::{Problem, RunbookError};
-use super::front_matter::FrontMatter;
+use super::front_matter::{FrontMatter, Positions};
 use super::parameters::{self, Parameter};
-use super::position::Lines;
+use super::position::{Lines, Position};
 use super::split::split;
 use super::template::{self, Names, Rendered};
 
@@ -16,6 +16,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 #[derive(Debug, Clone, PartialEq)]
 pub struct Runbook {
     front_matter: FrontMatter,
+    positions: Positions,
     text: String,
     /// Where the body begins in `text`.
     body_start: usize,
@@ -40,9 +41,11 @@ impl Runbook {
             std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error.valid_up_to()))?;
         let text = without_mark(file);
         let split = split(text)?;
-        let front_matter = split.yaml.as_ref().map(FrontMatter::read).transpose()?;
+        let read = split.yaml.as_ref().map(FrontMatter::read).transpose()?;
+        let (front_matter, positions) = read.unwrap_or_default();
         Ok(Self {
-            front_matter: front_matter.unwrap_or_default(),
+            front_matter,
+            positions,
             body_start: file.len() - text.len() + split.body_start,
             text: file.to_owned(),
         })
@@ -52,6 +55,12 @@ impl Runbook {
     #[must_use]
     pub fn front_matter(&self) -> &FrontMatter {
         &self.front_matter
+    }
+
+    /// Where a top-level key of the front matter stands.
+    #[must_use]
+    pub fn position(&self, key: &str) -> Option<Position> {
+        self.positions.get(key).copied()
     }
 
     /// The file as it was given, byte for byte.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::error::{Problem, RunbookError, shown};
 use super::limits::MAX_SERVER_NAME_BYTES;
 use super::node::{Entry, Node, Refusal, Value};
+use super::position::Position;
 use super::secrets::{self, SecretDeclaration};
 use super::split::RawYaml;
 use super::values::{count, flag, paths, share, size, text, unfit};
@@ -54,6 +55,9 @@ pub struct FrontMatter {
     pub unknown: Vec<UnknownKey>,
 }
 
+/// Where each top-level key stands in the file.
+pub(super) type Positions = BTreeMap<String, Position>;
+
 /// A key that nothing reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownKey {
@@ -65,21 +69,23 @@ pub struct UnknownKey {
 
 impl FrontMatter {
     /// Reads the YAML between the fences.
-    pub(super) fn read(yaml: &RawYaml) -> Result<Self, RunbookError> {
+    pub(super) fn read(yaml: &RawYaml) -> Result<(Self, Positions), RunbookError> {
         let root = yaml::read(yaml)?;
         let lines = yaml.lines();
         let refused =
             |Refusal { at, problem }| RunbookError { position: lines.position(at), problem };
         let mut front_matter = Self::default();
+        let mut positions = Positions::new();
         let mut unknown = Vec::new();
         for entry in keys(&root).map_err(refused)? {
+            positions.insert(entry.key.clone(), lines.position(entry.at));
             front_matter.set(entry, yaml, &mut unknown).map_err(refused)?;
         }
         front_matter.unknown = unknown
             .into_iter()
             .map(|(name, at)| UnknownKey { name, line: lines.position(at).line })
             .collect();
-        Ok(front_matter)
+        Ok((front_matter, positions))
     }
 
     fn set(
@@ -187,7 +193,7 @@ mod tests {
 
     fn read(yaml: &str) -> Result<FrontMatter, String> {
         let raw = split(&format!("---\n{yaml}\n---\n# Body\n")).unwrap().yaml.unwrap();
-        FrontMatter::read(&raw).map_err(|error| error.to_string())
+        FrontMatter::read(&raw).map(|(read, _)| read).map_err(|error| error.to_string())
     }
 
     fn texts(texts: &[&str]) -> Vec<String> {

@@ -26,4 +26,4 @@ pub use recorder::{Live, Recorder};
 pub use step::{MessageStep, Step, StepKind, StepUpdate, TaskReport, ToolCallStep, ToolOutcome};
 pub use step_log::{MAX_FIRST_STEPS, MAX_LAST_STEPS};
 pub use summary::Summary;
-pub use usage::{ReplyLedger, Usage, UsageByModel, UsageReport, UsageSource};
+pub use usage::{CostBasis, ReplyLedger, Usage, UsageByModel, UsageReport, UsageSource};

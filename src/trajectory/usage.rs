@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::model_name::same_model;
 
+/// How far an agent's reckoning of a cost may be off ours. Beyond rounding it means another price:
+/// agents take unknown names for their favourite model.
+const COST_TOLERANCE: f64 = 0.01;
+
 /// Token counts of one reply, one model or a whole run. Part of `trajectory.json`.
 ///
 /// The four kinds of input are apart, as the provider bills them: `input` is what was neither read
@@ -29,9 +33,24 @@ pub struct Usage {
     pub requests_seen: u64,
     /// Searches that the provider made.
     pub web_searches: u64,
-    /// The cost in US dollars as the agent prices it, where it does. Unknown models are priced
-    /// wrongly by some agents; the token counts are the ground truth.
+    /// The cost in US dollars, where it is known. The token counts are the ground truth.
     pub cost_usd: Option<f64>,
+    /// How the cost is known.
+    #[serde(default)]
+    pub cost_basis: CostBasis,
+}
+
+/// How a cost is known. A cost that nobody knows is not zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostBasis {
+    /// The agent reported it, and it agrees with the price table.
+    Reported,
+    /// It was reckoned from the tokens and the price table.
+    Estimated,
+    /// The price table does not have the model, whatever the agent made of it.
+    #[default]
+    Unknown,
 }
 
 impl Usage {
@@ -59,7 +78,9 @@ impl Usage {
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let cost_usd = self.cost_usd.zip(other.cost_usd).map(|(one, two)| one + two);
-        Self { cost_usd, ..self.each_count(other, u64::saturating_add) }
+        // A sum is known no better than the worse of its parts.
+        let cost_basis = self.cost_basis.max(other.cost_basis);
+        Self { cost_usd, cost_basis, ..self.each_count(other, u64::saturating_add) }
     }
 
     /// The larger of each count. Two reports of one reply agree, or the later one knows more.
@@ -99,6 +120,7 @@ impl Usage {
             requests_seen: f(self.requests_seen, other.requests_seen),
             web_searches: f(self.web_searches, other.web_searches),
             cost_usd: None,
+            cost_basis: CostBasis::Unknown,
         }
     }
 }
@@ -127,6 +149,26 @@ impl UsageByModel {
     /// Each model with what it used, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Usage)> {
         self.0.iter().map(|(model, usage)| (model.as_str(), usage))
+    }
+
+    /// The same usage with its costs settled. `estimate` gives a model's cost by the price table.
+    #[must_use]
+    pub fn priced(mut self, estimate: impl Fn(&str, &Usage) -> Option<f64>) -> Self {
+        for (model, usage) in &mut self.0 {
+            let estimate = estimate(model, usage);
+            let agrees = |reported: f64| {
+                estimate.is_some_and(|cost| (reported - cost).abs() <= COST_TOLERANCE * cost.abs())
+            };
+            usage.cost_basis = match estimate {
+                Some(_) if usage.cost_usd.is_some_and(agrees) => CostBasis::Reported,
+                Some(_) => CostBasis::Estimated,
+                None => CostBasis::Unknown,
+            };
+            if usage.cost_basis != CostBasis::Reported {
+                usage.cost_usd = estimate;
+            }
+        }
+        self
     }
 
     /// Whether no model used anything.

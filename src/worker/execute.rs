@@ -16,7 +16,7 @@ use super::report::RunReport;
 use super::stage::sandbox_spec;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
-use crate::run::{RunFailure, RunPlan, RunStatus};
+use crate::run::{Finding, RunFailure, RunPlan, RunStatus};
 use crate::runtime::{self, Assignment};
 use crate::sandbox::{Engine, Exit, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
@@ -82,7 +82,7 @@ impl Run<'_> {
     async fn live(&self, watch: Watcher<'_>) -> Result<Ended, RunStatus> {
         let Self { parts, plan, record, stop } = self;
         let access = provider::access(plan.provider, plan.runtime, &parts.keyring)
-            .map_err(|missing| no_credentials(&missing))?;
+            .map_err(|faults| no_access(&faults))?;
         let redactor = Redactor::new(access.secrets.iter().chain(plan.secrets.values()));
         let cli = tokio::select! {
             biased;
@@ -178,10 +178,10 @@ impl Run<'_> {
     }
 }
 
-fn no_credentials(missing: &provider::MissingCredential) -> RunStatus {
-    RunStatus::Failed(RunFailure::NoCredentials {
-        provider: missing.provider.as_str().to_owned(),
-        variable: missing.variable.to_owned(),
+/// The plan was made with the same keyring, so this is a key that was taken away meanwhile.
+fn no_access(faults: &[Finding]) -> RunStatus {
+    RunStatus::Failed(RunFailure::Refused {
+        problems: faults.iter().map(Finding::sentence).collect(),
     })
 }
 

@@ -21,7 +21,7 @@ pub use attend::{Clock, Stop};
 pub use claim::Claims;
 pub use execute::{Parts, execute};
 pub use lines::{Ending, Lines, MAX_LINE_BYTES};
-pub use plan::{Draw, RESULTS_DIR, plan};
+pub use plan::{Draw, Planned, RESULTS_DIR, plan};
 pub use report::RunReport;
 pub use request::{Overrides, RunRequest};
 pub use watch::{Phase, RunUpdate, Watcher};

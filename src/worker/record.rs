@@ -54,7 +54,7 @@ impl Ended {
             stopped,
             stderr_tail: &remains.stderr_tail,
             provider: plan.provider.as_str(),
-            credential: provider::credential(plan.provider),
+            credential: provider::credentials(plan.provider).first().copied().unwrap_or("one"),
             max_turns: plan.limits.max_turns,
         };
         let mut notes = runtime::end_warnings(plan.runtime, &facts);

@@ -5,14 +5,38 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 
 use super::lines::MAX_LINE_BYTES;
+use crate::provider::{self, Billed};
 use crate::run::RuntimeName;
 use crate::runtime;
 use crate::store::RunFolder;
-use crate::trajectory::{Recorder, UsageReport, UsageSource};
+use crate::trajectory::{Recorder, Usage, UsageReport, UsageSource};
+
+/// The best account of a run's usage, with its costs.
+pub(super) fn settle(
+    runtime: RuntimeName,
+    recorder: &Recorder,
+    folder: &RunFolder,
+    notes: &mut Vec<String>,
+) -> UsageReport {
+    let UsageReport { source, by_model } = account(runtime, recorder, folder, notes);
+    UsageReport { source, by_model: by_model.priced(estimate) }
+}
+
+fn estimate(model: &str, usage: &Usage) -> Option<f64> {
+    let billed = Billed {
+        input: usage.input,
+        output: usage.output,
+        cache_read: usage.cache_read,
+        // The agent asks for five minutes unless it is told otherwise.
+        cache_write_5m: usage.cache_write_5m.saturating_add(usage.cache_write_unsplit),
+        cache_write_1h: usage.cache_write_1h,
+    };
+    provider::estimate(model, &billed)
+}
 
 /// The agent's own totals where its last word stands; else the session files, which have the final
 /// counts of each reply. What is unsure about them goes to `notes`.
-pub(super) fn settle(
+fn account(
     runtime: RuntimeName,
     recorder: &Recorder,
     folder: &RunFolder,

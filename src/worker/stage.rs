@@ -43,7 +43,7 @@ pub(super) fn sandbox_spec(
         run: format!("{}/{}/{}", plan.name.collection, plan.name.task, plan.name.id),
         image: plan.image.clone(),
         mounts: vec![Mount { host: cli.to_owned(), inside: CLI.to_owned() }],
-        files: read_only.chain(assets(plan)).collect(),
+        files: read_only.chain(credential_files(access)).chain(assets(plan)).collect(),
         stdin,
         argv: std::iter::once(CLI.to_owned()).chain(args).collect(),
         // Ours come last: a runbook's secret must not redirect the agent.
@@ -58,6 +58,15 @@ pub(super) fn sandbox_spec(
         },
         network: plan.network,
     }
+}
+
+/// Files that hold a credential.
+fn credential_files(access: &ModelAccess) -> impl Iterator<Item = StagedFile> {
+    access.files.iter().map(|(path, contents)| StagedFile {
+        inside: (*path).to_owned(),
+        source: Source::Bytes(contents.expose().as_bytes().to_vec()),
+        access: Access::ReadOnly,
+    })
 }
 
 /// Each file twice: under its own name, and under the name that Jetty's sandboxes give it.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::words::{grouped, seconds};
 use crate::run::{RunStatus, ValidationReport, Verdict};
-use crate::trajectory::{Usage, UsageReport, UsageSource};
+use crate::trajectory::{CostBasis, Usage, UsageReport, UsageSource};
 use crate::worker::RunReport;
 
 /// The whole summary, without a final newline.
@@ -81,10 +81,18 @@ fn usage(report: &UsageReport) -> String {
             &grouped(usage.cache_read),
             &grouped(usage.cache_write()),
             &grouped(usage.requests_seen),
-            &usage.cost_usd.map_or_else(|| "unknown".to_owned(), |usd| format!("${usd:.4}")),
+            &cost(usage),
         ]);
     }
     table + source(report.source)
+}
+
+fn cost(usage: &Usage) -> String {
+    match (usage.cost_usd, usage.cost_basis) {
+        (Some(usd), CostBasis::Reported) => format!("${usd:.4}"),
+        (Some(usd), CostBasis::Estimated) => format!("~${usd:.4}"),
+        (Some(_), CostBasis::Unknown) | (None, _) => "unknown".to_owned(),
+    }
 }
 
 fn source(source: UsageSource) -> &'static str {

@@ -145,8 +145,10 @@ fn known_failure(
 ) -> RunFailure {
     match cause {
         Cause::NoCredentials => RunFailure::NoCredentials {
-            provider: facts.provider.to_owned(),
-            variable: facts.credential.to_owned(),
+            detail: format!(
+                "there is no credential for {}: set {}",
+                facts.provider, facts.credential
+            ),
         },
         Cause::OutOfCredit => RunFailure::OutOfCredit { detail },
         Cause::ModelRefused => RunFailure::ModelRefused { detail },

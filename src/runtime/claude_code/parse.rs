@@ -358,14 +358,14 @@ mod tests {
             r#"{"type":"result","subtype":"success","is_error":"no","num_turns":"3","result":["x"],
                 "modelUsage":{"m":{"inputTokens":"many","outputTokens":5}},"errors":null}"#,
             expect![[
-                r#"Result(AgentResult { session_id: "", subtype: "success", is_error: true, api_error_status: None, text: "", errors: [], n_turns: 0, stop_reason: None, terminal_reason: None, duration_ms: 0, duration_api_ms: 0, usage: UsageByModel({"m": Usage { input: 0, output: 5, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0, cache_write_unsplit: 0, requests_seen: 0, web_searches: 0, cost_usd: None }}), cost_usd: None, permission_denials: [] })"#
+                r#"Result(AgentResult { session_id: "", subtype: "success", is_error: true, api_error_status: None, text: "", errors: [], n_turns: 0, stop_reason: None, terminal_reason: None, duration_ms: 0, duration_api_ms: 0, usage: UsageByModel({"m": Usage { input: 0, output: 5, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0, cache_write_unsplit: 0, requests_seen: 0, web_searches: 0, cost_usd: None, cost_basis: Unknown }}), cost_usd: None, permission_denials: [] })"#
             ]],
         );
         check(
             r#"{"type":"assistant","message":{"id":1,"model":"m","usage":"none","content":
                 [7,{"type":"text","text":"hi"},{"type":"tool_use","id":"t","name":"N"},{"type":"new"}]}}"#,
             expect![[
-                r#"Message(Message { message_id: "", model: "m", parent_tool_call: None, blocks: [Other { kind: "unreadable" }, Text("hi"), ToolCall { id: "t", name: "N", input: "{}" }, Other { kind: "new" }], usage: Usage { input: 0, output: 0, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0, cache_write_unsplit: 0, requests_seen: 0, web_searches: 0, cost_usd: None }, error: None, synthetic: false })"#
+                r#"Message(Message { message_id: "", model: "m", parent_tool_call: None, blocks: [Other { kind: "unreadable" }, Text("hi"), ToolCall { id: "t", name: "N", input: "{}" }, Other { kind: "new" }], usage: Usage { input: 0, output: 0, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0, cache_write_unsplit: 0, requests_seen: 0, web_searches: 0, cost_usd: None, cost_basis: Unknown }, error: None, synthetic: false })"#
             ]],
         );
         check(

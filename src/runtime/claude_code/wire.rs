@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::trajectory::Usage;
+use crate::trajectory::{CostBasis, Usage};
 
 /// Reads a field as missing when it has a wrong type, so that one bad field does not cost the line.
 fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -232,6 +232,7 @@ impl WireUsage {
                 .and_then(|tools| tools.web_search_requests)
                 .unwrap_or(0),
             cost_usd: None,
+            cost_basis: CostBasis::Unknown,
         }
     }
 }
@@ -300,6 +301,7 @@ impl WireModelUsage {
             cache_write_unsplit: self.cache_creation_input_tokens.unwrap_or(0),
             web_searches: self.web_search_requests.unwrap_or(0),
             cost_usd: self.cost_usd,
+            cost_basis: CostBasis::Unknown,
             ..Usage::default()
         }
     }

@@ -1,0 +1,60 @@
+//! What a usage costs.
+
+use super::models::{CACHE_READ, CACHE_WRITE_1H, CACHE_WRITE_5M, Model};
+
+/// Token counts of one model, as they are billed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Billed {
+    /// Input tokens that did not touch the cache.
+    pub input: u64,
+    /// Output tokens.
+    pub output: u64,
+    /// Input tokens read from the cache.
+    pub cache_read: u64,
+    /// Input tokens written to the cache for five minutes, or for a lifetime that nobody told us.
+    pub cache_write_5m: u64,
+    /// Input tokens written to the cache for an hour.
+    pub cache_write_1h: u64,
+}
+
+/// What `billed` costs in US dollars by the list price of `model`; `None` for a model without one.
+/// A model without a price is not free: nobody knows what it costs.
+#[must_use]
+pub fn estimate(model: &str, billed: &Billed) -> Option<f64> {
+    let price = Model::find(model)?.price;
+    #[expect(clippy::cast_precision_loss, reason = "a run has fewer tokens than 2^53")]
+    let millions = |tokens: u64| tokens as f64 / 1e6;
+    let input = millions(billed.input)
+        + CACHE_READ * millions(billed.cache_read)
+        + CACHE_WRITE_5M * millions(billed.cache_write_5m)
+        + CACHE_WRITE_1H * millions(billed.cache_write_1h);
+    Some(price.input * input + price.output * millions(billed.output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_token_has_its_price() {
+        let million = 1_000_000;
+        let cost = |billed: Billed| estimate("us.anthropic.claude-sonnet-4-6", &billed);
+        let none = Billed::default();
+        for (billed, expected) in [
+            (none, 0.0),
+            (Billed { input: million, ..none }, 3.0),
+            (Billed { output: million, ..none }, 15.0),
+            (Billed { cache_read: million, ..none }, 0.3),
+            (Billed { cache_write_5m: million, ..none }, 3.75),
+            (Billed { cache_write_1h: million, ..none }, 6.0),
+        ] {
+            let cost = cost(billed).unwrap();
+            assert!((cost - expected).abs() < 1e-9, "{billed:?}: {cost}");
+        }
+    }
+
+    #[test]
+    fn a_model_without_a_price_is_not_free() {
+        assert_eq!(estimate("gpt-5.5", &Billed::default()), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! What a run is given: its text, its files, its secrets, its MCP servers' variables.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::{Planner, RESULTS_DIR};
+use crate::run::{Asset, Code, Finding, Place};
+use crate::runbook::{Part, Rendered};
+use crate::secret::Secret;
+
+/// What the agent is told before the runbook. Agents that are only given a document summarise it or
+/// ask what to do with it.
+const PREAMBLE: &str = "\
+You carry out a runbook on your own, in a sandbox. Do all of it now; do not only read it or \
+summarise it. Nobody can answer questions: where something is open, decide, go on, and write down \
+what you assumed. Put every output under /app/results. Files that you were given are in \
+/app/assets. The runbook follows.
+
+";
+
+/// Variables that every sandbox has, beside the declared secrets.
+const ALWAYS_SET: [&str; 6] = ["HOME", "USER", "LOGNAME", "PATH", "PWD", "RESULTS_DIR"];
+
+/// A variable in an MCP server's settings, `${NAME}` or `${NAME:-default}`.
+static VARIABLE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\}").expect("the pattern is valid")
+});
+
+impl Planner<'_> {
+    /// The declared secrets that have a value.
+    pub(super) fn secrets(&mut self) -> BTreeMap<String, Secret> {
+        let mut found = BTreeMap::new();
+        for (name, secret) in &self.runbook.front_matter().secrets {
+            let env = &secret.env;
+            match self.keyring.get(env) {
+                Some(value) => {
+                    found.insert(env.clone(), value.clone());
+                }
+                None if secret.required => self.find_at(
+                    "secrets",
+                    Finding::new(
+                        Code::MissingSecret,
+                        format!(
+                            "the runbook needs the secret `{name}`: set {env} in the environment"
+                        ),
+                    ),
+                ),
+                None => self.find_at(
+                    "secrets",
+                    Finding::new(
+                        Code::OptionalSecret,
+                        format!("the optional secret `{name}` is not set ({env})"),
+                    ),
+                ),
+            }
+        }
+        found
+    }
+
+    /// Finds variables of MCP servers that the sandbox will not have.
+    pub(super) fn mcp_variables(&mut self, secrets: &BTreeMap<String, Secret>) {
+        let servers = &self.runbook.front_matter().mcp_servers;
+        let mut findings = Vec::new();
+        for (server, settings) in servers {
+            for_each_text(settings, &mut |text| {
+                for variable in VARIABLE.captures_iter(text) {
+                    let name = &variable[1];
+                    let known = ALWAYS_SET.contains(&name) || secrets.contains_key(name);
+                    if !known && variable.get(2).is_none() {
+                        findings.push(Finding::new(
+                            Code::UnsetVariable,
+                            format!(
+                                "the MCP server `{server}` needs the variable `{name}`: declare it \
+                                 under `secrets:` and set it, or give it a default, `${{{name}:-…}}`"
+                            ),
+                        ));
+                    }
+                }
+            });
+        }
+        for finding in findings {
+            self.find_at("mcp_servers", finding);
+        }
+    }
+
+    pub(super) fn assets(&mut self) -> Vec<Asset> {
+        let mut assets: Vec<Asset> = Vec::new();
+        for path in &self.request.assets {
+            match asset(path) {
+                Ok(asset) if assets.iter().any(|other| other.name == asset.name) => self.find(
+                    Code::MissingFile,
+                    format!("two files are called `{}`: rename one", asset.name),
+                ),
+                Ok(asset) => assets.push(asset),
+                Err(problem) => self.find(Code::MissingFile, problem),
+            }
+        }
+        assets
+    }
+
+    /// What the agent is told.
+    pub(super) fn instruction(&mut self) -> String {
+        let mut values = self.runbook.defaults();
+        values.insert("results_dir".to_owned(), RESULTS_DIR.to_owned());
+        values.extend(self.request.variables.clone());
+        let Rendered { text, filled, unfilled } = self.runbook.render(Part::Whole, &values);
+        for variable in unfilled {
+            let finding = Finding::new(
+                Code::UnfilledVariable,
+                format!("the variable `{}` has no value and stays as it is written", variable.name),
+            );
+            self.findings.push(finding.at(Some(Place { line: variable.line, column: 1 })));
+        }
+        for name in self.request.variables.keys().filter(|name| !filled.contains(name)) {
+            self.findings.push(Finding::new(
+                Code::UnusedVariable,
+                format!("the variable `{name}` was given, but the runbook has no place for it"),
+            ));
+        }
+        format!("{PREAMBLE}{text}")
+    }
+
+    pub(super) fn unknown_keys(&mut self) {
+        for key in &self.runbook.front_matter().unknown {
+            let finding = Finding::new(
+                Code::UnknownKey,
+                format!("the key `{}` is not known and does nothing", key.name),
+            );
+            self.findings.push(finding.at(Some(Place { line: key.line, column: 1 })));
+        }
+    }
+}
+
+/// Calls `visit` with every text in a JSON value.
+fn for_each_text(value: &Value, visit: &mut dyn FnMut(&str)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter().for_each(|item| for_each_text(item, visit)),
+        Value::Object(fields) => fields.values().for_each(|field| for_each_text(field, visit)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// A file for the run, by its base name.
+fn asset(path: &Path) -> Result<Asset, String> {
+    let shown = path.display();
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| format!("`{shown}` does not name a file"))?;
+    let metadata =
+        path.metadata().map_err(|e| format!("the file `{shown}` cannot be given: {e}"))?;
+    if !metadata.is_file() {
+        return Err(format!("`{shown}` is not a regular file: give files one by one"));
+    }
+    Ok(Asset { name: name.to_owned(), host_path: path.to_owned() })
+}

@@ -1,0 +1,90 @@
+//! How much a run may take: what is asked for, within bounds, else the defaults.
+
+use super::Planner;
+use crate::run::{Code, Finding, Limits};
+
+/// Limits where neither the request nor the runbook sets them.
+mod default {
+    use std::time::Duration;
+
+    /// Most public runbooks end within 20 minutes; an hour leaves room and still ends a stuck run.
+    pub(super) const WALL: Duration = Duration::from_secs(3600);
+    /// After its answer the CLI ends within seconds; a child that holds it open must not.
+    pub(super) const LINGER: Duration = Duration::from_secs(30);
+    /// The CLI's own default, about three minutes of waiting.
+    pub(super) const MODEL_RETRIES: u32 = 10;
+    /// The CLI takes 150 MB; the rest is for compilers, browsers and data.
+    pub(super) const MEMORY_BYTES: u64 = 4 << 30;
+    /// As Jetty gives by default.
+    pub(super) const N_CPUS: f64 = 2.0;
+    /// The CLI needs about 10; builds and browsers need hundreds. A fork bomb stops here.
+    pub(super) const N_PIDS: u32 = 1024;
+    /// A long run writes tens of megabytes; a gigabyte is a flood.
+    pub(super) const OUTPUT_BYTES: u64 = 1 << 30;
+}
+
+/// The bounds of what a request or a runbook may set.
+mod bound {
+    /// A week. Longer is a mistake in the unit.
+    pub(super) const MAX_WALL_SEC: u64 = 7 * 24 * 3600;
+    /// Less than this and the CLI itself does not start.
+    pub(super) const MIN_MEMORY_BYTES: u64 = 256 << 20;
+    /// The smallest share that makes progress.
+    pub(super) const MIN_N_CPUS: f64 = 0.1;
+    /// More than any machine has.
+    pub(super) const MAX_N_CPUS: f64 = 1024.0;
+}
+
+impl Planner<'_> {
+    pub(super) fn limits(&mut self) -> Limits {
+        let (overrides, front_matter) = (&self.request.overrides, self.runbook.front_matter());
+        let wall = overrides.wall.or(front_matter.timeout).unwrap_or(default::WALL);
+        let memory_bytes = overrides.memory_bytes.or(front_matter.memory_bytes);
+        let memory_bytes = memory_bytes.unwrap_or(default::MEMORY_BYTES);
+        let n_cpus = overrides.n_cpus.or(front_matter.n_cpus).unwrap_or(default::N_CPUS);
+        let max_turns = overrides.max_turns.or(front_matter.max_turns);
+        self.check(
+            "timeout_sec",
+            !wall.is_zero() && wall.as_secs() <= bound::MAX_WALL_SEC,
+            format!("the time limit is {} s: write 1 to {}", wall.as_secs(), bound::MAX_WALL_SEC),
+        );
+        self.check(
+            "memory",
+            memory_bytes >= bound::MIN_MEMORY_BYTES,
+            format!(
+                "the memory limit is {memory_bytes} bytes: the agent needs at least {}",
+                bound::MIN_MEMORY_BYTES
+            ),
+        );
+        self.check(
+            "cpus",
+            (bound::MIN_N_CPUS..=bound::MAX_N_CPUS).contains(&n_cpus),
+            format!(
+                "the processor limit is {n_cpus}: write {} to {}",
+                bound::MIN_N_CPUS,
+                bound::MAX_N_CPUS
+            ),
+        );
+        self.check(
+            "max_turns",
+            max_turns != Some(0),
+            "the turn limit is 0: write at least 1, or leave it out".to_owned(),
+        );
+        Limits {
+            wall,
+            linger: default::LINGER,
+            max_turns,
+            model_retries: overrides.model_retries.unwrap_or(default::MODEL_RETRIES),
+            memory_bytes,
+            n_cpus,
+            n_pids: default::N_PIDS,
+            output_bytes: default::OUTPUT_BYTES,
+        }
+    }
+
+    fn check(&mut self, key: &str, fits: bool, message: String) {
+        if !fits {
+            self.find_at(key, Finding::new(Code::LimitOutOfRange, message));
+        }
+    }
+}

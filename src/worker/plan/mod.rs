@@ -1,0 +1,246 @@
+//! From a request to a plan: everything that can be known to fail is found here, all at once. Pure
+//! but for a look at the files that the run is given.
+
+mod inputs;
+mod limits;
+
+use uuid::Uuid;
+
+use super::request::RunRequest;
+use crate::provider;
+use crate::run::{
+    Code, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan, RuntimeName,
+};
+use crate::runbook::{Position, Runbook};
+use crate::secret::Keyring;
+
+/// Where a run leaves what it made, inside the sandbox.
+pub const RESULTS_DIR: &str = "/app/results";
+
+/// The names that a new run draws.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    /// The run's id.
+    pub run_id: RunId,
+    /// The agent session's id.
+    pub session_id: Uuid,
+}
+
+/// What planning gave: a plan unless something refuses the run, and all that was found.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan; `None` when a finding is an error.
+    pub plan: Option<RunPlan>,
+    /// Everything that was found, by its place in the runbook.
+    pub findings: Vec<Finding>,
+}
+
+impl Planned {
+    /// The plan, or why there is none.
+    ///
+    /// # Errors
+    /// [`RunFailure::NoCredentials`] when a missing credential is all that is wrong, else
+    /// [`RunFailure::Refused`] with every error.
+    pub fn accepted(self) -> Result<RunPlan, RunFailure> {
+        let errors: Vec<&Finding> = self.findings.iter().filter(|f| f.is_error()).collect();
+        match (self.plan, errors.as_slice()) {
+            (Some(plan), _) => Ok(plan),
+            (None, [only]) if only.code == Code::MissingKey => {
+                Err(RunFailure::NoCredentials { detail: only.message.clone() })
+            }
+            (None, errors) => Err(RunFailure::Refused {
+                problems: errors.iter().map(|finding| finding.sentence()).collect(),
+            }),
+        }
+    }
+}
+
+/// Decides everything about a run before anything is started, and finds everything at once.
+#[must_use]
+pub fn plan(request: &RunRequest, keyring: &Keyring, draw: Draw) -> Planned {
+    let runbook = match Runbook::parse(&request.runbook) {
+        Ok(runbook) => runbook,
+        Err(e) => {
+            let finding = Finding::new(Code::UnreadableRunbook, e.problem.to_string());
+            return Planned { plan: None, findings: vec![finding.at(Some(place(e.position)))] };
+        }
+    };
+    let mut planner = Planner { request, keyring, runbook: &runbook, findings: vec![] };
+    let plan = planner.plan(draw);
+    let mut findings = planner.findings;
+    findings.sort_by_key(|finding| (finding.place, finding.code));
+    let plan = plan.filter(|_| !findings.iter().any(Finding::is_error));
+    let notes = findings.iter().filter(|f| !f.is_error()).map(Finding::sentence).collect();
+    Planned { plan: plan.map(|plan| RunPlan { notes, ..plan }), findings }
+}
+
+fn place(position: Position) -> Place {
+    Place { line: position.line, column: position.column }
+}
+
+/// A plan in the making: what is found collects here.
+struct Planner<'a> {
+    request: &'a RunRequest,
+    keyring: &'a Keyring,
+    runbook: &'a Runbook,
+    findings: Vec<Finding>,
+}
+
+impl Planner<'_> {
+    /// The plan, as far as there can be one.
+    fn plan(&mut self, draw: Draw) -> Option<RunPlan> {
+        let runtime = self.runtime();
+        let provider = self.provider(runtime.unwrap_or(RuntimeName::ClaudeCode));
+        let model = self.model(runtime, provider);
+        let image = self.image();
+        let limits = self.limits();
+        let network = self.network();
+        let secrets = self.secrets();
+        self.credentials(runtime, provider);
+        self.mcp_variables(&secrets);
+        self.evaluation();
+        let assets = self.assets();
+        let instruction = self.instruction();
+        self.unknown_keys();
+        let (request, front_matter) = (self.request, self.runbook.front_matter());
+        let variables = request.variables.iter();
+        Some(RunPlan {
+            name: RunName {
+                collection: request.collection.clone(),
+                task: request.task.clone(),
+                id: draw.run_id,
+            },
+            runtime: runtime?,
+            provider: provider?,
+            model,
+            script: request.script.clone(),
+            image,
+            network,
+            limits,
+            init_params: variables
+                .map(|(name, value)| (name.clone(), value.clone().into()))
+                .collect(),
+            runbook: request.runbook.clone(),
+            instruction,
+            session_id: draw.session_id,
+            assets,
+            secrets,
+            mcp_servers: front_matter.mcp_servers.clone(),
+            primary_outputs: front_matter.primary_outputs.clone(),
+            notes: Vec::new(),
+        })
+    }
+
+    fn find(&mut self, code: Code, message: impl Into<String>) {
+        self.findings.push(Finding::new(code, message));
+    }
+
+    /// Notes a finding about a key of the front matter, at its place.
+    fn find_at(&mut self, key: &str, finding: Finding) {
+        self.findings.push(finding.at(self.runbook.position(key).map(place)));
+    }
+
+    fn runtime(&mut self) -> Option<RuntimeName> {
+        let front_matter = self.runbook.front_matter();
+        let overrides = &self.request.overrides;
+        let named = overrides.agent.as_ref().or(front_matter.agent.as_ref());
+        let model = overrides.model.as_ref().or(front_matter.model.as_ref());
+        match provider::choose_runtime(named.map(String::as_str), model.map(String::as_str)) {
+            Ok(runtime) => Some(runtime),
+            Err(finding) => {
+                let key = if front_matter.agent.is_some() { "agent" } else { "model" };
+                self.find_at(key, finding);
+                None
+            }
+        }
+    }
+
+    fn provider(&mut self, runtime: RuntimeName) -> Option<ProviderName> {
+        let front_matter = self.runbook.front_matter();
+        let overrides = &self.request.overrides;
+        let named = overrides.model_provider.as_ref().or(front_matter.model_provider.as_ref());
+        let scripted = self.request.script.is_some().then_some("scripted");
+        let named = named.map(String::as_str).or(scripted);
+        match provider::choose_provider(named, runtime, self.keyring) {
+            Ok(ProviderName::Scripted) if self.request.script.is_none() => {
+                let finding = Finding::new(
+                    Code::MissingScript,
+                    "the scripted provider needs a script: give one with `--script FILE`",
+                );
+                self.find_at("model_provider", finding);
+                Some(ProviderName::Scripted)
+            }
+            Ok(provider) => Some(provider),
+            Err(finding) => {
+                self.find_at("model_provider", finding);
+                None
+            }
+        }
+    }
+
+    fn model(&mut self, runtime: Option<RuntimeName>, provider: Option<ProviderName>) -> String {
+        let front_matter = self.runbook.front_matter();
+        let named = self.request.overrides.model.as_ref().or(front_matter.model.as_ref());
+        let named = named.map(String::as_str);
+        let (Some(runtime), Some(provider)) = (runtime, provider) else {
+            // Without an agent and a provider nothing can be said of the model.
+            return named.unwrap_or_default().to_owned();
+        };
+        let chosen = provider::choose_model(named, runtime, provider);
+        for finding in chosen.findings {
+            self.find_at("model", finding);
+        }
+        chosen.name
+    }
+
+    fn credentials(&mut self, runtime: Option<RuntimeName>, provider: Option<ProviderName>) {
+        let (Some(runtime), Some(provider)) = (runtime, provider) else { return };
+        match provider::access(provider, runtime, self.keyring) {
+            Ok(access) => self.findings.extend(access.findings),
+            Err(faults) => self.findings.extend(faults),
+        }
+    }
+
+    fn evaluation(&mut self) {
+        let evaluation = self.runbook.front_matter().evaluation.as_deref();
+        if let Some(other) = evaluation.filter(|word| !matches!(*word, "programmatic" | "rubric")) {
+            let finding = Finding::new(
+                Code::UnknownEvaluation,
+                format!(
+                    "the evaluation `{other}` cannot be done here: write `programmatic` or `rubric`"
+                ),
+            );
+            self.find_at("evaluation", finding);
+        }
+    }
+
+    fn image(&mut self) -> Option<String> {
+        let front_matter = self.runbook.front_matter();
+        let image = self.request.overrides.image.as_ref().or(front_matter.image.as_ref());
+        let finding = match (&front_matter.snapshot, image) {
+            (Some(snapshot), None) => Some(Finding::new(
+                Code::UnknownSnapshot,
+                format!(
+                    "the snapshot `{snapshot}` cannot be built by this version: give an image that \
+                     has its tools, with `image:` or `--image`"
+                ),
+            )),
+            (Some(snapshot), Some(image)) => Some(Finding::new(
+                Code::ImageInsteadOfSnapshot,
+                format!("the image `{image}` is used instead of the snapshot `{snapshot}`"),
+            )),
+            (None, _) => None,
+        };
+        let image = image.cloned();
+        if let Some(finding) = finding {
+            self.find_at("snapshot", finding);
+        }
+        image
+    }
+
+    fn network(&self) -> Network {
+        let from_runbook = self.runbook.front_matter().network_enabled;
+        let from_runbook = from_runbook.map(|on| if on { Network::Open } else { Network::None });
+        self.request.overrides.network.or(from_runbook).unwrap_or(Network::Open)
+    }
+}
