@@ -1,0 +1,10 @@
+//! What the stories share: a stage with an engine, a run on it, and the scene that it leaves.
+
+#[macro_use]
+mod stage;
+mod scene;
+mod story;
+
+pub(crate) use scene::Scene;
+pub(crate) use stage::{POLL, Stage, is_required, processes_with, settings, tell, until};
+pub(crate) use story::{Live, Story, cache_dir};
