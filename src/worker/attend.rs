@@ -84,6 +84,8 @@ pub(super) async fn attend(
             _ = look.tick() => attendance.look(sandbox, watch).await?,
         }
     };
+    // What it said last: whoever watches sees it, and the limit on its output holds to the end.
+    attendance.look(sandbox, watch).await?;
     let Attendance { follower, stopped, .. } = attendance;
     Ok(Attended { exit, stopped, follower: follower.ok_or(AttendError::Reader)? })
 }
