@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use super::args::CommonArguments;
 use super::complain;
@@ -18,9 +19,6 @@ use crate::worker::{AgentSource, Claims, Parts, error_chain};
 /// The image of a run that names none. Small, with the shell and the tools that the launcher and
 /// the agent CLI need.
 const DEFAULT_IMAGE: &str = "debian:bookworm-slim";
-
-/// Whose sandboxes these are: those that a person starts by hand.
-const OWNER: &str = "cli";
 
 /// Builds the parts. What keeps them from being built was told.
 pub(super) async fn build(
@@ -59,6 +57,13 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
+/// Whose sandboxes these are: those that were started by hand with this state folder. The claims lie
+/// in it, so whoever uses another one cannot see them and must have another name.
+fn owner(state_dir: &Path) -> String {
+    let digest = Sha256::digest(state_dir.as_os_str().as_encoded_bytes());
+    digest[..6].iter().fold("cli-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+}
+
 /// Connects to the engine; installs one first where that was asked for and none is there.
 async fn engine(common: &CommonArguments, settings: &Settings) -> Result<Engine, ExitCode> {
     let choice = match (common.engine, settings.engine.as_deref()) {
@@ -75,7 +80,7 @@ async fn engine(common: &CommonArguments, settings: &Settings) -> Result<Engine,
             choice,
             EngineSettings {
                 state_dir: settings.state_dir.clone(),
-                owner: OWNER.to_owned(),
+                owner: owner(&settings.state_dir),
                 docker_host: settings.docker_host.clone(),
                 default_image: Some(image),
                 cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
@@ -106,11 +111,8 @@ async fn engine(common: &CommonArguments, settings: &Settings) -> Result<Engine,
 
 /// Removes what runs left that were killed.
 async fn reap(engine: &Engine, claims: &Claims) {
-    let reaped = match claims.held() {
-        Ok(held) => engine.reap(&held).await.map_err(|e| error_chain(&e)),
-        Err(e) => Err(e.to_string()),
-    };
-    match reaped {
+    let reaped = engine.reap(|id| claims.is_held(id)).await;
+    match reaped.map_err(|e| error_chain(&e)) {
         Ok(reaped) if reaped.is_empty() => {}
         Ok(reaped) => {
             tracing::info!(n_sandboxes = reaped.len(), "reaped what killed runs had left")
