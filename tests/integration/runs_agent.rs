@@ -16,21 +16,22 @@ stories! {
 
 /// An MCP server with one tool, which gives its text back.
 const ECHO_SERVER: &str = r#"
-import json, sys
-for line in sys.stdin:
-    request = json.loads(line)
-    method, params = request["method"], request.get("params", {})
-    if "id" not in request:
-        continue
-    if method == "initialize":
-        result = {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}},
-                  "serverInfo": {"name": "echo", "version": "1"}}
-    elif method == "tools/list":
-        schema = {"type": "object", "properties": {"text": {"type": "string"}}}
-        result = {"tools": [{"name": "say", "description": "Says it.", "inputSchema": schema}]}
-    else:
-        result = {"content": [{"type": "text", "text": "echo: " + params["arguments"]["text"]}]}
-    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
+schema='{"type":"object","properties":{"text":{"type":"string"}}}'
+while IFS= read -r line; do
+    [[ $line =~ \"id\":([0-9]+) ]] || continue
+    id=${BASH_REMATCH[1]}
+    case $line in
+    *'"method":"initialize"'*)
+        [[ $line =~ \"protocolVersion\":\"([0-9-]+)\" ]]
+        result='{"protocolVersion":"'${BASH_REMATCH[1]}'","capabilities":{"tools":{}},"serverInfo":{"name":"echo","version":"1"}}' ;;
+    *'"method":"tools/list"'*)
+        result='{"tools":[{"name":"say","description":"Says it.","inputSchema":'$schema'}]}' ;;
+    *)
+        [[ $line =~ \"text\":\"([a-z]+)\" ]]
+        result='{"content":[{"type":"text","text":"echo: '${BASH_REMATCH[1]}'"}]}' ;;
+    esac
+    echo '{"jsonrpc":"2.0","id":'$id',"result":'$result'}'
+done
 "#;
 
 /// A run with one MCP server.
@@ -66,24 +67,14 @@ turns:
         message: None worked.
         result success: None worked.
         ! The run left no files in /app/results.
-    "#]      completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 200/35/0/0/0/0
-        message: I try three things at once.
-        Bash {"command":"echo one; echo two >&2; exit 3"} -> FAILED Exit code 3\none\ntwo
-        Read {"file_path":"/app/nothing.txt"} -> FAILED File does not exist. Note: your current working directory is /app.
-        NoSuchTool {"x":1} -> FAILED <tool_use_error>Error: No such tool available: NoSuchTool</tool_use_error>
-        message: None worked.
-        result success: None worked.
-        ! The run left no files in /app/results.
     "#]].assert_eq(&scene.outline());
 }
 
 async fn an_mcp_server_answers_a_tool_call(stage: &Stage) {
     let story = Story {
-        assets: vec![("server.py", ECHO_SERVER)],
+        assets: vec![("server.sh", ECHO_SERVER)],
         ..served(
-            "{ command: python3, args: [/app/assets/server.py] }",
+            "{ command: bash, args: [/app/assets/server.sh] }",
             "turns: [{ tools: [{ mcp__tiny__say: { text: hello } }] }, { text: It answered. }]",
         )
     };
@@ -93,20 +84,12 @@ async fn an_mcp_server_answers_a_tool_call(stage: &Stage) {
         verdict: null, 0 files, report absent
         usage: agent_result claude-sonnet-4-6 200/10/0/0/0/0
         message: 
-        mcp__tiny__say {"text":"hello"} -> FAILED <tool_use_error>Error: No such tool available: mcp__tiny__say</tool_use_error>
-        message: It answered.
-        result success: It answered.
-        ! The MCP server `tiny` was `failed` when a turn began: its tools were missing, at least at first.
-        ! The run left no files in /app/results.
-    "#]      completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 200/10/0/0/0/0
-        message: 
         mcp__tiny__say {"text":"hello"} -> echo: hello
         message: It answered.
         result success: It answered.
         ! The run left no files in /app/results.
-    "#]].assert_eq(&scene.outline());
+    "#]]
+    .assert_eq(&scene.outline());
     let servers = &scene.trajectory["agent"]["mcp_servers"];
     assert_eq!(*servers, serde_json::json!([{ "name": "tiny", "status": "connected" }]));
 }
@@ -122,13 +105,6 @@ async fn an_mcp_server_that_is_not_there_is_warned_of(stage: &Stage) {
         result success: I go on.
         ! The MCP server `tiny` was `failed` when a turn began: its tools were missing, at least at first.
         ! The run left no files in /app/results.
-    "#]      completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 100/2/0/0/0/0
-        message: I go on.
-        result success: I go on.
-        ! The MCP server `tiny` was `failed` when a turn began: its tools were missing, at least at first.
-        ! The run left no files in /app/results.
     "#]].assert_eq(&scene.outline());
 }
 
@@ -138,13 +114,6 @@ async fn an_mcp_server_that_hangs_is_warned_of(stage: &Stage) {
         .await;
     expect![[r#"
         completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 100/2/0/0/0/0
-        message: I go on.
-        result success: I go on.
-        ! The MCP server `tiny` was `pending` when a turn began: its tools were missing, at least at first.
-        ! The run left no files in /app/results.
-    "#]      completed
         verdict: null, 0 files, report absent
         usage: agent_result claude-sonnet-4-6 100/2/0/0/0/0
         message: I go on.
@@ -181,18 +150,7 @@ subagents:
         verdict: null, 0 files, report absent
         usage: agent_result claude-sonnet-4-6 2330/306/40/40/9/0
         message: I send one out.
-        Agent {"description":"Count","prompt":"Count the files of /app.","subagent_type":"general-purpose"} -> Two files.\nagentId: a1279dbe8cda15532 (use SendMessage with to: 'a1279dbe8cda15532' to continue this agent)\n<usage>total_tokens: 1130\ntool_uses: 1\nduration_…
-          user: Count the files of /app.
-          message: 
-          Bash {"command":"ls /app | wc -l"} -> 2
-        message: It counted.
-        result success: It counted.
-        ! The run left no files in /app/results.
-    "#]      completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 2330/306/40/40/9/0
-        message: I send one out.
-        Agent {"description":"Count","prompt":"Count the files of /app.","subagent_type":"general-purpose"} -> Two files.\nagentId: a0be210bd531848ed (use SendMessage with to: 'a0be210bd531848ed' to continue this agent)\n<usage>total_tokens: 1130\ntool_uses: 1\nduration_…
+        Agent {"description":"Count","prompt":"Count the files of /app.","subagent_type":"general-purpose"} -> Two files.\nagentId: ID (use SendMessage with to: 'a68bad09ad29ada81' to continue this agent)\n<usage>total_tokens: 1130\ntool_uses: 1\nduration_ms: 433</usage>
           user: Count the files of /app.
           message: 
           Bash {"command":"ls /app | wc -l"} -> 2
@@ -234,5 +192,7 @@ async fn an_answer_of_ten_megabytes_is_kept_whole(stage: &Stage) {
     assert_eq!(said, [true, true], "the answer as a message and as the result");
     // What is clipped in the record says so.
     let answer = &scene.trajectory["agent_steps"][0]["text"];
-    assert_eq!(answer["n_bytes"], 10 << 20, "{:?}", answer.as_object().unwrap().keys());
+    let kept = answer["text"].as_str().unwrap().len() as u64;
+    assert_eq!(kept + answer["n_truncated_bytes"].as_u64().unwrap(), 10 << 20);
+    assert!(kept < 1 << 20, "{kept}");
 }

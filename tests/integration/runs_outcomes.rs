@@ -53,15 +53,6 @@ turns:
         Write {"file_path":"/app/results/validation_report.json","content":"{\"overall_passed\": true}"} -> File created successfully at: /app/results/validation_report.json
         message: Done.
         result success: Done.
-    "##]       completed
-        verdict: true, 3 files, report read, a.md there, sub/b.csv there
-        usage: agent_result claude-sonnet-4-6 1203/85/2800/111/7/0
-        message: (Two files.) I write.
-        Write {"file_path":"/app/results/a.md","content":"# A"} -> File created successfully at: /app/results/a.md
-        Bash {"command":"mkdir /app/results/sub && echo 1,2 >/app/results/sub/b.csv"} -> (Bash completed with no output)
-        Write {"file_path":"/app/results/validation_report.json","content":"{\"overall_passed\": true}"} -> File created successfully at: /app/results/validation_report.json
-        message: Done.
-        result success: Done.
     "##]].assert_eq(&scene.outline());
     assert_eq!(scene.text("results/a.md"), "# A");
     assert_eq!(scene.text("results/sub/b.csv"), "1,2\n");
@@ -74,15 +65,6 @@ async fn a_run_without_a_declared_output_completes_and_does_not_pass(stage: &Sta
             .await;
     expect![[r#"
         completed
-        verdict: false, 1 files, report absent, a.md missing, b.md there
-        usage: agent_result claude-sonnet-4-6 200/19/0/0/0/0
-        message: 
-        Bash {"command":"echo x >/app/results/b.md; ln -s b.md /app/results/a.md"} -> (Bash completed with no output)
-        message: Done.
-        result success: Done.
-        ! Not collected from results: a.md: it is a symbolic link.
-        ! Declared outputs are missing: a.md.
-    "#]      completed
         verdict: false, 1 files, report absent, a.md missing, b.md there
         usage: agent_result claude-sonnet-4-6 200/19/0/0/0/0
         message: 
@@ -105,13 +87,6 @@ async fn a_report_that_says_no_is_believed(stage: &Stage) {
         Bash {"command":"echo '{\"overall_passed\": false}' >/app/results/validation_report.json"} -> (Bash completed with no output)
         message: Done.
         result success: Done.
-    "#]      completed
-        verdict: false, 1 files, report read
-        usage: agent_result claude-sonnet-4-6 200/23/0/0/0/0
-        message: 
-        Bash {"command":"echo '{\"overall_passed\": false}' >/app/results/validation_report.json"} -> (Bash completed with no output)
-        message: Done.
-        result success: Done.
     "#]].assert_eq(&scene.outline());
 }
 
@@ -120,13 +95,6 @@ async fn a_report_that_cannot_be_read_is_no_pass(stage: &Stage) {
     let scene = commanded("[]", report).run(stage).await;
     expect![[r#"
         completed
-        verdict: false, 1 files, report unreadable
-        usage: agent_result claude-sonnet-4-6 200/22/0/0/0/0
-        message: 
-        Bash {"command":"echo '{\"overall_passed\": tru' >/app/results/validation_report.json"} -> (Bash completed with no output)
-        message: Done.
-        result success: Done.
-    "#]      completed
         verdict: false, 1 files, report unreadable
         usage: agent_result claude-sonnet-4-6 200/22/0/0/0/0
         message: 
@@ -145,13 +113,8 @@ async fn a_run_that_left_nothing_is_warned_of(stage: &Stage) {
         message: I know the answer.
         result success: I know the answer.
         ! The run left no files in /app/results.
-    "#]      completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 100/4/0/0/0/0
-        message: I know the answer.
-        result success: I know the answer.
-        ! The run left no files in /app/results.
-    "#]].assert_eq(&scene.outline());
+    "#]]
+    .assert_eq(&scene.outline());
 }
 
 async fn an_answer_without_content_is_warned_of(stage: &Stage) {
@@ -163,11 +126,6 @@ async fn an_answer_without_content_is_warned_of(stage: &Stage) {
         result success: 
         ! The agent's final answer is empty.
         ! The run left no files in /app/results.
-    "#]      completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 100/1/0/0/0/0
-        result success: 
-        ! The agent's final answer is empty.
-        ! The run left no files in /app/results.
-    "#]].assert_eq(&scene.outline());
+    "#]]
+    .assert_eq(&scene.outline());
 }

@@ -104,17 +104,9 @@ async fn template_variables_reach_the_prompt(stage: &Stage) {
         message: Done.
         result success: Done.
         ! The variable `stray` was given, but the runbook has no place for it.
-        ! The variable `stray` was given, but the runbook has no place for it.
         ! The run left no files in /app/results.
-    "#]      completed
-        verdict: null, 0 files, report absent
-        usage: agent_result claude-sonnet-4-6 100/1/0/0/0/0
-        message: Done.
-        result success: Done.
-        ! The variable `stray` was given, but the runbook has no place for it.
-        ! The variable `stray` was given, but the runbook has no place for it.
-        ! The run left no files in /app/results.
-    "#]].assert_eq(&scene.outline());
+    "#]]
+    .assert_eq(&scene.outline());
     assert!(
         session(&scene).contains(r"# Greet Ada\n\nWrite to /app/results; leave {{unknown}}."),
         "{}",
@@ -135,14 +127,11 @@ async fn given_files_stand_under_both_names(stage: &Stage) {
     assert_eq!(scene.ending(), "completed");
     let id = scene.report.name.id.as_str();
     expect![[r#"
+        Read me:please
         ID.00.csv:a,b
         ID.01:please
-        Read me:please
         sales.csv:a,b
-    "#]      ID.00.csv:a,b
-        ID.01:please
-        Read me:please
-        sales.csv:a,b
-    "#]].assert_eq(&scene.text("results/found").replace(id, "ID"));
+    "#]]
+    .assert_eq(&scene.text("results/found").replace(id, "ID"));
     assert_eq!(scene.text("assets/sales.csv"), "a,b\n");
 }

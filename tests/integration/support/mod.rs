@@ -5,6 +5,6 @@ mod stage;
 mod scene;
 mod story;
 
-pub(crate) use scene::Scene;
-pub(crate) use stage::{POLL, Stage, is_required, processes_with, settings, tell, until};
-pub(crate) use story::{Live, Story, cache_dir};
+pub(crate) use scene::{Scene, Tokens};
+pub(crate) use stage::{POLL, Stage, processes_with, settings, tell, until};
+pub(crate) use story::Story;

@@ -15,7 +15,21 @@ use super::stage::is_required;
 const SHOWN: usize = 160;
 
 /// Token counts by model: input, output, cache read, cache write for 5 minutes, for an hour, unsplit.
-type Tokens = BTreeMap<String, [u64; 6]>;
+type Counts = BTreeMap<String, [u64; 6]>;
+
+/// Where the output stands among them.
+const OUTPUT: usize = 1;
+
+/// Which of the tokens that the provider sent stand in the record, by every category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    /// Those of the replies that came whole. What broke off is counted nowhere by the CLI.
+    OfWholeReplies,
+    /// Those of every reply that began: where the CLI counts nothing at all, what it showed counts.
+    OfBegunReplies,
+    /// Those of whole replies, the output as a lower bound: the session files were lost.
+    AtLeast,
+}
 
 /// What a run left. A story that fails shows it.
 pub(crate) struct Scene {
@@ -91,10 +105,14 @@ impl Scene {
         found
     }
 
-    /// The token counts of the record are those that the provider sent in whole replies.
-    pub(super) fn every_token_is_counted(&self) {
-        let mut sent = Tokens::new();
-        for entry in self.ledger.iter().filter(|entry| entry["delivery"] == "complete") {
+    /// The token counts of the record are those that the provider sent.
+    pub(super) fn every_token_is_counted(&self, tokens: Tokens) {
+        let counts_here = |entry: &&Value| match tokens {
+            Tokens::OfWholeReplies | Tokens::AtLeast => entry["delivery"] == "complete",
+            Tokens::OfBegunReplies => true,
+        };
+        let mut sent = Counts::new();
+        for entry in self.ledger.iter().filter(counts_here) {
             if let (Some(model), true) = (entry["model"].as_str(), entry["usage"].is_object()) {
                 let counts = counts(&entry["usage"]);
                 let sum = sent.entry(model.to_owned()).or_default();
@@ -102,8 +120,17 @@ impl Scene {
             }
         }
         let models = self.trajectory["usage"]["models"].as_object().unwrap();
-        let recorded: Tokens =
+        let mut recorded: Counts =
             models.iter().map(|(model, usage)| (model.clone(), counts(usage))).collect();
+        if tokens == Tokens::AtLeast {
+            for (model, counts) in &mut recorded {
+                let output = sent.get(model).map_or(0, |counts| counts[OUTPUT]);
+                assert!((1..=output).contains(&counts[OUTPUT]), "{counts:?}");
+                counts[OUTPUT] = output;
+            }
+            let lower_bound = |warning: &&str| warning.contains("a lower bound");
+            assert!(self.warnings().iter().any(lower_bound), "{:?}", self.warnings());
+        }
         assert_eq!(recorded, sent, "recorded tokens, and those that were sent");
     }
 
@@ -250,6 +277,9 @@ fn word(value: &Value) -> &str {
 /// One line of at most [`SHOWN`] characters.
 fn clip(text: &str) -> String {
     let line = text.trim().replace('\n', "\\n");
+    // Claude Code draws an id for each sub-agent, and says it twice.
+    let id = line.split_once("agentId: ").and_then(|(_, rest)| rest.split(' ').next());
+    let line = id.map_or_else(|| line.clone(), |id| line.replace(id, "ID"));
     match line.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

@@ -14,7 +14,7 @@ use runbookd::worker::{
 };
 use uuid::Uuid;
 
-use super::scene::Scene;
+use super::scene::{Scene, Tokens};
 use super::stage::{Stage, until};
 
 /// What a run is given. The agent is the real CLI unless the story brings its own.
@@ -32,6 +32,8 @@ pub(crate) struct Story {
     pub(crate) keys: Vec<(&'static str, &'static str)>,
     /// A script that stands for the agent CLI.
     pub(crate) fake_agent: Option<String>,
+    /// Which of the tokens that were sent the record must have.
+    pub(crate) tokens: Tokens,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -52,6 +54,7 @@ impl Story {
             assets: Vec::new(),
             keys: Vec::new(),
             fake_agent: None,
+            tokens: Tokens::OfWholeReplies,
             limits: |_| {},
         }
     }
@@ -79,7 +82,7 @@ impl Story {
         let scene = Scene::new(work, report.unwrap(), updates);
         assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
         if self.fake_agent.is_none() {
-            scene.every_token_is_counted();
+            scene.every_token_is_counted(self.tokens);
         }
         scene.the_interchange_document_is_valid();
         scene
