@@ -12,6 +12,8 @@
 #[macro_use]
 mod support;
 
+mod cli;
+mod cli_runs;
 mod runs_agent;
 mod runs_fake;
 mod runs_outcomes;

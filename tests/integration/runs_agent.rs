@@ -150,7 +150,7 @@ subagents:
         verdict: null, 0 files, report absent
         usage: agent_result claude-sonnet-4-6 2330/306/40/40/9/0
         message: I send one out.
-        Agent {"description":"Count","prompt":"Count the files of /app.","subagent_type":"general-purpose"} -> Two files.\nagentId: ID (use SendMessage with to: 'a68bad09ad29ada81' to continue this agent)\n<usage>total_tokens: 1130\ntool_uses: 1\nduration_ms: 433</usage>
+        Agent {"description":"Count","prompt":"Count the files of /app.","subagent_type":"general-purpose"} -> Two files.\nagentId: ID (use SendMessage with to: 'ID' to continue this agent)\n<usage>total_tokens: 1130\ntool_uses: 1\n
           user: Count the files of /app.
           message: 
           Bash {"command":"ls /app | wc -l"} -> 2

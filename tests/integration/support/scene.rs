@@ -251,6 +251,8 @@ fn step_line(step: &Value) -> String {
                     format!("{mark}{}", clip(result["content"]["text"].as_str().unwrap()))
                 }
             };
+            // The CLI says how long a sub-agent took.
+            let outcome = outcome.split("duration_ms: ").next().unwrap_or_default();
             format!(
                 "{} {} -> {outcome}",
                 word(&step["name"]),

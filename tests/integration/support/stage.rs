@@ -79,7 +79,7 @@ pub(crate) async fn tell(choice: EngineChoice, story: &str, act: impl AsyncFnOnc
 }
 
 /// The story's own groups stay for the next sandbox of the same owner; no one comes after a test.
-fn remove_groups(owner: &str) {
+pub(crate) fn remove_groups(owner: &str) {
     for tree in ["", "memory", "pids", "cpu"] {
         let group = Path::new(DEFAULT_CGROUP_ROOT).join(tree).join("runbookd").join(owner);
         let _ = std::fs::remove_dir(group);
