@@ -101,6 +101,9 @@ async fn engine(common: &CommonArguments, settings: &Settings) -> Result<Engine,
     };
     engine.map_err(|e| {
         complain(&error_chain(&e));
+        if matches!(e, SandboxError::NoEngine { .. }) && choice != EngineChoice::Docker {
+            complain("start it again with `--setup` to have Bubblewrap installed; it asks first");
+        }
         if matches!(e, SandboxError::Setting { .. }) {
             ExitCode::BadConfig
         } else {
