@@ -21,7 +21,7 @@ async fn what_cannot_run_is_refused_with_every_problem_and_what_to_do() {
         "---\nagent: codex\nmodel_provider: openai\nsnapshot: python312\nsecrets:\n  TOKEN: { env: SHOP_TOKEN, required: true }\n---\n# Do it\n",
     );
     let broken = home.file("broken.md", "---\nprimary_outputs: {a: b}\n---\n# Do it\n");
-    let script = home.file("script.yaml", "turns: [{ txt: Done. }]");
+    let mistake = home.file("mistake.yaml", "turns:\n  - txt: Done.\n");
     let mut text = String::new();
     for arguments in [
         &["run", plain.as_str()][..],
@@ -31,6 +31,7 @@ async fn what_cannot_run_is_refused_with_every_problem_and_what_to_do() {
         &["run", &plain, "--file", "nothing.csv"],
         &["run", &plain, "--model-provider", "scripted"],
         &["run", &plain, "--script", "nothing.yaml"],
+        &["run", &plain, "--script", &mistake],
         &["run", &plain, "--timeout", "0", "--model", "a model"],
     ] {
         text.push_str(&said(&home, arguments, &[]).await);
@@ -48,11 +49,11 @@ async fn what_cannot_run_is_refused_with_every_problem_and_what_to_do() {
         runbookd: ANTHROPIC_API_KEY is not set
         4: runbookd: the scripted provider needs a script: give one with `--script FILE`
         4: runbookd: nothing.yaml cannot be read: No such file or directory (os error 2)
+        4: runbookd: could not read the script: turns[0]: unknown field `txt`, expected one of `thinking`, `text`, `text_repeat`, `tools`, `stop`, `usage`, `delay_ms`, `chunk_delay_ms`, `fail`, `drop`, `hang`, `raw`, `times` at line 2 column 5
         4: runbookd: the model `a model` is not a model's name: it has spaces or begins with `-`
         runbookd: the time limit is 0 s: write 1 to 604800
         runbookd: ANTHROPIC_API_KEY is not set
     "#]].assert_eq(&text);
-    let _ = script;
     assert!(!home.path().join("results").exists(), "nothing was made");
 }
 
@@ -98,7 +99,8 @@ async fn results_that_cannot_be_written_are_said() {
     let words = said(&home, &["demo", "--engine", "bubblewrap"], &[]).await;
     expect![[r#"
         74: runbookd: could not make the folder `results`: File exists (os error 17)
-    "#]].assert_eq(&words);
+    "#]]
+    .assert_eq(&words);
 }
 
 #[tokio::test]
@@ -127,7 +129,7 @@ async fn without_any_engine_the_way_to_one_is_named() {
             "--mount",
             "bash",
             "-c",
-            "mount --bind \"$1\" /usr/bin; mount --bind \"$1\" /usr/local/bin; exec \"$2\" demo",
+            "mount --bind \"$1\" /usr/local/bin; mount --bind \"$1\" /usr/bin; exec \"$2\" demo",
         ])
         .arg("bash")
         .arg(&hidden)
@@ -139,8 +141,8 @@ async fn without_any_engine_the_way_to_one_is_named() {
     let words = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(69), "{words}");
     expect![[r#"
-        bash: line 1: /usr/bin/mount: No such file or directory
         runbookd: no sandbox engine is ready: Docker does not answer at /nowhere/docker.sock (Socket not found: /nowhere/docker.sock; install and start `docker.io`, or check your rights on the socket); Bubblewrap is not installed (install the package `bubblewrap`)
+        runbookd: start it again with `--setup` to have Bubblewrap installed; it asks first
     "#]].assert_eq(&words);
 }
 
