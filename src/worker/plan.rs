@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::request::RunRequest;
 use crate::provider;
+use crate::provider::scripted::Script;
 use crate::run::{
     Asset, Limits, Network, ProviderName, RunFailure, RunId, RunName, RunPlan, RuntimeName,
 };
@@ -168,10 +169,12 @@ impl Planner<'_> {
                 ProviderName::Anthropic
             }
         };
-        if provider == ProviderName::Scripted && self.request.script.is_none() {
-            self.problems.push(
+        match self.request.script.as_deref().map(Script::parse) {
+            None if provider == ProviderName::Scripted => self.problems.push(
                 "the scripted provider needs a script: give one with `--script FILE`".to_owned(),
-            );
+            ),
+            None | Some(Ok(_)) => {}
+            Some(Err(e)) => self.problems.push(super::error_chain(&e)),
         }
         provider
     }
