@@ -129,27 +129,25 @@ fn peaks(logs: &[(Ids, Log, Log)]) -> Outcome<Table> {
         "log, MB",
         "replies",
         "peak memory, MB",
-        "more for ten times the log, MB",
-        "bytes a reply",
+        "more for the long log, MB",
     ]);
     for (ids, short, long) in logs {
         for depth in [Depth::Lines, Depth::Fold, Depth::Redact] {
             let (small, large) = (way::product(short, depth)?, way::product(long, depth)?);
-            let more = large.peak_bytes as f64 - small.peak_bytes as f64;
-            let n_more = large.n_replies as f64 - small.n_replies as f64;
-            let a_reply = if n_more > 0.0 { format!("{:.0}", more / n_more) } else { "-".into() };
-            let both = |short: String, long: String| format!("{short} and {long}");
             table.row([
                 match ids {
                     Ids::New => "as in a run".to_owned(),
                     Ids::Repeated => "repeated".to_owned(),
                 },
                 Way::Product(depth).name().to_owned(),
-                both(show(short.n_bytes), show(long.n_bytes)),
-                both(small.n_replies.to_string(), large.n_replies.to_string()),
-                both(show(small.peak_bytes), show(large.peak_bytes)),
-                format!("{:.1}", more / 1e6),
-                a_reply,
+                format!("{:.0} and {:.0}", megabytes(short.n_bytes), megabytes(long.n_bytes)),
+                format!("{} and {}", small.n_replies, large.n_replies),
+                format!(
+                    "{:.1} and {:.1}",
+                    megabytes(small.peak_bytes),
+                    megabytes(large.peak_bytes)
+                ),
+                format!("{:.1}", megabytes(large.peak_bytes) - megabytes(small.peak_bytes)),
             ]);
         }
     }
@@ -158,8 +156,4 @@ fn peaks(logs: &[(Ids, Log, Log)]) -> Outcome<Table> {
 
 fn megabytes(n_bytes: u64) -> f64 {
     n_bytes as f64 / 1e6
-}
-
-fn show(n_bytes: u64) -> String {
-    format!("{:.1}", megabytes(n_bytes))
 }

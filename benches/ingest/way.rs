@@ -76,9 +76,13 @@ pub(crate) fn product(log: &Log, depth: Depth) -> Outcome<Reading> {
     Ok(reading)
 }
 
+/// Waits without a limit: each of the programs reads a regular file to its end.
 fn succeed(command: &mut Command) -> Outcome<Output> {
     let program = Path::new(command.get_program()).display().to_string();
-    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("`{program}`: {e}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("`{program}` must be here to be measured: {e}"))?;
     if output.status.success() {
         return Ok(output);
     }

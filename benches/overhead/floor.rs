@@ -15,10 +15,11 @@ use runbookd::sandbox::AGENT_HOME;
 use runbookd::secret::Keyring;
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::agent;
 use super::engine::Engine;
-use super::setup::{MODEL, SCRIPT, Setup};
+use super::setup::{MODEL, RUN_LIMIT, SCRIPT, Setup};
 use crate::common::Outcome;
 
 /// Where the CLI is mounted, and where it starts.
@@ -65,8 +66,13 @@ pub(crate) async fn run(setup: &Setup, engine: Engine, instruction: &Path) -> Ou
     };
     command.kill_on_drop(true);
     let begun = Instant::now();
-    let status = command.status().await?;
+    let ended = timeout(RUN_LIMIT, command.status()).await;
     let wall = begun.elapsed();
+    let Ok(status) = ended else {
+        stage.remove(engine).await?;
+        return Err(format!("the floor of {} did not end in {RUN_LIMIT:?}", engine.name()).into());
+    };
+    let status = status?;
     server.stop().await;
     if !status.success() {
         let words = fs::read_to_string(stage.path("exchange/stderr")).unwrap_or_default();
@@ -77,6 +83,8 @@ pub(crate) async fn run(setup: &Setup, engine: Engine, instruction: &Path) -> Ou
 
 /// What is laid out on the host for one start. All of it is made before the clock runs.
 struct Stage {
+    /// The container's name.
+    name: String,
     folder: TempDir,
     invocation: Invocation,
     env: Vec<(String, String)>,
@@ -99,7 +107,8 @@ impl Stage {
         );
         let env = environment(&invocation)?;
         let folder = tempfile::tempdir_in(setup.folder())?;
-        let mut stage = Self { folder, invocation, env, binds: Vec::new() };
+        let name = format!("runbookd-bench-{}", uuid::Uuid::new_v4().simple());
+        let mut stage = Self { name, folder, invocation, env, binds: Vec::new() };
         for (inside, name) in WRITABLE {
             fs::create_dir(stage.path(name))?;
             stage.bind(stage.path(name), inside, true);
@@ -131,6 +140,7 @@ impl Stage {
         let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
         let mut command = Command::new("docker");
         command.args(["run", "--rm", "--workdir", WORK_DIR, "--entrypoint", "/bin/sh"]);
+        command.args(["--name", &self.name]);
         command.arg(format!("--user={}:{}", user.as_raw(), group.as_raw()));
         command.arg(format!("--env=EXCHANGE={EXCHANGE}"));
         command.args(self.env.iter().map(|(name, value)| format!("--env={name}={value}")));
@@ -142,6 +152,20 @@ impl Stage {
         command.arg(&setup.image).args(["-c", REDIRECT, CLI]).args(&self.invocation.args);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
+    }
+
+    /// Ends what hangs. Bubblewrap's sandbox went with `bwrap` itself; a container does not go with
+    /// the client that started it.
+    async fn remove(&self, engine: Engine) -> Outcome<()> {
+        match engine {
+            Engine::Docker => {
+                let mut command = Command::new("docker");
+                command.args(["rm", "--force", &self.name]).kill_on_drop(true);
+                timeout(RUN_LIMIT, command.status()).await??;
+            }
+            Engine::Bubblewrap => {}
+        }
+        Ok(())
     }
 
     fn bubblewrap(&self) -> Outcome<Command> {

@@ -8,37 +8,62 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use super::agent;
 use super::engine::Engine;
-use super::setup::{Setup, source};
+use super::setup::{RUN_LIMIT, Setup, source};
 use crate::common::{Outcome, peak_bytes};
 
 /// How often runbookd's peak memory is read. The kernel keeps the peak, so nothing is missed but
 /// what grows in the last moment.
 const SAMPLE: Duration = Duration::from_millis(10);
 
-/// The moments at which a part of a run ends, in order: `--json` tells all but the last.
-pub(crate) const PARTS: [&str; 6] = [
-    "start, engine, plan",
-    "CLI, model service",
-    "sandbox made and started",
-    "agent runs",
-    "files collected, sandbox gone, record closed",
-    "end of the process",
-];
+/// The parts of a run, in order. `--json` tells the end of all but the last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    /// From the process's start to the opened record.
+    Plan,
+    /// The CLI is looked for, the scripted model starts.
+    Prepare,
+    /// The sandbox is made and started.
+    Provision,
+    /// The agent runs.
+    Agent,
+    /// Files are collected, the sandbox goes, the record is closed.
+    Conclude,
+    /// From the last word to the process's end.
+    Exit,
+}
 
-/// The part in which the agent runs.
-const AGENT_RUNS: usize = 3;
+impl Part {
+    /// All of them, in order.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Plan, Self::Prepare, Self::Provision, Self::Agent, Self::Conclude, Self::Exit];
+
+    /// Its name in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "start, engine, plan",
+            Self::Prepare => "CLI found, model service started",
+            Self::Provision => "sandbox made and started",
+            Self::Agent => "agent runs",
+            Self::Conclude => "files collected, sandbox gone, record closed",
+            Self::Exit => "end of the process",
+        }
+    }
+}
+
+/// A time for each part.
+type Parts<T> = [T; Part::ALL.len()];
 
 /// A finished run.
 #[derive(Debug)]
 pub(crate) struct ProductRun {
     /// From the start of the process to its end.
     pub(crate) wall: Duration,
-    /// How long each of [`PARTS`] took.
-    pub(crate) parts: [Duration; PARTS.len()],
+    /// How long each part took.
+    parts: Parts<Duration>,
     /// The agent CLI's own account of its time.
     pub(crate) own: Duration,
     /// The most memory that runbookd's process held.
@@ -48,14 +73,24 @@ pub(crate) struct ProductRun {
 }
 
 impl ProductRun {
+    /// How long a part took.
+    pub(crate) fn took(&self, part: Part) -> Duration {
+        self.parts[part as usize]
+    }
+
     /// What was spent while no agent ran.
     pub(crate) fn overhead(&self) -> Duration {
-        self.wall.saturating_sub(self.parts[AGENT_RUNS])
+        self.wall.saturating_sub(self.took(Part::Agent))
     }
 }
 
 /// Runs the runbook once.
 pub(crate) async fn run(setup: &Setup, engine: Engine) -> Outcome<ProductRun> {
+    let late = |_| format!("`runbookd run` with {} did not end in {RUN_LIMIT:?}", engine.name());
+    timeout(RUN_LIMIT, watched(setup, engine)).await.map_err(late)?
+}
+
+async fn watched(setup: &Setup, engine: Engine) -> Outcome<ProductRun> {
     let complaints = setup.folder().join("complaints");
     let mut command = command(setup, engine, &complaints)?;
     let begun = Instant::now();
@@ -79,7 +114,8 @@ pub(crate) async fn run(setup: &Setup, engine: Engine) -> Outcome<ProductRun> {
     let wall = begun.elapsed();
     if !status.success() {
         let words = std::fs::read_to_string(&complaints).unwrap_or_default();
-        return Err(format!("`runbookd run` ended with {status}: {}", words.trim()).into());
+        let failure = timeline.failure.unwrap_or_default();
+        return Err(format!("`runbookd run` ended with {status}: {failure} {words}").into());
     }
     let folder = timeline.folder.clone().ok_or("`runbookd run` named no folder")?;
     Ok(ProductRun {
@@ -98,7 +134,7 @@ fn command(setup: &Setup, engine: Engine, complaints: &Path) -> Outcome<Command>
         .arg(source("runbook.md"))
         .arg("--script")
         .arg(source("script.yaml"))
-        .args(["--json", "--engine", engine.name(), "--image", &setup.image])
+        .args(["--json", "--engine", engine.name()])
         .arg("--results")
         .arg(setup.folder().join("results"))
         // What a killed benchmark leaves is not mixed with a person's own runs.
@@ -107,14 +143,21 @@ fn command(setup: &Setup, engine: Engine, complaints: &Path) -> Outcome<Command>
         .stdout(Stdio::piped())
         .stderr(File::create(complaints)?)
         .kill_on_drop(true);
+    match engine {
+        Engine::Docker => command.arg("--image").arg(&setup.image),
+        // It has no images and refuses a run that asks for one.
+        Engine::Bubblewrap => &mut command,
+    };
     Ok(command)
 }
 
 /// When each part of a run ended.
 #[derive(Debug, Default)]
 struct Timeline {
-    ends: [Option<Duration>; PARTS.len()],
+    ends: Parts<Option<Duration>>,
     folder: Option<PathBuf>,
+    /// Why the run failed, as it says itself.
+    failure: Option<String>,
 }
 
 impl Timeline {
@@ -123,27 +166,30 @@ impl Timeline {
         let ended = match (line["event"].as_str(), line["phase"].as_str()) {
             (Some("opened"), _) => {
                 self.folder = line["folder"].as_str().map(PathBuf::from);
-                0
+                Part::Plan
             }
-            (Some("phase"), Some("provisioning")) => 1,
-            (Some("phase"), Some("running")) => 2,
-            (Some("phase"), Some("collecting")) => AGENT_RUNS,
-            (Some("finished"), _) => 4,
+            (Some("phase"), Some("provisioning")) => Part::Prepare,
+            (Some("phase"), Some("running")) => Part::Provision,
+            (Some("phase"), Some("collecting")) => Part::Agent,
+            (Some("finished"), _) => {
+                self.failure = line["failure"]["message"].as_str().map(str::to_owned);
+                Part::Conclude
+            }
             (_, _) => return Ok(()),
         };
-        self.ends[ended] = Some(at);
+        self.ends[ended as usize] = Some(at);
         Ok(())
     }
 
     /// The parts' times, which add up to `wall`.
-    fn parts(mut self, wall: Duration) -> Outcome<[Duration; PARTS.len()]> {
-        self.ends[PARTS.len() - 1] = Some(wall);
-        let mut parts = [Duration::ZERO; PARTS.len()];
+    fn parts(mut self, wall: Duration) -> Outcome<Parts<Duration>> {
+        self.ends[Part::Exit as usize] = Some(wall);
+        let mut parts = [Duration::ZERO; Part::ALL.len()];
         let mut before = Duration::ZERO;
-        for ((part, end), name) in parts.iter_mut().zip(self.ends).zip(PARTS) {
-            let end =
-                end.ok_or_else(|| format!("`runbookd run` did not tell the end of: {name}"))?;
-            *part = end.saturating_sub(before);
+        for part in Part::ALL {
+            let told = self.ends[part as usize];
+            let end = told.ok_or_else(|| format!("no end was told of: {}", part.name()))?;
+            parts[part as usize] = end.saturating_sub(before);
             before = end;
         }
         Ok(parts)

@@ -1,6 +1,7 @@
 //! What both sides of a comparison share: the CLI, the image, the script, the folders.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use runbookd::config::Settings;
 use runbookd::run::RuntimeName;
@@ -14,6 +15,10 @@ pub(crate) const SCRIPT: &str = include_str!("script.yaml");
 
 /// The model that the runbook names.
 pub(crate) const MODEL: &str = "claude-sonnet-4-6";
+
+/// The longest that one side may take. It takes seconds, unless an engine hangs; the runbook's own
+/// limit comes first, so that the sandbox is removed in order.
+pub(crate) const RUN_LIMIT: Duration = Duration::from_secs(180);
 
 /// What both sides share.
 #[derive(Debug)]
