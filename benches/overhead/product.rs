@@ -127,6 +127,7 @@ async fn watched(setup: &Setup, engine: Engine) -> Outcome<ProductRun> {
     })
 }
 
+/// The state folder is the person's own: what a killed benchmark leaves, their next run removes.
 fn command(setup: &Setup, engine: Engine, complaints: &Path) -> Outcome<Command> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runbookd"));
     command
@@ -137,8 +138,6 @@ fn command(setup: &Setup, engine: Engine, complaints: &Path) -> Outcome<Command>
         .args(["--json", "--engine", engine.name()])
         .arg("--results")
         .arg(setup.folder().join("results"))
-        // What a killed benchmark leaves is not mixed with a person's own runs.
-        .env("RUNBOOKD_STATE", setup.folder().join("state"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(File::create(complaints)?)
