@@ -152,7 +152,7 @@ async fn a_machine_without_an_engine_says_what_to_install() {
         ..settings(state.path(), "test")
     };
     let error = Engine::connect(EngineChoice::Auto, settings).await.unwrap_err().to_string();
-    for word in ["/nowhere/docker.sock", "`docker.io`", "`bubblewrap`", "`--setup`"] {
+    for word in ["/nowhere/docker.sock", "`docker.io`", "`bubblewrap`"] {
         assert!(error.contains(word), "{error}");
     }
 }
