@@ -20,20 +20,28 @@ use crate::worker::{AgentSource, Claims, Parts, error_chain};
 /// the agent CLI need.
 const DEFAULT_IMAGE: &str = "debian:bookworm-slim";
 
+/// What a command asks of the parts.
+pub(super) struct Wanted<'a> {
+    pub(super) common: &'a CommonArguments,
+    /// An agent CLI instead of the pinned one.
+    pub(super) agent_cli: Option<&'a Path>,
+    /// The image that the run names.
+    pub(super) image: Option<&'a str>,
+}
+
 /// Builds the parts. What keeps them from being built was told.
 pub(super) async fn build(
-    common: &CommonArguments,
-    agent_cli: Option<&Path>,
+    wanted: &Wanted<'_>,
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Parts, ExitCode> {
-    let store = Store::open(&common.results).map_err(|e| {
+    let store = Store::open(&wanted.common.results).map_err(|e| {
         complain(&error_chain(&e));
         ExitCode::NotWritten
     })?;
-    let engine = engine(common, settings).await?;
+    let (engine, why) = engine(wanted, settings).await?;
     let report = engine.report();
-    progress.say(&format!("engine {} {}: {}", report.kind, report.version, report.why));
+    progress.say(&format!("engine {} {}: {why}", report.kind, report.version));
     for sentence in &report.unenforced {
         progress.say(&format!("! {sentence}"));
     }
@@ -45,7 +53,7 @@ pub(super) async fn build(
     Ok(Parts {
         engine,
         claims,
-        agents: agents(agent_cli, settings)?,
+        agents: agents(wanted.agent_cli, settings)?,
         store,
         keyring: settings.keyring.clone(),
         clock: now,
@@ -64,29 +72,41 @@ fn owner(state_dir: &Path) -> String {
     digest[..6].iter().fold("cli-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
 }
 
-/// Connects to the engine; installs one first where that was asked for and none is there.
-async fn engine(common: &CommonArguments, settings: &Settings) -> Result<Engine, ExitCode> {
-    let choice = match (common.engine, settings.engine.as_deref()) {
-        (Some(choice), _) => choice,
-        (None, None) => EngineChoice::Auto,
+/// Connects to the engine, and sees to it that it can make a sandbox. Where the choice is ours and
+/// Docker has no image to start from, Bubblewrap is the next best.
+/// Gives the reason of the choice too.
+async fn engine(wanted: &Wanted<'_>, settings: &Settings) -> Result<(Engine, String), ExitCode> {
+    let choice = choice(wanted.common, settings)?;
+    let engine = connect(choice, wanted.common, settings).await?;
+    let why = engine.report().why;
+    let prepared = engine.prepare(wanted.image).await;
+    let Err(no_image) = prepared else { return Ok((engine, why)) };
+    if choice == EngineChoice::Auto && wanted.image.is_none() {
+        let next = connect(EngineChoice::Bubblewrap, wanted.common, settings).await?;
+        return Ok((next, format!("Docker answers, but {}.", error_chain(&no_image))));
+    }
+    complain(&error_chain(&no_image));
+    Err(ExitCode::Unavailable)
+}
+
+fn choice(common: &CommonArguments, settings: &Settings) -> Result<EngineChoice, ExitCode> {
+    match (common.engine, settings.engine.as_deref()) {
+        (Some(choice), _) => Ok(choice),
+        (None, None) => Ok(EngineChoice::Auto),
         (None, Some(word)) => word.parse().map_err(|e| {
             complain(&format!("RUNBOOKD_ENGINE: {e}"));
             ExitCode::BadConfig
-        })?,
-    };
-    let connect = || {
-        let image = settings.image.clone().unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
-        Engine::connect(
-            choice,
-            EngineSettings {
-                state_dir: settings.state_dir.clone(),
-                owner: owner(&settings.state_dir),
-                docker_host: settings.docker_host.clone(),
-                default_image: Some(image),
-                cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
-            },
-        )
-    };
+        }),
+    }
+}
+
+/// Connects to an engine; installs Bubblewrap first where that was asked for and would help.
+async fn connect(
+    choice: EngineChoice,
+    common: &CommonArguments,
+    settings: &Settings,
+) -> Result<Engine, ExitCode> {
+    let connect = || Engine::connect(choice, engine_settings(settings));
     let may_install = common.setup && choice != EngineChoice::Docker;
     let engine = match connect().await {
         Err(SandboxError::NoEngine { .. }) if may_install => {
@@ -110,6 +130,17 @@ async fn engine(common: &CommonArguments, settings: &Settings) -> Result<Engine,
             ExitCode::Unavailable
         }
     })
+}
+
+fn engine_settings(settings: &Settings) -> EngineSettings {
+    EngineSettings {
+        state_dir: settings.state_dir.clone(),
+        owner: owner(&settings.state_dir),
+        docker_host: settings.docker_host.clone(),
+        default_image: Some(settings.image.clone().unwrap_or_else(|| DEFAULT_IMAGE.to_owned())),
+        cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        path: settings.path.clone(),
+    }
 }
 
 /// Removes what runs left that were killed.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::args::{CommonArguments, RunArguments};
 use super::complain;
 use super::exit::ExitCode;
-use super::parts;
+use super::parts::{self, Wanted};
 use super::progress::{Progress, Style};
 use crate::config::Settings;
 use crate::run::{RunFailure, RunId, Slug};
@@ -37,12 +37,14 @@ pub(super) async fn start(
     settings: &Settings,
 ) -> ExitCode {
     // Before anything is connected or installed: a request that cannot be run needs no engine.
-    if let Err(failure) = plan(request, &settings.keyring, draw()) {
-        return refuse(&failure);
-    }
+    let first = match plan(request, &settings.keyring, draw()) {
+        Ok(plan) => plan,
+        Err(failure) => return refuse(&failure),
+    };
     let style = if common.json { Style::Json } else { Style::People };
     let mut progress = Progress::start(style, Instant::now());
-    let parts = match parts::build(common, agent_cli, settings, &mut progress).await {
+    let wanted = Wanted { common, agent_cli, image: first.image.as_deref() };
+    let parts = match parts::build(&wanted, settings, &mut progress).await {
         Ok(parts) => parts,
         Err(code) => return code,
     };

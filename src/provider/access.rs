@@ -28,6 +28,15 @@ pub struct Access {
     pub secrets: Vec<Secret>,
 }
 
+/// The variable that holds a provider's credential.
+#[must_use]
+pub fn credential(provider: ProviderName) -> &'static str {
+    match provider {
+        // The scripted provider takes any; the CLI insists on one.
+        ProviderName::Anthropic | ProviderName::Scripted => ANTHROPIC_API_KEY,
+    }
+}
+
 /// The variables with which `runtime` reaches `provider`.
 ///
 /// # Errors

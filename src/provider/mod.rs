@@ -3,4 +3,4 @@
 mod access;
 pub mod scripted;
 
-pub use access::{Access, MissingCredential, SCRIPTED_SOCKET, access};
+pub use access::{Access, MissingCredential, SCRIPTED_SOCKET, access, credential};

@@ -76,6 +76,8 @@ pub struct EngineSettings {
     /// Where control groups are made, [`DEFAULT_CGROUP_ROOT`] unless a part of the tree was
     /// delegated to the daemon.
     pub cgroup_root: PathBuf,
+    /// Folders where `bwrap` is looked for, in the form of `PATH`; empty is the usual places.
+    pub path: String,
 }
 
 /// What was chosen, why, and what it cannot do.
@@ -170,6 +172,17 @@ impl Engine {
         }
     }
 
+    /// Sees to it that the image `named`, or the default one, is there. Bubblewrap needs none.
+    ///
+    /// # Errors
+    /// [`SandboxError::Image`] when it is not here and cannot be pulled.
+    pub async fn prepare(&self, named: Option<&str>) -> Result<(), SandboxError> {
+        match &self.host {
+            Host::Docker(docker) => docker.image(named).await.map(drop),
+            Host::Bubblewrap(_) => Ok(()),
+        }
+    }
+
     /// Makes a sandbox with everything in place, and does not start it.
     ///
     /// # Errors
@@ -180,7 +193,7 @@ impl Engine {
         let id = spec.id.clone();
         let live = match &self.host {
             Host::Docker(docker) => {
-                spec.image = Some(docker.image(&spec).await?);
+                spec.image = Some(docker.image(spec.image.as_deref()).await?);
                 let spec = self.fill(&folder, spec, docker.staging()).await?;
                 docker.provision(&spec, folder.clone()).await.map(Live::Docker)
             }
@@ -355,7 +368,8 @@ async fn docker(settings: &EngineSettings) -> Result<Host, String> {
 }
 
 async fn bubblewrap(settings: &EngineSettings) -> Result<Host, String> {
-    let bubblewrap = Bubblewrap::connect(&settings.cgroup_root, &settings.owner).await?;
+    let bubblewrap =
+        Bubblewrap::connect(&settings.path, &settings.cgroup_root, &settings.owner).await?;
     Ok(Host::Bubblewrap(Arc::new(bubblewrap)))
 }
 
@@ -395,6 +409,7 @@ mod tests {
             docker_host: None,
             default_image: None,
             cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+            path: String::new(),
         };
         assert!(check(&good).is_ok());
         for owner in ["", "..", "a/b", "a=b", &"a".repeat(41)] {

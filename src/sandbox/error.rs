@@ -33,7 +33,10 @@ impl From<rustix::io::Errno> for EngineFault {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Neither engine is there, or not the one that was asked for.
-    #[error("no sandbox engine is ready: {}", reasons.join("; "))]
+    #[error(
+        "no sandbox engine is ready: {}; or let `--setup` install Bubblewrap",
+        reasons.join("; ")
+    )]
     NoEngine {
         /// One fragment for each engine that was looked for, with what to do.
         reasons: Vec<String>,

@@ -74,7 +74,7 @@ pub(super) enum AgentFiles {
     Given,
     /// Everybody may write: the daemon cannot give files away. The parent folder is private.
     OpenToAll,
-    /// The daemon's user, whom the agent has inside.
+    /// The daemon's user, which is the agent's inside.
     Shared,
 }
 
@@ -142,7 +142,7 @@ impl HostFolder {
         read_only.into_iter().chain(writable).collect()
     }
 
-    /// Where a folder of the agent lies, as a place that only [`super::collect`] walks.
+    /// Where a folder of the agent lies, as a place that only [`super::collect()`] walks.
     pub(super) fn agent_folder(&self, folder: Folder) -> AgentFolder {
         let (root, below) = match folder {
             Folder::App => ("app", ""),
@@ -342,7 +342,8 @@ fn new_file(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
-fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Writes a new file with exactly this mode.
+pub(super) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     new_file(path, mode)?.write_all(bytes)
 }
 

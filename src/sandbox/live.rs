@@ -101,7 +101,7 @@ impl Sandbox {
         }
     }
 
-    /// A folder that the agent wrote, for [`super::collect`] after the end.
+    /// A folder that the agent wrote, for [`super::collect()`] after the end.
     #[must_use]
     pub fn folder(&self, folder: Folder) -> AgentFolder {
         self.folder.agent_folder(folder)

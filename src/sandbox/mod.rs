@@ -23,7 +23,9 @@ pub use collect::{
     AgentFolder, CollectError, CollectLimits, Collected, CollectedFile, Skip, Skipped, collect,
 };
 pub use docker::{Docker, DockerFault};
-pub use engine::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineReport, EngineSettings};
+pub use engine::{
+    DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineReport, EngineSettings, UnknownEngine,
+};
 pub use error::{EngineFault, SandboxError};
 pub use host_folder::{EngineKind, Folder};
 pub use live::Sandbox;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::follow::{FollowError, Follower, Progress};
@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// for what it has to write.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Later than any run.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How a run is stopped from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
@@ -31,9 +34,11 @@ pub struct Stop {
 
 /// How an agent was attended.
 pub(super) struct Attended {
-    pub(super) exit: Exit,
+    /// How it ended, or what kept us from knowing.
+    pub(super) exit: Result<Exit, AttendError>,
     pub(super) stopped: Option<StopReason>,
-    pub(super) follower: Follower,
+    /// What it said until then; `None` when its reader panicked.
+    pub(super) follower: Option<Follower>,
 }
 
 /// What ended the attendance early.
@@ -56,7 +61,7 @@ pub(super) async fn attend(
     follower: Follower,
     bounds: Bounds<'_>,
     watch: Watcher<'_>,
-) -> Result<Attended, AttendError> {
+) -> Attended {
     let mut attendance = Attendance {
         follower: Some(follower),
         wall: Instant::now() + bounds.limits.wall,
@@ -65,29 +70,15 @@ pub(super) async fn attend(
         result_since: None,
         kill_at: None,
     };
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let exit = loop {
-        let deadline = attendance.deadline();
-        let (cancel, force) = attendance.tokens();
-        tokio::select! {
-            biased;
-            () = force.cancelled(), if !attendance.is_killed() => {
-                attendance.stop(sandbox, StopReason::Cancelled).await?;
-                attendance.kill(sandbox).await?;
-            }
-            () = cancel.cancelled(), if attendance.stopped.is_none() => {
-                attendance.stop(sandbox, StopReason::Cancelled).await?;
-            }
-            exit = sandbox.wait() => break exit?,
-            () = sleep_until(deadline) => attendance.expire(sandbox).await?,
-            _ = look.tick() => attendance.look(sandbox, watch).await?,
-        }
-    };
+    let mut exit = attendance.last(sandbox, watch).await;
     // What it said last: whoever watches sees it, and the limit on its output holds to the end.
-    attendance.look(sandbox, watch).await?;
+    match attendance.look(watch).await {
+        Ok(None) => {}
+        Ok(Some(reason)) => attendance.stopped = Some(reason),
+        Err(e) => exit = exit.and(Err(e)),
+    }
     let Attendance { follower, stopped, .. } = attendance;
-    Ok(Attended { exit, stopped, follower: follower.ok_or(AttendError::Reader)? })
+    Attended { exit, stopped, follower }
 }
 
 /// What an attendance has to hold.
@@ -109,9 +100,60 @@ struct Attendance<'a> {
     kill_at: Option<Instant>,
 }
 
+/// What comes next for the sandbox.
+enum Next {
+    /// The agent has ended.
+    Ended(Exit),
+    /// It has to be asked to end.
+    Stop(StopReason),
+    /// It has to be killed.
+    Kill,
+}
+
 impl Attendance<'_> {
-    fn tokens(&self) -> (CancellationToken, CancellationToken) {
-        (self.bounds.stop.cancel.clone(), self.bounds.stop.force.clone())
+    /// Lasts until the agent has ended.
+    async fn last(
+        &mut self,
+        sandbox: &mut Sandbox,
+        watch: Watcher<'_>,
+    ) -> Result<Exit, AttendError> {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            match self.until_next(sandbox, &mut look, watch).await? {
+                Next::Ended(exit) => return Ok(exit),
+                Next::Stop(reason) => self.stop(sandbox, reason).await?,
+                Next::Kill => self.kill(sandbox).await?,
+            }
+        }
+    }
+
+    /// Waits and reads until something has to be done. One wait lasts all the time: to begin it
+    /// anew costs the engine a few requests.
+    async fn until_next(
+        &mut self,
+        sandbox: &mut Sandbox,
+        look: &mut Interval,
+        watch: Watcher<'_>,
+    ) -> Result<Next, AttendError> {
+        let (cancel, force) = (self.bounds.stop.cancel.clone(), self.bounds.stop.force.clone());
+        let wait = sandbox.wait();
+        tokio::pin!(wait);
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                () = force.cancelled(), if !self.is_killed() => return Ok(Next::Kill),
+                () = cancel.cancelled(), if self.stopped.is_none() => {
+                    return Ok(Next::Stop(StopReason::Cancelled));
+                }
+                exit = &mut wait => return Ok(Next::Ended(exit?)),
+                () = sleep_until(deadline) => return Ok(self.expired()),
+                _ = look.tick() => if let Some(reason) = self.look(watch).await? {
+                    return Ok(Next::Stop(reason));
+                }
+            }
+        }
     }
 
     /// Whether the kill has been sent: nothing is left but to wait.
@@ -124,20 +166,23 @@ impl Attendance<'_> {
         if let Some(kill_at) = self.kill_at {
             return kill_at;
         }
+        if self.is_killed() {
+            // The engine's own limits end a kill that does not work.
+            return Instant::now() + NEVER;
+        }
         let linger = self.result_since.map(|since| since + self.bounds.limits.linger);
         linger.map_or(self.wall, |linger| linger.min(self.wall))
     }
 
-    async fn expire(&mut self, sandbox: &mut Sandbox) -> Result<(), AttendError> {
+    /// What the deadline that has passed calls for.
+    fn expired(&self) -> Next {
         if self.stopped.is_some() {
-            return self.kill(sandbox).await;
-        }
-        let reason = if Instant::now() >= self.wall && self.result_since.is_none() {
-            StopReason::Timeout(self.bounds.limits.wall)
+            Next::Kill
+        } else if self.result_since.is_some() {
+            Next::Stop(StopReason::Lingered)
         } else {
-            StopReason::Lingered
-        };
-        self.stop(sandbox, reason).await
+            Next::Stop(StopReason::Timeout(self.bounds.limits.wall))
+        }
     }
 
     /// Asks the agent to end. The first reason stays.
@@ -151,15 +196,13 @@ impl Attendance<'_> {
     }
 
     async fn kill(&mut self, sandbox: &mut Sandbox) -> Result<(), AttendError> {
-        // A kill that does not end the agent must not be sent in a loop.
+        self.stopped.get_or_insert(StopReason::Cancelled);
         self.kill_at = None;
-        self.wall = Instant::now() + Duration::from_secs(365 * 24 * 3600);
-        self.result_since = None;
         Ok(sandbox.kill().await?)
     }
 
-    /// Reads what is new and acts on it.
-    async fn look(&mut self, sandbox: &Sandbox, watch: Watcher<'_>) -> Result<(), AttendError> {
+    /// Reads what is new, and says why the agent has to end, if it has to.
+    async fn look(&mut self, watch: Watcher<'_>) -> Result<Option<StopReason>, AttendError> {
         loop {
             let progress = self.advance().await?;
             let follower = self.follower.as_ref().ok_or(AttendError::Reader)?;
@@ -173,15 +216,17 @@ impl Attendance<'_> {
                 (true, since) => since,
                 (false, _) => None,
             };
-            if let Some(failure) = progress.must_stop {
-                self.stop(sandbox, StopReason::Failed(failure)).await?;
-            }
             let limit_bytes = self.bounds.limits.output_bytes;
-            if n_bytes > limit_bytes {
-                return self.stop(sandbox, StopReason::OutputLimit { limit_bytes }).await;
+            if self.stopped.is_none() {
+                if let Some(failure) = progress.must_stop {
+                    return Ok(Some(StopReason::Failed(failure)));
+                }
+                if n_bytes > limit_bytes {
+                    return Ok(Some(StopReason::OutputLimit { limit_bytes }));
+                }
             }
             if !progress.more {
-                return Ok(());
+                return Ok(None);
             }
         }
     }

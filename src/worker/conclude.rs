@@ -56,15 +56,15 @@ pub(super) enum ConcludeError {
 }
 
 /// Ends what is left of the agent, collects its files unless the run was ended by force, and
-/// removes the sandbox in any case.
+/// removes the sandbox in any case. The first fault is given beside what could be collected.
 pub(super) async fn conclude(
     mut sandbox: Sandbox,
     folder: &RunFolder,
     redactor: Redactor,
     stop: &Stop,
-) -> Result<Remains, ConcludeError> {
-    let killed = sandbox.kill().await;
-    let remains = if killed.is_ok() && !stop.force.is_cancelled() {
+) -> (Remains, Result<(), ConcludeError>) {
+    let killed = sandbox.kill().await.map_err(ConcludeError::Sandbox);
+    let (remains, collected) = if killed.is_ok() && !stop.force.is_cancelled() {
         let collection = Collection {
             results: sandbox.folder(Folder::Results),
             sessions: sandbox.folder(Folder::Sessions),
@@ -72,15 +72,15 @@ pub(super) async fn conclude(
             folder: folder.clone(),
             redactor,
         };
-        tokio::task::spawn_blocking(move || collection.collect())
-            .await
-            .unwrap_or(Err(ConcludeError::Collector))
+        match tokio::task::spawn_blocking(move || collection.collect()).await {
+            Ok(collected) => collected,
+            Err(_) => (Remains::default(), Err(ConcludeError::Collector)),
+        }
     } else {
-        Ok(Remains::default())
+        (Remains::default(), Ok(()))
     };
-    sandbox.destroy().await?;
-    killed?;
-    remains
+    let destroyed = sandbox.destroy().await.map_err(ConcludeError::Sandbox);
+    (remains, killed.and(collected).and(destroyed))
 }
 
 /// Everything that collecting needs, so that it can go to a thread that may block.
@@ -93,17 +93,20 @@ struct Collection {
 }
 
 impl Collection {
-    fn collect(self) -> Result<Remains, ConcludeError> {
+    /// Copies what there is. A fault in one part does not cost the others.
+    fn collect(self) -> (Remains, Result<(), ConcludeError>) {
         let mut remains = Remains::default();
         remains.results = self.copy(&self.results, Area::Results, &RESULTS, &mut remains.warnings);
         let sessions = self.copy(&self.sessions, Area::Sessions, &SESSIONS, &mut remains.warnings);
-        self.folder.redact(Area::Sessions, &self.redactor)?;
-        remains.stderr_tail = self.keep_stderr()?;
         let below =
             |area: Area| move |file: CollectedFile| format!("{}/{}", area.path(), file.path);
-        let stderr = format!("{}/stderr.txt", Area::AgentLogs.path());
-        remains.logs = sessions.into_iter().map(below(Area::Sessions)).chain([stderr]).collect();
-        Ok(remains)
+        remains.logs = sessions.into_iter().map(below(Area::Sessions)).collect();
+        let redacted = self.folder.redact(Area::Sessions, &self.redactor);
+        let stderr = self.keep_stderr().map(|tail| {
+            remains.logs.push(format!("{}/stderr.txt", Area::AgentLogs.path()));
+            remains.stderr_tail = tail;
+        });
+        (remains, redacted.map(|_| ()).map_err(ConcludeError::Store).and(stderr))
     }
 
     /// Copies a folder. What is left out is worth a warning, but not the run.

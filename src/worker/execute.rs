@@ -9,7 +9,7 @@ use super::attend::{Attended, Bounds, Clock, Stop, attend};
 use super::claim::Claims;
 use super::conclude::{ConcludeError, Remains, conclude};
 use super::error_chain;
-use super::follow::{FollowError, Follower};
+use super::follow::{FollowError, Follower, Seal};
 use super::model::Model;
 use super::record::{AgentEnding, Ended, Record};
 use super::report::RunReport;
@@ -18,9 +18,13 @@ use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{RunFailure, RunPlan, RunStatus};
 use crate::runtime::{self, Assignment};
-use crate::sandbox::{Engine, Sandbox, SandboxId};
+use crate::sandbox::{Engine, Exit, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::store::{Store, StoreError};
+use crate::trajectory::Recorder;
+
+/// How an agent ends that is killed, as a shell reports it.
+const KILLED: Exit = Exit { code: 137, oom_killed: false };
 
 /// What a run needs of the world.
 #[derive(Debug)]
@@ -97,9 +101,9 @@ impl Run<'_> {
         let attended = self.attend(&mut sandbox, redactor.clone(), watch).await;
         // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
         watch(RunUpdate::Phase(Phase::Collecting));
-        let remains = conclude(sandbox, record.folder(), redactor, stop).await;
+        let (remains, concluded) = conclude(sandbox, record.folder(), redactor, stop).await;
         let ledger = model.stop().await;
-        self.judge(attended?, remains.map(|remains| Remains { ledger, ..remains })).await
+        self.judge(attended?, Remains { ledger, ..remains }, concluded).await
     }
 
     /// Starts the agent and stays with it until it has ended.
@@ -117,21 +121,31 @@ impl Run<'_> {
         let follower = Follower::open(sandbox.stdout(), plan.runtime, redactor, log)
             .map_err(|e| sandbox_failed(&e))?;
         let bounds = Bounds { limits: &plan.limits, stop, clock: parts.clock };
-        attend(sandbox, follower, bounds, watch).await.map_err(|e| sandbox_failed(&e))
+        Ok(attend(sandbox, follower, bounds, watch).await)
     }
 
     /// Reads the last of the agent's words and decides how the run ended.
     async fn judge(
         &self,
         attended: Attended,
-        remains: Result<Remains, ConcludeError>,
+        remains: Remains,
+        concluded: Result<(), ConcludeError>,
     ) -> Result<Ended, RunStatus> {
-        let remains = remains.map_err(|e| sandbox_failed(&e))?;
         let (plan, folder) = (self.plan.clone(), self.record.folder().clone());
         let now = (self.parts.clock)();
         let judged = tokio::task::spawn_blocking(move || {
             let Attended { exit, stopped, follower } = attended;
-            let (recorder, seal) = follower.finish(now)?;
+            let (recorder, seal) = match follower {
+                Some(follower) => follower.finish(now)?,
+                None => (Recorder::new(), Seal::default()),
+            };
+            let exit = match (exit, concluded) {
+                (_, Err(e)) => Err(sandbox_failure(&e)),
+                (Ok(exit), Ok(())) => Ok(exit),
+                // Stopped before its agent came up: the sandbox has no end of an agent to tell.
+                (Err(_), Ok(())) if stopped.is_some() => Ok(KILLED),
+                (Err(e), Ok(())) => Err(sandbox_failure(&e)),
+            };
             let ending = AgentEnding { recorder, seal, exit, stopped, remains };
             Ok::<_, FollowError>(Ended::with_agent(&plan, &folder, ending))
         });
@@ -172,7 +186,11 @@ fn no_credentials(missing: &provider::MissingCredential) -> RunStatus {
 }
 
 fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
-    RunStatus::Failed(RunFailure::SandboxFailed { detail: error_chain(error) })
+    RunStatus::Failed(sandbox_failure(error))
+}
+
+fn sandbox_failure(error: &dyn std::error::Error) -> RunFailure {
+    RunFailure::SandboxFailed { detail: error_chain(error) }
 }
 
 fn store_failed(error: &dyn std::error::Error) -> RunStatus {

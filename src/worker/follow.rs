@@ -45,7 +45,7 @@ pub(super) struct Progress {
 }
 
 /// What is known of the stream at its end. Part of `trajectory.json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seal {
     /// Bytes that the agent wrote, before masking.
     pub(super) n_bytes: u64,

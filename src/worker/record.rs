@@ -11,8 +11,9 @@ use super::execute::Parts;
 use super::follow::Seal;
 use super::report::RunReport;
 use super::settle::settle;
+use crate::provider;
 use crate::provider::scripted::LedgerEntry;
-use crate::run::{RunName, RunPlan, RunStatus, Verdict};
+use crate::run::{RunFailure, RunName, RunPlan, RunStatus, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::store::{Area, Document, RunFolder, StoreError};
@@ -49,15 +50,19 @@ impl Ended {
         remains.logs.push(format!("{}/{}.txt", Area::AgentLogs.path(), plan.runtime.as_str()));
         let facts = OutcomeFacts {
             summary: recorder.summary(),
-            end: agent_end(plan, exit),
+            end: exit.as_ref().map_or(AgentEnd::Exited(0), |exit| agent_end(plan, *exit)),
             stopped,
             stderr_tail: &remains.stderr_tail,
             provider: plan.provider.as_str(),
-            credential: "ANTHROPIC_API_KEY",
+            credential: provider::credential(plan.provider),
             max_turns: plan.limits.max_turns,
         };
-        let status = runtime::outcome(plan.runtime, &facts);
         let mut notes = runtime::end_warnings(plan.runtime, &facts);
+        let status = match exit {
+            Ok(_) => runtime::outcome(plan.runtime, &facts),
+            // What the agent said of itself cannot make up for a sandbox that failed.
+            Err(failure) => RunStatus::Failed(failure),
+        };
         notes.extend(seal.findings);
         let usage = settle(plan.runtime, &recorder, folder, &mut notes);
         Self { status, recorder, usage, notes, remains }
@@ -68,7 +73,8 @@ impl Ended {
 pub(super) struct AgentEnding {
     pub(super) recorder: Recorder,
     pub(super) seal: Seal,
-    pub(super) exit: Exit,
+    /// How the process ended, or why that is not known.
+    pub(super) exit: Result<Exit, RunFailure>,
     pub(super) stopped: Option<StopReason>,
     pub(super) remains: Remains,
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use expect_test::expect;
 use runbookd::run::Network;
 use runbookd::sandbox::{
-    Access, AgentSignal, CollectLimits, Engine, EngineChoice, EngineKind, Exit, Folder,
-    InvalidSpec, Mount, Sandbox, SandboxError, SandboxId, SandboxLimits, SandboxSpec, Source,
-    StagedFile, collect,
+    Access, AgentSignal, CollectLimits, Engine, EngineChoice, EngineKind, EngineSettings, Exit,
+    Folder, InvalidSpec, Mount, Sandbox, SandboxError, SandboxId, SandboxLimits, SandboxSpec,
+    Source, StagedFile, collect,
 };
 use runbookd::secret::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -49,6 +49,19 @@ stories! {
     a_specification_that_cannot_be_met_leaves_nothing_behind,
     hostile_results_are_collected_without_leaving_the_folder,
     a_running_sandbox_full_of_closed_folders_is_destroyed,
+}
+
+/// Never called: it compiles if runs can move between the threads of the daemon.
+#[expect(dead_code, reason = "the compiler is the test")]
+fn a_run_can_move_between_threads(engine: &Engine, spec: SandboxSpec, mut sandbox: Sandbox) {
+    fn moves(_: impl Send) {}
+    moves(engine.provision(spec));
+    moves(engine.reap(|_| false));
+    moves(sandbox.start());
+    moves(sandbox.wait());
+    moves(sandbox.signal(AgentSignal::Kill));
+    moves(sandbox.kill());
+    moves(sandbox.destroy());
 }
 
 /// A sandbox that runs `script` with `sh`.
@@ -130,6 +143,20 @@ fn ended(code: i32) -> Exit {
     Exit { code, oom_killed: false }
 }
 
+#[tokio::test]
+async fn a_machine_without_an_engine_says_what_to_install() {
+    let state = tempfile::tempdir().unwrap();
+    let settings = EngineSettings {
+        docker_host: Some("unix:///nowhere/docker.sock".to_owned()),
+        path: "/nowhere".to_owned(),
+        ..settings(state.path(), "test")
+    };
+    let error = Engine::connect(EngineChoice::Auto, settings).await.unwrap_err().to_string();
+    for word in ["/nowhere/docker.sock", "`docker.io`", "`bubblewrap`", "`--setup`"] {
+        assert!(error.contains(word), "{error}");
+    }
+}
+
 async fn an_agent_reads_its_input_and_its_exit_code_is_known(stage: &Stage) {
     let mut spec = spec("cat; echo \"$GREETING from $PWD\"; echo oops >&2; exit 7");
     spec.stdin = b"hello\n".to_vec();
@@ -207,7 +234,7 @@ async fn an_agent_cannot_open_its_recorded_output(stage: &Stage) {
 async fn an_agent_has_no_privilege(stage: &Stage) {
     let ran = stage
         .run(spec(
-            "id -u; id -g; id -G
+            "id -u; id -g; id -G; test -r /etc/passwd || echo 'no users'
              grep -E '^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
              echo $HOME $USER $LOGNAME
              unshare -U true 2>/dev/null && echo 'made a namespace'
@@ -430,10 +457,14 @@ async fn a_sandbox_without_network_has_its_loopback_alone(stage: &Stage) {
     let port = listener.local_addr().unwrap().port();
     let script = format!(
         "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '
+         python3 -c \"import socket; print(socket.gethostbyname('localhost'))\"
          python3 -c \"import socket; socket.create_connection(('127.0.0.1', {port}), 5)\" 2>&1 | tail -n 1"
     );
     let ran = stage.run(spec(&script)).await;
-    assert_eq!(ran.stdout, "lo\nConnectionRefusedError: [Errno 111] Connection refused\n");
+    assert_eq!(
+        ran.stdout,
+        "lo\n127.0.0.1\nConnectionRefusedError: [Errno 111] Connection refused\n"
+    );
 }
 
 async fn a_sandbox_with_an_open_network_reaches_the_host(stage: &Stage) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{put, summary, words};
@@ -9,6 +10,17 @@ use crate::worker::{Phase, RunReport, RunUpdate};
 
 /// How often the spinner turns: fast enough to look alive, slow enough to cost nothing.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The moving line while the agent works.
+const WORKING: &str = "{spinner} {elapsed:>4}  {wide_msg}";
+
+/// The moving line while the agent CLI is downloaded.
+const DOWNLOADING: &str =
+    "{spinner} {elapsed:>4}  {bar:30} {bytes} of {total_bytes}, {binary_bytes_per_sec}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are valid")
+}
 
 /// A run on a terminal.
 #[derive(Debug)]
@@ -22,17 +34,15 @@ pub(crate) struct Live {
 impl Live {
     pub(super) fn start(now: Instant) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
-        bar.set_style(
-            ProgressStyle::with_template("{spinner} {elapsed:>4}  {wide_msg}")
-                .expect("the template is valid"),
-        );
+        bar.set_style(style(WORKING));
         bar.enable_steady_tick(TICK);
         Self { started: now, bar, tokens: String::new(), activity: String::new() }
     }
 
     pub(super) fn say(&self, line: &str) {
         let line = format!("{:>7.1} s  {line}", self.started.elapsed().as_secs_f64());
-        self.bar.println(line);
+        let width = usize::from(Term::stdout().size().1);
+        self.bar.println(console::truncate_str(&line, width, "…"));
     }
 
     pub(super) fn show(&mut self, update: RunUpdate) {
@@ -41,15 +51,16 @@ impl Live {
         }
         match update {
             RunUpdate::Phase(Phase::FetchingAgent { done, total }) => {
-                let done = done >> 20;
-                self.activity = match total {
-                    Some(total) => {
-                        format!("downloading the agent CLI: {done} of {} MiB", total >> 20)
-                    }
-                    None => format!("downloading the agent CLI: {done} MiB"),
-                };
+                if done == 0 {
+                    self.bar.set_style(style(DOWNLOADING));
+                }
+                self.bar.set_length(total.unwrap_or(done));
+                self.bar.set_position(done);
             }
-            RunUpdate::Phase(_) => self.activity.clear(),
+            RunUpdate::Phase(_) => {
+                self.bar.set_style(style(WORKING));
+                self.activity.clear();
+            }
             RunUpdate::Live(live) => {
                 self.tokens = words::tokens(&live);
                 self.activity = live.activity.unwrap_or_default();

@@ -49,6 +49,12 @@ pub(super) const PASSWD: &str = "passwd";
 /// See [`PASSWD`].
 pub(super) const GROUP: &str = "group";
 
+/// See [`PASSWD`].
+pub(super) const HOSTS: &str = "hosts";
+
+/// The machines that a sandbox without network knows: itself.
+pub(super) const OWN_HOSTS: &str = "127.0.0.1 localhost sandbox\n::1 localhost\n";
+
 /// The users that a sandbox knows.
 pub(super) fn passwd() -> String {
     format!(
@@ -76,8 +82,12 @@ pub(super) fn arguments(
     if spec.network == Network::None {
         args.add(["--unshare-net"]);
     }
-    args.system(spec.network);
+    args.system();
     let launch = folder.root().join("launch");
+    match spec.network {
+        Network::None => args.bind("--ro-bind", &launch.join(HOSTS), "/etc/hosts"),
+        Network::Open => args.bind_all(&ETC_NETWORK),
+    }
     args.bind("--ro-bind", &launch.join(PASSWD), "/etc/passwd");
     args.bind("--ro-bind", &launch.join(GROUP), "/etc/group");
     args.add(["--proc", "/proc", "--dev", "/dev"]);
@@ -136,7 +146,7 @@ impl Args {
     }
 
     /// Root keeps what `setpriv` needs to give the rest away. Anybody else needs a user namespace,
-    /// in which he is the agent and has no capability.
+    /// where the daemon's user is the agent and has no capability.
     fn privileges(&mut self, starts_as: StartsAs) {
         match starts_as {
             StartsAs::Root => {
@@ -152,7 +162,7 @@ impl Args {
         }
     }
 
-    fn system(&mut self, network: Network) {
+    fn system(&mut self) {
         for path in SYSTEM {
             // A link on the host (most have merged /usr) stays one inside.
             match fs::read_link(path) {
@@ -161,11 +171,11 @@ impl Args {
                 Err(_) => {}
             }
         }
-        let network_files: &[&str] = match network {
-            Network::None => &[],
-            Network::Open => &ETC_NETWORK,
-        };
-        for path in ETC.iter().chain(network_files) {
+        self.bind_all(&ETC);
+    }
+
+    fn bind_all(&mut self, paths: &[&str]) {
+        for path in paths {
             self.bind("--ro-bind-try", Path::new(path), path);
         }
     }

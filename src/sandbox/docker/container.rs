@@ -147,7 +147,6 @@ impl Container {
         loop {
             match self.life().await {
                 Ok(Some(Life::Ended { code, oom_killed })) => {
-                    self.take_back().await.map_err(failed)?;
                     return self.exit(code, oom_killed).await;
                 }
                 Ok(Some(Life::Alive)) => absent_since = None,

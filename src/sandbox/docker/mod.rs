@@ -63,7 +63,7 @@ pub struct Docker {
     owner: String,
     default_image: Option<String>,
     agent_files: AgentFiles,
-    /// The owner that files get back from the agent, as the containers see him; `None` where the
+    /// The owner that files get back from the agent, as the containers see it; `None` where the
     /// daemon is root and needs no such help.
     reclaim_to: Option<String>,
     unenforced: Vec<String>,
@@ -125,7 +125,7 @@ impl Docker {
                 Some(_) => AgentFiles::OpenToAll,
             },
             reclaim_to,
-            unenforced: unenforced(&info, has("name=seccomp")),
+            unenforced: unenforced(&info, has("name=seccomp"), traces_are_limited()),
         })
     }
 
@@ -147,9 +147,9 @@ impl Docker {
     }
 
     /// The image of a sandbox, fetched if it is not here.
-    pub(super) async fn image(&self, spec: &SandboxSpec) -> Result<String, SandboxError> {
-        let named = spec.image.as_ref().or(self.default_image.as_ref());
-        let image = named.ok_or(SandboxError::NoImage)?.clone();
+    pub(super) async fn image(&self, named: Option<&str>) -> Result<String, SandboxError> {
+        let named = named.or(self.default_image.as_deref());
+        let image = named.ok_or(SandboxError::NoImage)?.to_owned();
         let failed = |source| SandboxError::Image { image: image.clone(), source };
         match self.client.inspect_image(&image).await {
             Ok(_) => return Ok(image),
@@ -260,14 +260,25 @@ fn one_tag(image: &str) -> String {
     if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }
 
+/// Whether a process may trace none but its children. The agent holds its output's descriptor, and
+/// what it starts has the same user. (Bubblewrap's own filter refuses tracing altogether.)
+fn traces_are_limited() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+        .is_ok_and(|scope| scope.trim() != "0")
+}
+
 /// What this daemon's kernel cannot enforce.
-fn unenforced(info: &SystemInfo, has_seccomp: bool) -> Vec<String> {
+fn unenforced(info: &SystemInfo, has_seccomp: bool, traces_are_limited: bool) -> Vec<String> {
     let checks = [
         (info.memory_limit, "The memory limit of a sandbox is not enforced."),
         (info.swap_limit, "Swap is not counted in the memory limit of a sandbox."),
         (info.pids_limit, "The limit on processes in a sandbox is not enforced."),
         (info.cpu_cfs_quota, "The processor limit of a sandbox is not enforced."),
         (Some(has_seccomp), "Docker filters no system calls here (no seccomp)."),
+        (
+            Some(traces_are_limited),
+            "What the agent starts may trace the agent (kernel.yama.ptrace_scope is not 1), and so write into its recorded output.",
+        ),
     ];
     let failed = checks.into_iter().filter(|(enforced, _)| *enforced == Some(false));
     failed.map(|(_, sentence)| sentence.to_owned()).collect()

@@ -94,6 +94,7 @@ pub(crate) fn settings(state_dir: &Path, owner: &str) -> EngineSettings {
         docker_host: None,
         default_image: Some(image()),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        path: String::new(),
     }
 }
 
