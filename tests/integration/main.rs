@@ -20,5 +20,6 @@ mod runs_outcomes;
 mod runs_prompt;
 mod runs_provider;
 mod runs_stop;
+mod runs_usage;
 mod runs_walls;
 mod sandbox;

@@ -20,6 +20,8 @@ stories! {
     an_agent_that_lingers_after_its_result_is_ended,
     an_agent_cannot_open_and_shorten_what_it_said,
     an_agent_that_shortens_its_own_output_is_found_out,
+    a_success_without_a_turn_did_nothing,
+    an_agent_that_uses_up_its_memory_is_named,
     a_program_that_cannot_be_executed_is_a_crash,
 }
 
@@ -206,6 +208,19 @@ async fn an_agent_that_shortens_its_own_output_is_found_out(stage: &Stage) {
     assert!(log.starts_with("{\"type\":\"system\"") && log.contains("I work."), "{log}");
     let changed = |warning: &&str| warning.contains("was changed after it was read");
     assert!(scene.warnings().iter().any(changed), "{:?}", scene.warnings());
+}
+
+async fn a_success_without_a_turn_did_nothing(stage: &Stage) {
+    let idle = RESULT.replace(r#""num_turns":1"#, r#""num_turns":0"#);
+    let scene = fake(stage, &[INIT, &idle]).await;
+    assert_eq!(scene.ending(), "did_nothing");
+}
+
+async fn an_agent_that_uses_up_its_memory_is_named(stage: &Stage) {
+    let mut story = Story::fake(&[INIT, "exec tail /dev/zero"].join("\n"));
+    story.limits = |limits| limits.memory_bytes = 48 << 20;
+    let scene = story.run(stage).await;
+    assert_eq!(scene.ending(), "out_of_memory");
 }
 
 async fn a_program_that_cannot_be_executed_is_a_crash(stage: &Stage) {

@@ -15,6 +15,8 @@ stories! {
     a_rate_limit_that_stays_is_named,
     an_overload_that_stays_is_named,
     a_broken_provider_is_named,
+    a_request_that_is_too_large_is_named,
+    a_refusal_of_the_model_is_named,
     a_login_page_in_place_of_an_answer_is_an_error,
     a_stream_that_never_begins_is_asked_for_again,
     a_stream_cut_in_a_block_is_asked_for_again,
@@ -142,6 +144,16 @@ async fn a_broken_provider_is_named(stage: &Stage) {
         result success: API Error: 500 scripted failure (api_error). This is a server-side issue, usually temporary — try again in a moment. If it persists, check status.claude.com.
         ! The run left no files in /app/results.
     "#]].assert_eq(&scene.outline());
+}
+
+async fn a_request_that_is_too_large_is_named(stage: &Stage) {
+    let scene = faulty(stage, "  - fail: { status: 413 }\n    times: forever\n").await;
+    assert_eq!(scene.ending(), "prompt_too_long");
+}
+
+async fn a_refusal_of_the_model_is_named(stage: &Stage) {
+    let scene = Story::scripted("turns: [{ text: No., stop: refusal }]").run(stage).await;
+    assert_eq!(scene.ending(), "model_refused");
 }
 
 async fn a_login_page_in_place_of_an_answer_is_an_error(stage: &Stage) {

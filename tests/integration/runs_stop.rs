@@ -87,7 +87,7 @@ async fn a_provider_that_hangs_meets_the_time_limit(stage: &Stage) {
 
 async fn a_tool_that_hangs_meets_the_time_limit_and_the_files_stay(stage: &Stage) {
     let word = marked(stage, "hanging");
-    let overrides = Overrides { wall: Some(Duration::from_secs(12)), ..waiting("").overrides };
+    let overrides = Overrides { wall: Some(Duration::from_secs(8)), ..waiting("").overrides };
     let scene = Story { overrides, ..waiting(&word) }.run(stage).await;
     assert_eq!(processes_with(&word), Vec::<String>::new());
     assert_eq!(scene.ending(), "timeout");

@@ -37,20 +37,22 @@ fn spellings() -> Vec<Vec<u8>> {
     spellings.into_iter().map(String::into_bytes).collect()
 }
 
+/// Whether a text gives the key away.
+fn holds_the_key(bytes: &[u8]) -> bool {
+    spellings().iter().any(|key| bytes.windows(key.len()).any(|window| window == key))
+}
+
 fn files_with_the_key(scene: &Scene) -> Vec<String> {
-    let holds = |bytes: &[u8]| {
-        spellings().iter().any(|key| bytes.windows(key.len()).any(|window| window == key))
-    };
     let files = scene.files().into_iter();
     files
-        .filter(|file| holds(&std::fs::read(file).unwrap()))
+        .filter(|file| holds_the_key(&std::fs::read(file).unwrap()))
         .map(|file| file.strip_prefix(scene.folder()).unwrap().display().to_string())
         .collect()
 }
 
 async fn a_secret_reaches_the_agent_and_no_file(stage: &Stage) {
     let story = Story {
-        runbook: "---\nsecrets:\n  shop: { env: SHOP_TOKEN, required: true }\n---\n# Buy\n"
+        runbook: "---\nsecrets:\n  shop: { env: SHOP_TOKEN, required: true }\n---\n# Buy with {{secrets.shop}}\n"
             .to_owned(),
         keys: vec![("SHOP_TOKEN", KEY), ("OTHER_TOKEN", "made-up-other-token")],
         ..Story::scripted(
@@ -69,11 +71,17 @@ turns:
     assert_eq!(scene.ending(), "completed");
     assert_eq!(scene.text("results/length").trim(), KEY.len().to_string());
     assert_eq!(files_with_the_key(&scene), Vec::<String>::new());
+    assert!(scene.text("instruction.md").ends_with("# Buy with $SHOP_TOKEN\n"));
     let log = String::from_utf8(scene.log.clone()).unwrap();
     assert!(log.contains("the token is [redacted]"));
     assert!(!log.contains("made-up-other-token"), "a secret that was not declared is not given");
-    let updates = format!("{:?}", scene.updates);
-    assert!(!spellings().iter().any(|key| updates.contains(std::str::from_utf8(key).unwrap())));
+    // The search itself would find the key.
+    for before in ["", "x", "xx", "xxx"] {
+        let text = format!("{before}{KEY} and more");
+        assert!(holds_the_key(text.as_bytes()));
+        assert!(holds_the_key(STANDARD_NO_PAD.encode(&text).as_bytes()), "{before}");
+    }
+    assert!(!holds_the_key(format!("{:?}", scene.updates).as_bytes()), "nobody is shown the key");
 }
 
 /// Tries the host's listener by each way that a sandbox could have.

@@ -14,7 +14,7 @@ use super::sse::Frame;
 
 /// Between the last bytes of a reply and its cut, so that the client has read them: one that sees
 /// the cut together with the bytes before it drops them, and the cut would be somewhere else.
-const FLUSH_PAUSE: Duration = Duration::from_millis(250);
+const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 
 /// The script wants the connection closed here. Hyper closes it on any error.
 #[derive(Debug, thiserror::Error)]
