@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use super::args::CommonArguments;
 use super::complain;
@@ -18,9 +19,6 @@ use crate::worker::{AgentSource, Claims, Parts, error_chain};
 /// The image of a run that names none. Small, with the shell and the tools that the launcher and
 /// the agent CLI need.
 const DEFAULT_IMAGE: &str = "debian:bookworm-slim";
-
-/// Whose sandboxes these are: those that a person starts by hand.
-const OWNER: &str = "cli";
 
 /// What a command asks of the parts.
 pub(super) struct Wanted<'a> {
@@ -65,6 +63,13 @@ pub(super) async fn build(
 #[expect(clippy::disallowed_methods, reason = "this is the edge, where time comes in")]
 fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// Whose sandboxes these are: those that were started by hand with this state folder. The claims lie
+/// in it, so whoever uses another one cannot see them and must have another name.
+fn owner(state_dir: &Path) -> String {
+    let digest = Sha256::digest(state_dir.as_os_str().as_encoded_bytes());
+    digest[..6].iter().fold("cli-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
 }
 
 /// Connects to the engine, and sees to it that it can make a sandbox. Where the choice is ours and
@@ -116,6 +121,9 @@ async fn connect(
     };
     engine.map_err(|e| {
         complain(&error_chain(&e));
+        if matches!(e, SandboxError::NoEngine { .. }) && choice != EngineChoice::Docker {
+            complain("start it again with `--setup` to have Bubblewrap installed; it asks first");
+        }
         if matches!(e, SandboxError::Setting { .. }) {
             ExitCode::BadConfig
         } else {
@@ -127,7 +135,7 @@ async fn connect(
 fn engine_settings(settings: &Settings) -> EngineSettings {
     EngineSettings {
         state_dir: settings.state_dir.clone(),
-        owner: OWNER.to_owned(),
+        owner: owner(&settings.state_dir),
         docker_host: settings.docker_host.clone(),
         default_image: Some(settings.image.clone().unwrap_or_else(|| DEFAULT_IMAGE.to_owned())),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
@@ -137,11 +145,8 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
 
 /// Removes what runs left that were killed.
 async fn reap(engine: &Engine, claims: &Claims) {
-    let reaped = match claims.held() {
-        Ok(held) => engine.reap(&held).await.map_err(|e| error_chain(&e)),
-        Err(e) => Err(e.to_string()),
-    };
-    match reaped {
+    let reaped = engine.reap(|id| claims.is_held(id)).await;
+    match reaped.map_err(|e| error_chain(&e)) {
         Ok(reaped) if reaped.is_empty() => {}
         Ok(reaped) => {
             tracing::info!(n_sandboxes = reaped.len(), "reaped what killed runs had left")

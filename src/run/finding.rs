@@ -95,6 +95,7 @@ pub enum Code {
     UnsetVariable,
     LimitOutOfRange,
     MissingScript,
+    UnreadableScript,
     UnknownKey,
     UnfilledVariable,
     UnusedVariable,
@@ -129,7 +130,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -149,6 +150,7 @@ impl Code {
         Self::UnsetVariable,
         Self::LimitOutOfRange,
         Self::MissingScript,
+        Self::UnreadableScript,
         Self::UnknownKey,
         Self::UnfilledVariable,
         Self::UnusedVariable,
@@ -280,6 +282,11 @@ impl Code {
                 "missing-script",
                 "The scripted provider answers from a script, and there is none. Give one \
                  with `--script FILE`.",
+            ),
+            Self::UnreadableScript => error(
+                "unreadable-script",
+                "The script of the scripted provider cannot be read. The message names the place and \
+                 what to write instead; docs/scripted-provider.md describes the format.",
             ),
             Self::UnknownKey => warning(
                 "unknown-key",

@@ -1,6 +1,6 @@
 //! The choice between the engines, and what both do with what is left from before.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -235,16 +235,22 @@ impl Engine {
         Ok(live.map(|live| Sandbox::new(id.clone(), live, folder)))
     }
 
-    /// Removes everything that carries our label and is not in `keep`: containers, processes,
+    /// Removes everything that carries our label and is not to be kept: containers, processes,
     /// control groups, host folders. Gives the ids of what was removed. One that cannot be removed
     /// is logged and does not save the others.
     ///
+    /// `keep` is asked after the sandboxes were listed: one that is claimed before it is made, as it
+    /// should be, is then either not listed or claimed.
+    ///
     /// # Errors
     /// When what is there cannot be listed.
-    pub async fn reap(&self, keep: &HashSet<SandboxId>) -> Result<Vec<SandboxId>, SandboxError> {
+    pub async fn reap(
+        &self,
+        keep: impl Fn(&SandboxId) -> bool,
+    ) -> Result<Vec<SandboxId>, SandboxError> {
         let mut reaped = Vec::new();
         for id in self.ids().await? {
-            if keep.contains(&id) {
+            if keep(&id) {
                 continue;
             }
             match self.reap_one(&id).await {

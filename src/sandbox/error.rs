@@ -34,7 +34,7 @@ impl From<rustix::io::Errno> for EngineFault {
 pub enum SandboxError {
     /// Neither engine is there, or not the one that was asked for.
     #[error(
-        "no sandbox engine is ready: {}; or let `--setup` install Bubblewrap",
+        "no sandbox engine is ready: {}",
         reasons.join("; ")
     )]
     NoEngine {

@@ -70,7 +70,13 @@ pub(super) async fn attend(
         result_since: None,
         kill_at: None,
     };
-    let exit = attendance.last(sandbox, watch).await;
+    let mut exit = attendance.last(sandbox, watch).await;
+    // What it said last: whoever watches sees it, and the limit on its output holds to the end.
+    match attendance.look(watch).await {
+        Ok(None) => {}
+        Ok(Some(reason)) => attendance.stopped = Some(reason),
+        Err(e) => exit = exit.and(Err(e)),
+    }
     let Attendance { follower, stopped, .. } = attendance;
     Attended { exit, stopped, follower }
 }

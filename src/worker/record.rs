@@ -215,7 +215,6 @@ impl Record {
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let notes: Vec<String> = plan.notes.iter().chain(&ended.notes).cloned().collect();
         let results: Vec<ResultFile> =
             ended.remains.results.iter().map(|file| result_file(&plan.name, file)).collect();
         let logs: Vec<String> =
@@ -233,7 +232,7 @@ impl Record {
             recorder: &ended.recorder,
             usage: &ended.usage,
             verdict,
-            notes: &notes,
+            notes: &ended.notes,
             results: &results,
             other_files: &logs,
         });

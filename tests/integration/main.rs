@@ -1,3 +1,25 @@
 //! Every story of the whole program, against real parts.
+//!
+//! The engines and the agent CLI are real. Where an engine is missing its stories are skipped,
+//! loudly; with `RUNBOOKD_REQUIRE_ENGINES=1` they fail instead.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests fail by unwrapping, say what they skip, and are told so by the environment"
+)]
 
+#[macro_use]
+mod support;
+
+mod cli;
+mod cli_runs;
+mod runs_agent;
+mod runs_fake;
+mod runs_outcomes;
+mod runs_prompt;
+mod runs_provider;
+mod runs_stop;
+mod runs_usage;
+mod runs_walls;
 mod sandbox;

@@ -1,54 +1,24 @@
 //! One suite of stories for both engines: what a sandbox promises, it promises everywhere.
 //!
-//! The engines are real. Where one is missing its stories are skipped, loudly; with
-//! `RUNBOOKD_REQUIRE_ENGINES=1` they fail instead. After every story nothing may be left: no
-//! container, no process, no control group, no folder.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "tests fail by unwrapping, say what they skip, and are told so by the environment"
-)]
+//! After every story nothing may be left: no container, no process, no control group, no folder.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use expect_test::expect;
-use futures_util::FutureExt as _;
 use runbookd::run::Network;
 use runbookd::sandbox::{
-    Access, AgentSignal, CollectLimits, DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind,
-    EngineSettings, Exit, Folder, InvalidSpec, Mount, Sandbox, SandboxError, SandboxId,
-    SandboxLimits, SandboxSpec, Source, StagedFile, collect,
+    Access, AgentSignal, CollectLimits, Engine, EngineChoice, EngineKind, EngineSettings, Exit,
+    Folder, InvalidSpec, Mount, Sandbox, SandboxError, SandboxId, SandboxLimits, SandboxSpec,
+    Source, StagedFile, collect,
 };
 use runbookd::secret::Secret;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// No story takes longer. A hanging sandbox must fail its story, not the suite.
-const STORY_LIMIT: Duration = Duration::from_secs(120);
-
-/// How often a fact is looked for that gives no notice.
-const POLL: Duration = Duration::from_millis(10);
-
-macro_rules! stories {
-    ($($story:ident),* $(,)?) => {
-        mod docker {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $story() {
-                super::tell(super::EngineChoice::Docker, stringify!($story), async |stage| super::$story(stage).await).await;
-            })*
-        }
-        mod bubblewrap {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $story() {
-                super::tell(super::EngineChoice::Bubblewrap, stringify!($story), async |stage| super::$story(stage).await).await;
-            })*
-        }
-    };
-}
+use crate::support::{POLL, Stage, processes_with, settings};
 
 stories! {
     an_agent_reads_its_input_and_its_exit_code_is_known,
@@ -86,74 +56,12 @@ stories! {
 fn a_run_can_move_between_threads(engine: &Engine, spec: SandboxSpec, mut sandbox: Sandbox) {
     fn moves(_: impl Send) {}
     moves(engine.provision(spec));
-    moves(engine.reap(&HashSet::new()));
+    moves(engine.reap(|_| false));
     moves(sandbox.start());
     moves(sandbox.wait());
     moves(sandbox.signal(AgentSignal::Kill));
     moves(sandbox.kill());
     moves(sandbox.destroy());
-}
-
-/// Where a story plays: an engine of its own, so that stories do not see each other's sandboxes.
-struct Stage {
-    engine: Engine,
-    kind: EngineKind,
-    state: tempfile::TempDir,
-    owner: String,
-}
-
-async fn tell(choice: EngineChoice, story: &str, act: impl AsyncFnOnce(&Stage)) {
-    let required = std::env::var_os("RUNBOOKD_REQUIRE_ENGINES").is_some();
-    if !rustix::process::geteuid().is_root() {
-        assert!(!required, "the full promises are given to root");
-        println!("SKIPPED {story}: the full promises are given to root");
-        return;
-    }
-    let state = tempfile::tempdir().unwrap();
-    // Containers and control groups are the machine's: two stories must differ in their owner.
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let owner = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let engine = match Engine::connect(choice, settings(state.path(), &owner)).await {
-        Ok(engine) => engine,
-        Err(error) if !required => {
-            println!("SKIPPED {story}: {error}");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
-    let kind = engine.report().kind;
-    let stage = Stage { engine, kind, state, owner };
-    let told =
-        AssertUnwindSafe(tokio::time::timeout(STORY_LIMIT, act(&stage))).catch_unwind().await;
-    let leftovers = stage.engine.leftovers().await.unwrap();
-    // A story that failed half-way leaves something; the machine is not to keep it.
-    stage.engine.reap(&HashSet::new()).await.unwrap();
-    remove_groups(&stage.owner);
-    match told {
-        Ok(told) => told.expect("the story ends in time"),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-    assert_eq!(leftovers, Vec::<String>::new());
-}
-
-/// The story's own groups stay for the next sandbox of the same owner; no one comes after a test.
-fn remove_groups(owner: &str) {
-    for tree in ["", "memory", "pids", "cpu"] {
-        let group = Path::new(DEFAULT_CGROUP_ROOT).join(tree).join("runbookd").join(owner);
-        let _ = std::fs::remove_dir(group);
-    }
-}
-
-fn settings(state_dir: &Path, owner: &str) -> EngineSettings {
-    let image = std::env::var("RUNBOOKD_TEST_IMAGE");
-    EngineSettings {
-        state_dir: state_dir.to_owned(),
-        owner: owner.to_owned(),
-        docker_host: None,
-        default_image: Some(image.unwrap_or_else(|_| "runbookd-base:bookworm".to_owned())),
-        cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
-        path: String::new(),
-    }
 }
 
 /// A sandbox that runs `script` with `sh`.
@@ -231,15 +139,6 @@ fn limited(script: &str, change: impl FnOnce(&mut SandboxLimits)) -> SandboxSpec
     spec
 }
 
-/// The processes of the host whose command line holds `word`.
-fn processes_with(word: &str) -> Vec<String> {
-    let commands = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
-        Some(String::from_utf8_lossy(&command).replace('\0', " "))
-    });
-    commands.filter(|command| command.contains(word)).collect()
-}
-
 fn ended(code: i32) -> Exit {
     Exit { code, oom_killed: false }
 }
@@ -253,7 +152,7 @@ async fn a_machine_without_an_engine_says_what_to_install() {
         ..settings(state.path(), "test")
     };
     let error = Engine::connect(EngineChoice::Auto, settings).await.unwrap_err().to_string();
-    for word in ["/nowhere/docker.sock", "`docker.io`", "`bubblewrap`", "`--setup`"] {
+    for word in ["/nowhere/docker.sock", "`docker.io`", "`bubblewrap`"] {
         assert!(error.contains(word), "{error}");
     }
 }
@@ -640,10 +539,13 @@ async fn the_reaper_removes_what_leaked_and_keeps_what_is_kept(stage: &Stage) {
     unstarted.leave();
 
     let successor = stage.successor().await;
-    assert_eq!(successor.reap(&keep).await.unwrap(), vec![leaked_id, unstarted_id]);
+    assert_eq!(
+        successor.reap(|id| keep.contains(id)).await.unwrap(),
+        vec![leaked_id, unstarted_id]
+    );
     assert_eq!(processes_with(&format!("leaked-{}", stage.owner)), Vec::<String>::new());
     assert!(!processes_with(&format!("kept-{}", stage.owner)).is_empty());
-    assert_eq!(successor.reap(&keep).await.unwrap(), vec![]);
+    assert_eq!(successor.reap(|id| keep.contains(id)).await.unwrap(), vec![]);
     kept.destroy().await.unwrap();
 }
 

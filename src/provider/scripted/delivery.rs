@@ -12,8 +12,9 @@ use super::reply::{Ending, Reply};
 use super::server::Shared;
 use super::sse::Frame;
 
-/// Between the last bytes of a reply and its cut, so that the connection can send them.
-const FLUSH_PAUSE: Duration = Duration::from_millis(20);
+/// Between the last bytes of a reply and its cut, so that the client has read them: one that sees
+/// the cut together with the bytes before it drops them, and the cut would be somewhere else.
+const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 
 /// The script wants the connection closed here. Hyper closes it on any error.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,10 @@ mod limits;
 
 use uuid::Uuid;
 
+use super::error_chain;
 use super::request::RunRequest;
 use crate::provider;
+use crate::provider::scripted::Script;
 use crate::run::{
     Code, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan, RuntimeName,
 };
@@ -113,7 +115,7 @@ impl Planner<'_> {
             runtime: runtime?,
             provider: provider?,
             model,
-            script: request.script.clone(),
+            script: request.script.clone().filter(|_| provider == Some(ProviderName::Scripted)),
             image,
             network,
             limits,
@@ -157,25 +159,28 @@ impl Planner<'_> {
 
     fn provider(&mut self, runtime: RuntimeName) -> Option<ProviderName> {
         let front_matter = self.runbook.front_matter();
-        let overrides = &self.request.overrides;
-        let named = overrides.model_provider.as_ref().or(front_matter.model_provider.as_ref());
-        let scripted = self.request.script.is_some().then_some("scripted");
-        let named = named.map(String::as_str).or(scripted);
-        match provider::choose_provider(named, runtime, self.keyring) {
-            Ok(ProviderName::Scripted) if self.request.script.is_none() => {
-                let finding = Finding::new(
-                    Code::MissingScript,
-                    "the scripted provider needs a script: give one with `--script FILE`",
-                );
-                self.find_at("model_provider", finding);
-                Some(ProviderName::Scripted)
-            }
-            Ok(provider) => Some(provider),
-            Err(finding) => {
-                self.find_at("model_provider", finding);
-                None
-            }
+        // A script is a part of the request, so it wins over the runbook.
+        let script = self.request.script.as_deref().map(Script::parse);
+        let named = self.request.overrides.model_provider.as_deref();
+        let named = named.or(script.as_ref().map(|_| "scripted"));
+        let named = named.or(front_matter.model_provider.as_deref());
+        let chosen = provider::choose_provider(named, runtime, self.keyring);
+        let fault = match (&chosen, script) {
+            (_, Some(Err(e))) => Some(Finding::new(Code::UnreadableScript, error_chain(&e))),
+            (Ok(ProviderName::Scripted), None) => Some(Finding::new(
+                Code::MissingScript,
+                "the scripted provider needs a script: give one with `--script FILE`",
+            )),
+            (_, None | Some(Ok(_))) => None,
+        };
+        let (chosen, unknown) = match chosen {
+            Ok(provider) => (Some(provider), None),
+            Err(finding) => (None, Some(finding)),
+        };
+        for finding in fault.into_iter().chain(unknown) {
+            self.find_at("model_provider", finding);
         }
+        chosen
     }
 
     fn model(&mut self, runtime: Option<RuntimeName>, provider: Option<ProviderName>) -> String {

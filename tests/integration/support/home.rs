@@ -1,0 +1,136 @@
+//! The binary as a person starts it, in a home of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use runbookd::sandbox::EngineKind;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::process::{Child, Command};
+
+use super::stage::{image, processes_with, remove_groups};
+use super::story::cache_dir;
+
+/// Nothing of the tests' environment but the cache of agent CLIs.
+pub(crate) struct Home {
+    folder: tempfile::TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file below the home and gives its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The binary with these arguments, and nothing to read.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runbookd"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.path())
+            .env("RUNBOOKD_CACHE", cache_dir())
+            .env("RUNBOOKD_IMAGE", image())
+            .current_dir(self.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.start(arguments)).await
+    }
+
+    /// The trajectories below the results folder, sorted by path.
+    pub(crate) fn trajectories(&self) -> Vec<Value> {
+        let mut found: Vec<PathBuf> = Vec::new();
+        let mut folders = vec![self.path().join("results")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_name() == "trajectory.json" {
+                    found.push(entry.path());
+                } else if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        found.sort();
+        found
+            .iter()
+            .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+            .collect()
+    }
+
+    /// What lives of this home's sandboxes: processes, containers, folders.
+    pub(crate) fn leftovers(&self, engine: EngineKind) -> Vec<String> {
+        let here = self.path().to_str().unwrap();
+        let mut found = processes_with(&format!("{here}/.local/state/runbookd/sandboxes"));
+        let folders = self.state().join("sandboxes");
+        let folders = std::fs::read_dir(folders).into_iter().flatten().flatten();
+        found.extend(folders.map(|entry| entry.path().display().to_string()));
+        if engine == EngineKind::Docker {
+            let format = "{{.Names}} {{.Mounts}}";
+            let listed = std::process::Command::new("docker")
+                .args(["ps", "--all", "--no-trunc", "--format", format])
+                .output()
+                .unwrap();
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            found.extend(listed.lines().filter(|line| line.contains(here)).map(str::to_owned));
+        }
+        found
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path().join(".local/state/runbookd")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // The group of this home's sandboxes stays for its next one, which will not come.
+        let digest = Sha256::digest(self.state().as_os_str().as_encoded_bytes());
+        let name: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        remove_groups(&format!("cli-{name}"));
+    }
+}
+
+impl Ran {
+    pub(crate) async fn of(child: Child) -> Self {
+        let Output { status, stdout, stderr } = child.wait_with_output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// The lines of `--json`.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+            .collect()
+    }
+}

@@ -1,0 +1,12 @@
+//! What the stories share: a stage with an engine, a run on it, and the scene that it leaves.
+
+#[macro_use]
+mod stage;
+mod home;
+mod scene;
+mod story;
+
+pub(crate) use home::{Home, Ran};
+pub(crate) use scene::{Scene, Tokens};
+pub(crate) use stage::{POLL, Stage, processes_with, settings, tell, until};
+pub(crate) use story::Story;
