@@ -9,7 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Domain: plain data and rules.
     ("secret", &[]),
     ("run", &["secret"]),
-    ("runbook", &[]),
+    ("runbook", &["run"]),
     ("trajectory", &["run"]),
     // Adapters: each owns one outside thing.
     ("store", &["run", "secret"]),

@@ -195,7 +195,8 @@ impl Stage {
 /// The variables that runbookd would set.
 fn environment(invocation: &Invocation) -> Outcome<Vec<(String, String)>> {
     let keyring = Keyring::default();
-    let access = provider::access(ProviderName::Scripted, RuntimeName::ClaudeCode, &keyring)?;
+    let access = provider::access(ProviderName::Scripted, RuntimeName::ClaudeCode, &keyring)
+        .map_err(|faults| format!("{faults:?}"))?;
     let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut env = vec![
         owned("HOME", AGENT_HOME),

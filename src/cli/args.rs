@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::run::{Network, Slug};
 use crate::sandbox::EngineChoice;
@@ -22,6 +22,34 @@ pub(super) enum Command {
     Run(Box<RunArguments>),
     /// Runs a real agent on a scripted model: no account, no key, no cost.
     Demo(DemoArguments),
+    /// Checks runbooks as a run would, and tells everything that was found. Runs nothing.
+    Validate(ValidateArguments),
+    /// Tells what the code of a finding means.
+    Explain {
+        /// The code, such as `wrong-slug`.
+        code: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ValidateArguments {
+    /// The runbooks.
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) runbooks: Vec<PathBuf>,
+    /// How the findings are written.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+/// How findings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A line each, as compilers write it.
+    Text,
+    /// One JSON object.
+    Json,
+    /// GitHub's workflow commands.
+    Github,
 }
 
 /// What `run` and `demo` share.
@@ -73,7 +101,8 @@ pub(super) struct RunArguments {
     /// The model, instead of the runbook's.
     #[arg(long)]
     pub(super) model: Option<String>,
-    /// The model service, instead of the runbook's: `anthropic` or `scripted`.
+    /// The model service, instead of the runbook's: `anthropic`, `bedrock`, `openrouter`, `vertex`
+    /// or `scripted`.
     #[arg(long, value_name = "PROVIDER")]
     pub(super) model_provider: Option<String>,
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.

@@ -7,6 +7,7 @@ mod parts;
 mod progress;
 mod run;
 mod setup;
+mod validate;
 
 use clap::Parser as _;
 
@@ -26,6 +27,8 @@ pub async fn main() -> ExitCode {
     match arguments.command {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
+        Command::Validate(files) => validate::validate(&files, &settings),
+        Command::Explain { code } => validate::explain(&code),
     }
 }
 

@@ -101,7 +101,8 @@ async fn next_signal() {
     }
 }
 
-fn draw() -> Draw {
+/// The names of a new run.
+pub(super) fn draw() -> Draw {
     Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() }
 }
 

@@ -6,6 +6,7 @@ mod error;
 mod explain;
 mod front_matter;
 mod limits;
+mod lint;
 mod name;
 mod node;
 mod parameters;
