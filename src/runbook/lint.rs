@@ -142,7 +142,7 @@ mod tests {
             ("primary_outputs: [a.md]", "no-primary-outputs"),
             ("| topic | `x` |", "variables-without-parameters"),
         ] {
-            assert_eq!(codes(&GOOD.replace(part, "-")), [code], "{part}");
+            assert_eq!(codes(&GOOD.replace(part, "version: 1")), [code], "{part}");
         }
         assert_eq!(codes(&format!("{GOOD}{{TODO: more}}")), ["left-over-todo"]);
         assert!(codes("# Only a title").contains(&"no-front-matter"));
