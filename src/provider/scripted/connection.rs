@@ -5,18 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{Method, Request, Response, request, response::Builder};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use super::auth::Auth;
 use super::choice;
 use super::delivery::{Courier, CutByScript};
-use super::ledger::{AuthScheme, Delivery, LedgerEntry, MAX_REQUESTS, Place};
+use super::ledger::{Delivery, LedgerEntry, MAX_REQUESTS, Place};
 use super::message::Message;
 use super::reply::{self, Act, Addressee, Reply};
 use super::request::Asked;
@@ -120,7 +119,7 @@ fn record(
         request_id: request_id.clone(),
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
-        auth: auth_scheme(&head.headers),
+        auth: Auth::of(&head.headers),
         model: asked.map(|asked| asked.model.clone()),
         stream: asked.is_some_and(|asked| asked.stream),
         n_messages: asked.map_or(0, |asked| asked.n_messages),
@@ -191,15 +190,6 @@ fn models(script: &Script) -> Value {
         "first_id": id,
         "last_id": id,
     })
-}
-
-fn auth_scheme(headers: &HeaderMap) -> AuthScheme {
-    match (headers.contains_key("x-api-key"), headers.contains_key(AUTHORIZATION)) {
-        (false, false) => AuthScheme::Absent,
-        (true, false) => AuthScheme::ApiKey,
-        (false, true) => AuthScheme::Authorization,
-        (true, true) => AuthScheme::Both,
-    }
 }
 
 fn response(reply: &Reply, request_id: &str) -> Builder {

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::auth::Auth;
+
 /// Most requests of one provider. An agent that loops ends here, instead of filling the memory.
 pub(super) const MAX_REQUESTS: usize = 10_000;
 
@@ -24,8 +26,8 @@ pub struct LedgerEntry {
     pub method: String,
     /// The path without its query.
     pub path: String,
-    /// Which credential headers came. Their values are kept nowhere.
-    pub auth: AuthScheme,
+    /// Which credentials came. Their values are kept nowhere.
+    pub auth: Auth,
     /// The model that was asked for, where the request could be read.
     pub model: Option<String>,
     /// Whether the reply was wanted as a stream of events.
@@ -117,20 +119,6 @@ impl fmt::Display for Place {
             Self::Nowhere => f.write_str("no part of the script"),
         }
     }
-}
-
-/// Which credential headers a request carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthScheme {
-    /// None.
-    Absent,
-    /// `x-api-key`.
-    ApiKey,
-    /// `authorization`.
-    Authorization,
-    /// Both of them.
-    Both,
 }
 
 /// How far a reply came.
@@ -244,7 +232,7 @@ mod tests {
             request_id: "req_scripted_1".to_owned(),
             method: "POST".to_owned(),
             path: "/v1/messages".to_owned(),
-            auth: AuthScheme::ApiKey,
+            auth: Auth::Absent,
             model: Some("m".to_owned()),
             stream: true,
             n_messages: 1,

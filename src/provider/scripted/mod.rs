@@ -29,6 +29,7 @@
 //! again. A summary written by `compaction` carries the number of turns it stands for. Only
 //! disturbances need a memory: the *n*-th request for a turn meets the *n*-th disturbance above it.
 
+mod auth;
 mod checked;
 mod choice;
 mod connection;
@@ -47,7 +48,8 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
-pub use ledger::{AuthScheme, Delivery, LedgerEntry, Place, SentUsage};
+pub use auth::{Auth, Fingerprint};
+pub use ledger::{Delivery, LedgerEntry, Place, SentUsage};
 pub use read::ScriptError;
 pub use script::Script;
 pub use server::{Listen, ListenError, ScriptedProvider};
