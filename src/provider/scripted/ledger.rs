@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::auth::Auth;
+use super::route::Wire;
 
 /// Most requests of one provider. An agent that loops ends here, instead of filling the memory.
 pub(super) const MAX_REQUESTS: usize = 10_000;
@@ -26,6 +27,8 @@ pub struct LedgerEntry {
     pub method: String,
     /// The path without its query.
     pub path: String,
+    /// The wire format, which follows from the path.
+    pub wire: Wire,
     /// Which credentials came. Their values are kept nowhere.
     pub auth: Auth,
     /// The model that was asked for, where the request could be read.
@@ -93,11 +96,11 @@ pub enum Place {
     Side,
     /// The request to sum the conversation up.
     Compaction,
-    /// `POST /v1/messages/count_tokens`.
+    /// A count of tokens: `POST /v1/messages/count_tokens`, or what another wire has for it.
     CountTokens,
-    /// `GET /v1/models`.
+    /// The list of models, `GET /v1/models`; on Bedrock that of the inference profiles, or one.
     Models,
-    /// `HEAD /`, by which the agent CLI looks whether the service is there.
+    /// `HEAD` of the base URL, by which the agent CLI looks whether the service is there.
     Liveness,
     /// No part of the protocol, or a request that could not be read.
     Nowhere,
@@ -232,6 +235,7 @@ mod tests {
             request_id: "req_scripted_1".to_owned(),
             method: "POST".to_owned(),
             path: "/v1/messages".to_owned(),
+            wire: Wire::Anthropic,
             auth: Auth::Absent,
             model: Some("m".to_owned()),
             stream: true,

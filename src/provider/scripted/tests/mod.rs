@@ -397,8 +397,8 @@ async fn the_small_endpoints_answer() {
           {"type":"error","error":{"type":"invalid_request_error","message":"the request body is not valid JSON: EOF while parsing an object at line 1 column 1"},"request_id":"req_scripted_4"}
         GET /v1/messages 404 application/json req_scripted_5
           {"type":"error","error":{"type":"not_found_error","message":"GET /v1/messages not found"},"request_id":"req_scripted_5"}
-        POST /api/v1/messages 404 application/json req_scripted_6
-          {"type":"error","error":{"type":"not_found_error","message":"POST /api/v1/messages not found"},"request_id":"req_scripted_6"}
+        POST /api/v1/messages 400 application/json req_scripted_6
+          {"type":"error","error":{"type":"invalid_request_error","message":"model: Field required"},"request_id":"req_scripted_6"}
         HEAD /elsewhere 404 application/json req_scripted_7
         the look whether the service is there false Complete
         the list of models false Complete
@@ -432,10 +432,10 @@ async fn the_ledger_says_what_was_asked_but_no_credential() {
         .map(|e| format!("{:?}\n", super::LedgerEntry { body: None, ..e }))
         .collect();
     expect![[r#"
-        LedgerEntry { request_id: "req_scripted_1", method: "POST", path: "/v1/messages", auth: Absent, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
-        LedgerEntry { request_id: "req_scripted_2", method: "POST", path: "/v1/messages", auth: ApiKey { key: Fingerprint("ff247e4e714baecc") }, model: Some("claude-made-up"), stream: false, n_messages: 3, n_request_bytes: 201, place: Main { turn: 2 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
-        LedgerEntry { request_id: "req_scripted_3", method: "POST", path: "/v1/messages", auth: Bearer { token: Fingerprint("9b7844166f62838f") }, model: Some("claude-made-up"), stream: false, n_messages: 5, n_request_bytes: 272, place: Main { turn: 3 }, unexpected: true, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
-        LedgerEntry { request_id: "req_scripted_4", method: "POST", path: "/v1/messages", auth: Both { key: Fingerprint("ff247e4e714baecc"), token: Fingerprint("2d711642b726b044") }, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_1", method: "POST", path: "/v1/messages", wire: Anthropic, auth: Absent, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_2", method: "POST", path: "/v1/messages", wire: Anthropic, auth: ApiKey { key: Fingerprint("ff247e4e714baecc") }, model: Some("claude-made-up"), stream: false, n_messages: 3, n_request_bytes: 201, place: Main { turn: 2 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_3", method: "POST", path: "/v1/messages", wire: Anthropic, auth: Bearer { token: Fingerprint("9b7844166f62838f") }, model: Some("claude-made-up"), stream: false, n_messages: 5, n_request_bytes: 272, place: Main { turn: 3 }, unexpected: true, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_4", method: "POST", path: "/v1/messages", wire: Anthropic, auth: Both { key: Fingerprint("ff247e4e714baecc"), token: Fingerprint("2d711642b726b044") }, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
     "#]].assert_eq(&lines.concat());
 }
 
