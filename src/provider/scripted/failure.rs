@@ -179,3 +179,111 @@ fn lower_first(name: &str) -> String {
     let first = letters.next().map(|letter| letter.to_ascii_lowercase());
     first.into_iter().chain(letters).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use expect_test::expect;
+
+    use super::*;
+
+    fn failure(status: u16, kind: Option<&str>) -> Failure {
+        let kind = kind.map(str::to_owned);
+        Failure { status, kind, message: None, retry_after: None }
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    /// What a wire says before a stream: the body, and behind it AWS's header.
+    fn before(failure: &Failure, wire: Wire) -> String {
+        let reply = reply(failure, wire, "req_1");
+        assert_eq!(reply.status, failure.status);
+        let header = reply.aws_error.map(|name| format!(" {name}"));
+        text(&reply.frames[0].bytes) + &header.unwrap_or_default()
+    }
+
+    #[test]
+    fn a_status_has_its_name_on_each_wire() {
+        let mut table = String::new();
+        for status in [400, 401, 402, 403, 404, 408, 413, 418, 424, 429, 499, 500, 503, 504, 529] {
+            let names = (anthropic_type(status), aws_error(status), aws_stream_exception(status));
+            writeln!(table, "{status} {names:?} {:?}", google_status(status)).unwrap();
+        }
+        expect![[r#"
+            400 ("invalid_request_error", "ValidationException", "validationException") Some("INVALID_ARGUMENT")
+            401 ("authentication_error", "UnrecognizedClientException", "validationException") Some("UNAUTHENTICATED")
+            402 ("billing_error", "ValidationException", "validationException") None
+            403 ("permission_error", "AccessDeniedException", "validationException") Some("PERMISSION_DENIED")
+            404 ("not_found_error", "ResourceNotFoundException", "validationException") Some("NOT_FOUND")
+            408 ("invalid_request_error", "ModelTimeoutException", "modelTimeoutException") None
+            413 ("request_too_large", "ValidationException", "validationException") None
+            418 ("invalid_request_error", "ValidationException", "validationException") None
+            424 ("invalid_request_error", "ModelErrorException", "modelStreamErrorException") None
+            429 ("rate_limit_error", "ThrottlingException", "throttlingException") Some("RESOURCE_EXHAUSTED")
+            499 ("invalid_request_error", "ValidationException", "validationException") Some("CANCELLED")
+            500 ("api_error", "InternalServerException", "internalServerException") Some("INTERNAL")
+            503 ("api_error", "ServiceUnavailableException", "serviceUnavailableException") Some("UNAVAILABLE")
+            504 ("timeout_error", "InternalServerException", "internalServerException") Some("DEADLINE_EXCEEDED")
+            529 ("overloaded_error", "ServiceUnavailableException", "serviceUnavailableException") None
+        "#]].assert_eq(&table);
+    }
+
+    #[test]
+    fn a_chosen_name_is_kept_and_anthropics_is_translated() {
+        let mut story = String::new();
+        for kind in [None, Some("rate_limit_error"), Some("ModelNotReadyException")] {
+            let failure = failure(429, kind);
+            writeln!(story, "{kind:?}").unwrap();
+            for wire in [Wire::Anthropic, Wire::OpenRouter, Wire::Bedrock, Wire::Vertex] {
+                writeln!(story, "  {}", before(&failure, wire)).unwrap();
+            }
+        }
+        expect![[r#"
+            None
+              {"type":"error","error":{"type":"rate_limit_error","message":"scripted failure (rate_limit_error)"},"request_id":"req_1"}
+              {"type":"error","error":{"type":"rate_limit_error","message":"scripted failure (rate_limit_error)"},"request_id":"req_1"}
+              {"message":"scripted failure (ThrottlingException)"} ThrottlingException
+              {"error":{"code":429,"message":"scripted failure (RESOURCE_EXHAUSTED)","status":"RESOURCE_EXHAUSTED"}}
+            Some("rate_limit_error")
+              {"type":"error","error":{"type":"rate_limit_error","message":"scripted failure (rate_limit_error)"},"request_id":"req_1"}
+              {"type":"error","error":{"type":"rate_limit_error","message":"scripted failure (rate_limit_error)"},"request_id":"req_1"}
+              {"message":"scripted failure (ThrottlingException)"} ThrottlingException
+              {"error":{"code":429,"message":"scripted failure (RESOURCE_EXHAUSTED)","status":"RESOURCE_EXHAUSTED"}}
+            Some("ModelNotReadyException")
+              {"type":"error","error":{"type":"ModelNotReadyException","message":"scripted failure (ModelNotReadyException)"},"request_id":"req_1"}
+              {"type":"error","error":{"type":"ModelNotReadyException","message":"scripted failure (ModelNotReadyException)"},"request_id":"req_1"}
+              {"message":"scripted failure (ModelNotReadyException)"} ModelNotReadyException
+              {"error":{"code":429,"message":"scripted failure (ModelNotReadyException)","status":"ModelNotReadyException"}}
+        "#]].assert_eq(&story);
+    }
+
+    #[test]
+    fn what_google_has_no_name_for_is_anthropics() {
+        assert_eq!(
+            before(&failure(529, None), Wire::Vertex),
+            before(&failure(529, None), Wire::Anthropic)
+        );
+    }
+
+    #[test]
+    fn inside_a_stream_a_name_has_the_streams_form() {
+        let exception = |kind| text(&inside(&failure(503, kind), Wire::Bedrock, "req_1"));
+        for (kind, name) in [
+            (None, "serviceUnavailableException"),
+            (Some("overloaded_error"), "serviceUnavailableException"),
+            (Some("ModelStreamErrorException"), "modelStreamErrorException"),
+        ] {
+            let frame = exception(kind);
+            // Behind the name stands the next header, with its length before it.
+            assert!(frame.contains(&format!("{name}\r:content-type")), "{frame:?}");
+        }
+        expect![[r#"
+            event: error
+            data: {"type":"error","error":{"type":"api_error","message":"scripted failure (api_error)"},"request_id":"req_1"}
+
+        "#]].assert_eq(&text(&inside(&failure(503, None), Wire::Vertex, "req_1")));
+    }
+}

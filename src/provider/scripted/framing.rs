@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn an_exception_is_one_frame() {
         let error = json!({ "message": "slow down" });
-        check(&aws_exception("throttlingException", &error), expect![[r#"
+        check(
+            &aws_exception("throttlingException", &error),
+            expect![[r#"
             00 00 00 88 00 00 00 61 de 01 75 f4 0f 3a 65 78 |.......a..u..:ex|
             63 65 70 74 69 6f 6e 2d 74 79 70 65 07 00 13 74 |ception-type...t|
             68 72 6f 74 74 6c 69 6e 67 45 78 63 65 70 74 69 |hrottlingExcepti|
@@ -125,7 +127,8 @@ mod tests {
             65 07 00 09 65 78 63 65 70 74 69 6f 6e 7b 22 6d |e...exception{"m|
             65 73 73 61 67 65 22 3a 22 73 6c 6f 77 20 64 6f |essage":"slow do|
             77 6e 22 7d 83 2e e0 72                         |wn"}...r|
-        "#]]);
+        "#]],
+        );
     }
 
     /// The checksum of zlib, gzip and PNG, bit by bit.

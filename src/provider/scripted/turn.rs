@@ -186,7 +186,7 @@ impl TryFrom<WireFailure> for Fault {
             ));
         }
         if wire.kind.as_deref().is_some_and(|kind| HeaderValue::from_str(kind).is_err()) {
-            return Err("`type` must be one word, such as `rate_limit_error`".to_owned());
+            return Err("`type` must be one line of ASCII, such as `rate_limit_error`".to_owned());
         }
         let failure = Failure {
             status: wire.status,
