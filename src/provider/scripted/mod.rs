@@ -1,4 +1,4 @@
-//! The model inside this binary: an Anthropic Messages server whose answers come from a script.
+//! The model inside this binary: a server of Claude's wire formats whose answers come from a script.
 //!
 //! It shows what a runbook does without spending a token, and it is the model of our own tests:
 //! the agent CLI is real, the sandbox is real, only the words of the model are written beforehand.
@@ -21,6 +21,12 @@
 //! * `subagents` answer requests of sub-agents, found by `when` in their first user message.
 //! * `side` answers calls without tools (the session's title), `compaction` the summary request.
 //! * `after_end` says what follows when the turns are used up.
+//!
+//! # Wire formats
+//!
+//! The path decides: Anthropic's Messages API, the same below a gateway's or OpenRouter's base,
+//! Amazon Bedrock, Google Vertex AI. `route` finds the format and the wish, `framing` and `failure`
+//! say the answer in it; what lies between knows only Anthropic's messages.
 //!
 //! # How a request finds its turn
 //!
