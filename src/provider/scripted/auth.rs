@@ -21,30 +21,25 @@ const SIGV4_SCOPE_END: &str = "aws4_request";
 /// Bytes of a hash that are shown, two digits each: enough to tell credentials apart.
 const FINGERPRINT_BYTES: usize = 8;
 
-/// How a request proved who sends it.
+/// How a request proved who sends it. The agent CLI sends one header, the other, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Auth {
+    /// The key in `x-api-key`.
+    pub api_key: Option<Fingerprint>,
+    /// What stands in `authorization`.
+    pub authorization: Option<Authorization>,
+}
+
+/// What stands in `authorization`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "scheme", rename_all = "snake_case")]
-pub enum Auth {
-    /// Not at all.
-    Absent,
-    /// By `x-api-key`.
-    ApiKey {
-        /// The key.
-        key: Fingerprint,
-    },
-    /// By `authorization: Bearer …`.
+pub enum Authorization {
+    /// `Bearer …`.
     Bearer {
         /// The token.
         token: Fingerprint,
     },
-    /// By `x-api-key` and by `authorization: Bearer …`.
-    Both {
-        /// The key.
-        key: Fingerprint,
-        /// The token.
-        token: Fingerprint,
-    },
-    /// By AWS's signature, version 4. Whether it is right is not looked at.
+    /// AWS's signature, version 4. Whether it is right is not looked at.
     #[serde(rename = "sigv4")]
     SigV4 {
         /// The id of the key that signed. The key itself is never sent.
@@ -56,36 +51,42 @@ pub enum Auth {
         /// The service that the signature is for.
         service: String,
     },
-    /// By an `authorization` of another form, or by a mixture that no client has reason to send.
+    /// Another scheme, or one of these in a form that is not theirs.
     Unknown,
 }
 
 impl Auth {
     /// Reads the headers of a request.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-        let key = text(API_KEY).map(Fingerprint::of);
-        let Some(authorization) = text(AUTHORIZATION.as_str()) else {
-            return key.map_or(Self::Absent, |key| Self::ApiKey { key });
-        };
+        Self {
+            api_key: text(headers, API_KEY).map(Fingerprint::of),
+            authorization: text(headers, AUTHORIZATION.as_str())
+                .map(|authorization| Authorization::of(authorization, headers)),
+        }
+    }
+}
+
+impl Authorization {
+    fn of(authorization: &str, headers: &HeaderMap) -> Self {
         let (scheme, rest) = authorization.split_once(' ').unwrap_or((authorization, ""));
         if scheme.eq_ignore_ascii_case("bearer") && !rest.trim().is_empty() {
-            let token = Fingerprint::of(rest.trim());
-            return match key {
-                Some(key) => Self::Both { key, token },
-                None => Self::Bearer { token },
-            };
+            return Self::Bearer { token: Fingerprint::of(rest.trim()) };
         }
         match sigv4_scope(authorization) {
-            Some((access_key_id, region, service)) if key.is_none() => Self::SigV4 {
+            Some((access_key_id, region, service)) => Self::SigV4 {
                 access_key_id: Fingerprint::of(access_key_id),
-                session_token: text(SESSION_TOKEN).map(Fingerprint::of),
+                session_token: text(headers, SESSION_TOKEN).map(Fingerprint::of),
                 region: region.to_owned(),
                 service: service.to_owned(),
             },
-            Some(_) | None => Self::Unknown,
+            None => Self::Unknown,
         }
     }
+}
+
+/// A header, where it is there. One that is no text is there, and empty.
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
 }
 
 /// The id of the key, the region and the service of an AWS signature.
@@ -142,25 +143,23 @@ mod tests {
         assert_eq!(Fingerprint::of("abc").to_string(), "ba7816bf8f01cfea");
     }
 
+    fn authorization(headers: &[(&str, &str)]) -> Authorization {
+        auth(headers).authorization.unwrap()
+    }
+
     #[test]
-    fn each_scheme_is_known() {
-        let (key, token) = ("sk-ant-made-up-key", "made-up-token");
-        let bearer = format!("Bearer {token}");
-        let (key_print, token_print) = (Fingerprint::of(key), Fingerprint::of(token));
-        assert_eq!(auth(&[]), Auth::Absent);
-        assert_eq!(auth(&[("x-api-key", key)]), Auth::ApiKey { key: key_print.clone() });
-        assert_eq!(
-            auth(&[("authorization", &bearer)]),
-            Auth::Bearer { token: token_print.clone() }
-        );
-        assert_eq!(
-            auth(&[("authorization", &bearer.replace("Bearer", "bearer"))]),
-            Auth::Bearer { token: token_print.clone() }
-        );
-        assert_eq!(
-            auth(&[("x-api-key", key), ("authorization", &bearer)]),
-            Auth::Both { key: key_print, token: token_print }
-        );
+    fn keys_and_tokens_are_told_apart() {
+        let key = ("x-api-key", "sk-ant-made-up-key");
+        let bearer = ("authorization", "Bearer made-up-token");
+        let api_key = Some(Fingerprint::of("sk-ant-made-up-key"));
+        let token = Fingerprint::of("made-up-token");
+        let authorization = Some(Authorization::Bearer { token });
+        assert_eq!(auth(&[]), Auth::default());
+        assert_eq!(auth(&[key]), Auth { api_key: api_key.clone(), ..Auth::default() });
+        let by_token = Auth { authorization: authorization.clone(), ..Auth::default() };
+        assert_eq!(auth(&[bearer]), by_token);
+        assert_eq!(auth(&[("authorization", "bearer  made-up-token")]), by_token);
+        assert_eq!(auth(&[key, bearer]), Auth { api_key, authorization });
     }
 
     const SIGNED: &str = "AWS4-HMAC-SHA256 \
@@ -169,45 +168,50 @@ mod tests {
 
     #[test]
     fn a_signature_tells_its_key_and_its_region() {
-        let signed = |session_token| Auth::SigV4 {
+        let signed = |session_token| Authorization::SigV4 {
             access_key_id: Fingerprint::of("AKIAMADEUP"),
             session_token,
             region: "eu-west-1".to_owned(),
             service: "bedrock".to_owned(),
         };
-        assert_eq!(auth(&[("authorization", SIGNED)]), signed(None));
-        assert_eq!(auth(&[("authorization", &SIGNED.replace(", ", ","))]), signed(None));
+        assert_eq!(authorization(&[("authorization", SIGNED)]), signed(None));
+        let without_spaces = SIGNED.replace(", ", ",");
+        assert_eq!(authorization(&[("authorization", &without_spaces)]), signed(None));
         let with_session = [("authorization", SIGNED), ("x-amz-security-token", "made-up")];
-        assert_eq!(auth(&with_session), signed(Some(Fingerprint::of("made-up"))));
+        assert_eq!(authorization(&with_session), signed(Some(Fingerprint::of("made-up"))));
     }
 
     #[test]
     fn what_is_neither_is_unknown() {
-        for headers in [
-            &[("authorization", "Basic bWFkZTp1cA==")][..],
-            &[("authorization", "Bearer")],
-            &[("authorization", "Bearer ")],
-            &[("authorization", "")],
-            &[("authorization", "AWS4-HMAC-SHA256 Signature=92ea71")],
-            &[("authorization", "AWS4-HMAC-SHA256 Credential=AKIA/eu-west-1/bedrock/aws4_request")],
-            &[(
-                "authorization",
-                "AWS4-HMAC-SHA256 Credential=AKIA/20261120/eu-west-1/bedrock/aws5",
-            )],
-            &[("authorization", SIGNED), ("x-api-key", "sk-ant-made-up")],
+        for header in [
+            "Basic bWFkZTp1cA==",
+            "Bearer",
+            "Bearer ",
+            "",
+            "AWS4-HMAC-SHA256 Signature=92ea71",
+            "AWS4-HMAC-SHA256 Credential=AKIAMADEUP/eu-west-1/bedrock/aws4_request",
+            "AWS4-HMAC-SHA256 Credential=AKIAMADEUP/20261120/eu-west-1/bedrock/aws5_request",
         ] {
-            assert_eq!(auth(headers), Auth::Unknown, "{headers:?}");
+            assert_eq!(
+                authorization(&[("authorization", header)]),
+                Authorization::Unknown,
+                "{header:?}"
+            );
         }
     }
 
     #[test]
-    fn the_ledger_is_written_with_the_scheme_first() {
+    fn the_ledger_is_written_with_fingerprints() {
         let line = |headers: &[(&str, &str)]| serde_json::to_string(&auth(headers)).unwrap();
-        let lines = [line(&[]), line(&[("x-api-key", "abc")]), line(&[("authorization", SIGNED)])];
+        let lines = [
+            line(&[]),
+            line(&[("x-api-key", "abc"), ("authorization", "Bearer abc")]),
+            line(&[("authorization", SIGNED)]),
+        ];
         expect![[r#"
-            {"scheme":"absent"}
-            {"scheme":"api_key","key":"ba7816bf8f01cfea"}
-            {"scheme":"sigv4","access_key_id":"1aab1147d481fed1","session_token":null,"region":"eu-west-1","service":"bedrock"}"#]]
+            {"api_key":null,"authorization":null}
+            {"api_key":"ba7816bf8f01cfea","authorization":{"scheme":"bearer","token":"ba7816bf8f01cfea"}}
+            {"api_key":null,"authorization":{"scheme":"sigv4","access_key_id":"1aab1147d481fed1","session_token":null,"region":"eu-west-1","service":"bedrock"}}"#]]
         .assert_eq(&lines.join("\n"));
     }
 }

@@ -236,7 +236,7 @@ mod tests {
             method: "POST".to_owned(),
             path: "/v1/messages".to_owned(),
             wire: Wire::Anthropic,
-            auth: Auth::Absent,
+            auth: Auth::default(),
             model: Some("m".to_owned()),
             stream: true,
             n_messages: 1,

@@ -58,7 +58,7 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{Auth, Fingerprint};
+pub use auth::{Auth, Authorization, Fingerprint};
 pub use ledger::{Delivery, LedgerEntry, Place, SentUsage};
 pub use read::ScriptError;
 pub use route::Wire;

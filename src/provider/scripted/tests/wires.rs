@@ -1,7 +1,7 @@
 //! The same script on every wire: paths, frames, errors, and what the ledger says of each.
 
 use super::*;
-use crate::provider::scripted::{Auth, Fingerprint, LedgerEntry, Wire};
+use crate::provider::scripted::{Auth, Authorization, Fingerprint, LedgerEntry, Wire};
 
 const BEDROCK: &str = "/model/us.anthropic.made-up-v1:0";
 const VERTEX: &str =
@@ -448,28 +448,39 @@ async fn the_ledger_names_the_credential_of_each_request() {
         Credential=AKIAMADEUP/20261120/eu-west-1/bedrock/aws4_request, \
         SignedHeaders=host, Signature=92ea71";
     let provider = start("turns: [{ text: a }]").await;
-    for (path, authorization) in [
-        (format!("{BEDROCK}/invoke"), "Bearer ABSK-made-up"),
-        (format!("{BEDROCK}/invoke"), signed),
-        ("/api/v1/messages".to_owned(), "Bearer sk-or-made-up"),
+    let key = ("x-api-key", "sk-ant-made-up");
+    for (path, headers) in [
+        (format!("{BEDROCK}/invoke"), vec![("authorization", "Bearer ABSK-made-up")]),
+        // The agent CLI sends the key of another service along, where it has one.
+        (format!("{BEDROCK}/invoke"), vec![("authorization", signed), key]),
+        ("/api/v1/messages".to_owned(), vec![("authorization", "Bearer sk-or-made-up")]),
     ] {
-        let asking = client().post(url(&provider, &path)).json(&body(&path, 0, false));
-        asking.header("authorization", authorization).send().await.unwrap();
+        let mut asking = client().post(url(&provider, &path)).json(&body(&path, 0, false));
+        for (name, value) in headers {
+            asking = asking.header(name, value);
+        }
+        asking.send().await.unwrap();
     }
     let seen: Vec<(Wire, Auth)> =
         provider.stop().await.into_iter().map(|entry| (entry.wire, entry.auth)).collect();
-    let sigv4 = Auth::SigV4 {
+    let bearer = |token| Auth {
+        api_key: None,
+        authorization: Some(Authorization::Bearer { token: Fingerprint::of(token) }),
+    };
+    let sigv4 = Authorization::SigV4 {
         access_key_id: Fingerprint::of("AKIAMADEUP"),
         session_token: None,
         region: "eu-west-1".to_owned(),
         service: "bedrock".to_owned(),
     };
+    let both =
+        Auth { api_key: Some(Fingerprint::of("sk-ant-made-up")), authorization: Some(sigv4) };
     assert_eq!(
         seen,
         [
-            (Wire::Bedrock, Auth::Bearer { token: Fingerprint::of("ABSK-made-up") }),
-            (Wire::Bedrock, sigv4),
-            (Wire::OpenRouter, Auth::Bearer { token: Fingerprint::of("sk-or-made-up") }),
+            (Wire::Bedrock, bearer("ABSK-made-up")),
+            (Wire::Bedrock, both),
+            (Wire::OpenRouter, bearer("sk-or-made-up")),
         ]
     );
 }
