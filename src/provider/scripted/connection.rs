@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{Method, Request, Response, request, response::Builder};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
-use serde_json::{Value, json};
 
+use super::auth::Auth;
 use super::choice;
 use super::delivery::{Courier, CutByScript};
-use super::ledger::{AuthScheme, Delivery, LedgerEntry, MAX_REQUESTS, Place};
+use super::endpoints;
+use super::failure;
+use super::ledger::{Delivery, LedgerEntry, MAX_REQUESTS, Place};
 use super::message::Message;
 use super::reply::{self, Act, Addressee, Reply};
 use super::request::Asked;
+use super::route::{Route, Wire, Wish};
 use super::script::{Failure, Script};
 use super::server::Shared;
 
@@ -29,22 +30,18 @@ const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 /// From a request's head to the end of its body. The client is on this machine.
 const READ_LIMIT: Duration = Duration::from_secs(120);
 
-/// Bytes of a request that count as one token in `count_tokens`.
-const BYTES_PER_TOKEN: usize = 4;
+/// Where AWS names an error.
+const AWS_ERROR: &str = "x-amzn-errortype";
 
-/// Date of the models that are listed. It is part of the format and means nothing here.
-const MODEL_DATE: &str = "2026-01-01T00:00:00Z";
-
-/// The model that is listed where the script names none.
-const DEFAULT_MODEL: &str = "claude-sonnet-4-6";
-
-/// What a request wants.
+/// What a request wants, once its body is read.
 enum Demand {
     Message(Asked),
     CountTokens,
     Models,
+    Profile,
     Liveness,
-    /// Nothing that this server has.
+    /// A page where there is none, which a wrong base URL asks for.
+    Page,
     Refused(Failure),
 }
 
@@ -70,14 +67,16 @@ pub(super) async fn answer(
         Ok(Err(_)) => Err(refusal(400, "the request's body broke off")),
         Err(_) => Err(refusal(408, "the request's body did not come in time")),
     };
-    let Some(Recorded { act, request_id, entry }) = record(&shared, &head, body) else {
-        return Ok(ledger_full());
+    let route = Route::find(&head.method, head.uri.path());
+    let wire = route.wire;
+    let Some(Recorded { act, request_id, entry }) = record(&shared, &head, route, body) else {
+        return Ok(ledger_full(wire));
     };
     let mut courier = Courier::new(shared, entry);
     match act {
         Act::Reply(reply) => {
             tokio::time::sleep(reply.delay).await;
-            let response = response(&reply, &request_id);
+            let response = response(&reply, wire, &request_id);
             Ok(response.body(courier.body(reply)).expect("a script's status and type are checked"))
         }
         Act::CloseUnanswered => {
@@ -94,17 +93,21 @@ pub(super) async fn answer(
 fn record(
     shared: &Shared,
     head: &request::Parts,
+    route: Route,
     body: Result<Bytes, Failure>,
 ) -> Option<Recorded> {
+    let wire = route.wire;
     let (demand, body) = match body {
-        Ok(body) => (demand(head, &body, &shared.script), body),
+        Ok(body) => (demand(head, route, &body, &shared.script), body),
         Err(failure) => (Demand::Refused(failure), Bytes::new()),
     };
     let mut ledger = shared.ledger();
     let request_id = ledger.next_request_id()?;
     let place = place(&demand);
     let attempt = ledger.ask(&place);
-    let (mut act, unexpected) = decide(shared, &demand, (&place, attempt), &request_id, &body);
+    let stream = matches!(&demand, Demand::Message(asked) if asked.stream);
+    let to = Addressee { wire, place: &place, stream, request_id: &request_id };
+    let (mut act, unexpected) = decide(&shared.script, &demand, attempt, body.len(), &to);
     if let (&Method::HEAD, Act::Reply(reply)) = (&head.method, &mut act) {
         reply.frames.clear();
     }
@@ -114,15 +117,21 @@ fn record(
     };
     let asked = match &demand {
         Demand::Message(asked) => Some(asked),
-        Demand::CountTokens | Demand::Models | Demand::Liveness | Demand::Refused(_) => None,
+        Demand::CountTokens
+        | Demand::Models
+        | Demand::Profile
+        | Demand::Liveness
+        | Demand::Page
+        | Demand::Refused(_) => None,
     };
     let entry = ledger.push(LedgerEntry {
         request_id: request_id.clone(),
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
-        auth: auth_scheme(&head.headers),
+        wire,
+        auth: Auth::of(&head.headers),
         model: asked.map(|asked| asked.model.clone()),
-        stream: asked.is_some_and(|asked| asked.stream),
+        stream,
         n_messages: asked.map_or(0, |asked| asked.n_messages),
         n_request_bytes: body.len(),
         place,
@@ -135,16 +144,21 @@ fn record(
     Some(Recorded { act, request_id, entry })
 }
 
-fn demand(head: &request::Parts, body: &[u8], script: &Script) -> Demand {
-    match (&head.method, head.uri.path()) {
-        (&Method::POST, "/v1/messages") => match Asked::read(body, script) {
+fn demand(head: &request::Parts, route: Route, body: &[u8], script: &Script) -> Demand {
+    match (route.wish, route.wire) {
+        (Wish::Message(envelope), _) => match Asked::read(body, envelope, script) {
             Ok(asked) => Demand::Message(asked),
             Err(complaint) => Demand::Refused(refusal(400, &complaint)),
         },
-        (&Method::POST, "/v1/messages/count_tokens") => Demand::CountTokens,
-        (&Method::GET, "/v1/models") => Demand::Models,
-        (&Method::HEAD, "/") => Demand::Liveness,
-        (method, path) => Demand::Refused(refusal(404, &format!("{method} {path} not found"))),
+        (Wish::CountTokens, _) => Demand::CountTokens,
+        (Wish::Models, _) => Demand::Models,
+        (Wish::Profile, _) => Demand::Profile,
+        (Wish::Liveness, _) => Demand::Liveness,
+        (Wish::Nothing, Wire::OpenRouter) => Demand::Page,
+        (Wish::Nothing, Wire::Anthropic | Wire::Bedrock | Wire::Vertex) => {
+            let (method, path) = (&head.method, head.uri.path());
+            Demand::Refused(refusal(404, &format!("{method} {path} not found")))
+        }
     }
 }
 
@@ -152,61 +166,43 @@ fn place(demand: &Demand) -> Place {
     match demand {
         Demand::Message(asked) => choice::place(asked),
         Demand::CountTokens => Place::CountTokens,
-        Demand::Models => Place::Models,
+        Demand::Models | Demand::Profile => Place::Models,
         Demand::Liveness => Place::Liveness,
-        Demand::Refused(_) => Place::Nowhere,
+        Demand::Page | Demand::Refused(_) => Place::Nowhere,
     }
 }
 
 /// What is done, and whether the script did not foresee it.
 fn decide(
-    shared: &Shared,
+    script: &Script,
     demand: &Demand,
-    (place, attempt): (&Place, u32),
-    request_id: &str,
-    body: &[u8],
+    attempt: u32,
+    n_body_bytes: usize,
+    to: &Addressee<'_>,
 ) -> (Act, bool) {
+    let expected = |reply| (Act::Reply(reply), false);
+    let refused = |failure| Act::Reply(failure::reply(failure, to.wire, to.request_id));
     match demand {
         Demand::Message(asked) => {
-            let choice = choice::choose(&shared.script, asked, attempt);
-            let message = Message::new(&choice.answer, &asked.model, place, attempt);
-            let to = Addressee { place, stream: asked.stream, request_id };
-            (reply::act(&choice, &message, &to), choice.unexpected)
+            let choice = choice::choose(script, asked, attempt);
+            let message = Message::new(&choice.answer, &asked.model, to.place, attempt);
+            (reply::act(&choice, &message, to), choice.unexpected)
         }
-        Demand::CountTokens => {
-            let count = json!({ "input_tokens": (body.len() / BYTES_PER_TOKEN).max(1) });
-            (Act::Reply(Reply::json(200, &count)), false)
-        }
-        Demand::Models => (Act::Reply(Reply::json(200, &models(&shared.script))), false),
-        Demand::Liveness => (Act::Reply(Reply::whole(200, "text/plain", Bytes::new())), false),
-        Demand::Refused(failure) => (Act::Reply(Reply::error(failure, request_id)), true),
+        Demand::CountTokens => expected(endpoints::token_count(to.wire, n_body_bytes)),
+        Demand::Models => expected(endpoints::models(to.wire, script)),
+        // None is known, and the agent CLI expects as much of a role that may not look.
+        Demand::Profile => (refused(&refusal(404, "there is no such inference profile")), false),
+        Demand::Liveness => expected(Reply::whole(200, "text/plain", Bytes::new())),
+        Demand::Page => (Act::Reply(endpoints::no_page()), true),
+        Demand::Refused(failure) => (refused(failure), true),
     }
 }
 
-fn models(script: &Script) -> Value {
-    let id = script.model().unwrap_or(DEFAULT_MODEL);
-    json!({
-        "data": [{ "type": "model", "id": id, "display_name": id, "created_at": MODEL_DATE }],
-        "has_more": false,
-        "first_id": id,
-        "last_id": id,
-    })
-}
-
-fn auth_scheme(headers: &HeaderMap) -> AuthScheme {
-    match (headers.contains_key("x-api-key"), headers.contains_key(AUTHORIZATION)) {
-        (false, false) => AuthScheme::Absent,
-        (true, false) => AuthScheme::ApiKey,
-        (false, true) => AuthScheme::Authorization,
-        (true, true) => AuthScheme::Both,
-    }
-}
-
-fn response(reply: &Reply, request_id: &str) -> Builder {
+fn response(reply: &Reply, wire: Wire, request_id: &str) -> Builder {
     let mut response = Response::builder()
         .status(reply.status)
         .header(CONTENT_TYPE, &reply.content_type)
-        .header("request-id", request_id);
+        .header(wire.request_id_header(), request_id);
     if let Some(length) = reply.length {
         response = response.header(CONTENT_LENGTH, length);
     } else {
@@ -215,23 +211,26 @@ fn response(reply: &Reply, request_id: &str) -> Builder {
     if let Some(seconds) = reply.retry_after {
         response = response.header(RETRY_AFTER, seconds);
     }
+    if let Some(name) = &reply.aws_error {
+        response = response.header(AWS_ERROR, name);
+    }
     response
 }
 
 /// The answer to a request that is no longer written down.
-fn ledger_full() -> Response<Body> {
+fn ledger_full(wire: Wire) -> Response<Body> {
     let complaint = format!(
         "the scripted provider answered {MAX_REQUESTS} requests, which is all it does: \
          the agent seems to loop"
     );
     let request_id = "req_scripted_refused";
-    let reply = Reply::error(&refusal(400, &complaint), request_id);
+    let reply = failure::reply(&refusal(400, &complaint), wire, request_id);
     let body: Vec<Bytes> = reply.frames.iter().map(|frame| frame.bytes.clone()).collect();
-    response(&reply, request_id)
+    response(&reply, wire, request_id)
         .body(Body::from(body.concat()))
         .expect("an error's status and type are right")
 }
 
 fn refusal(status: u16, message: &str) -> Failure {
-    Failure::new(status, None, Some(message.to_owned()))
+    Failure { status, kind: None, message: Some(message.to_owned()), retry_after: None }
 }

@@ -7,10 +7,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 
+use super::events::Frame;
 use super::ledger::Delivery;
 use super::reply::{Ending, Reply};
 use super::server::Shared;
-use super::sse::Frame;
 
 /// Between the last bytes of a reply and its cut, so that the client has read them: one that sees
 /// the cut together with the bytes before it drops them, and the cut would be somewhere else.

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::auth::Auth;
+use super::route::Wire;
+
 /// Most requests of one provider. An agent that loops ends here, instead of filling the memory.
 pub(super) const MAX_REQUESTS: usize = 10_000;
 
@@ -24,8 +27,10 @@ pub struct LedgerEntry {
     pub method: String,
     /// The path without its query.
     pub path: String,
-    /// Which credential headers came. Their values are kept nowhere.
-    pub auth: AuthScheme,
+    /// The wire format, which follows from the path.
+    pub wire: Wire,
+    /// Which credentials came. Their values are kept nowhere.
+    pub auth: Auth,
     /// The model that was asked for, where the request could be read.
     pub model: Option<String>,
     /// Whether the reply was wanted as a stream of events.
@@ -91,11 +96,11 @@ pub enum Place {
     Side,
     /// The request to sum the conversation up.
     Compaction,
-    /// `POST /v1/messages/count_tokens`.
+    /// A count of tokens: `POST /v1/messages/count_tokens`, or what another wire has for it.
     CountTokens,
-    /// `GET /v1/models`.
+    /// The list of models, `GET /v1/models`; on Bedrock that of the inference profiles, or one.
     Models,
-    /// `HEAD /`, by which the agent CLI looks whether the service is there.
+    /// `HEAD` of the base URL, by which the agent CLI looks whether the service is there.
     Liveness,
     /// No part of the protocol, or a request that could not be read.
     Nowhere,
@@ -117,20 +122,6 @@ impl fmt::Display for Place {
             Self::Nowhere => f.write_str("no part of the script"),
         }
     }
-}
-
-/// Which credential headers a request carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthScheme {
-    /// None.
-    Absent,
-    /// `x-api-key`.
-    ApiKey,
-    /// `authorization`.
-    Authorization,
-    /// Both of them.
-    Both,
 }
 
 /// How far a reply came.
@@ -244,7 +235,8 @@ mod tests {
             request_id: "req_scripted_1".to_owned(),
             method: "POST".to_owned(),
             path: "/v1/messages".to_owned(),
-            auth: AuthScheme::ApiKey,
+            wire: Wire::Anthropic,
+            auth: Auth::default(),
             model: Some("m".to_owned()),
             stream: true,
             n_messages: 1,

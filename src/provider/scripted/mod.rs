@@ -1,4 +1,4 @@
-//! The model inside this binary: an Anthropic Messages server whose answers come from a script.
+//! The model inside this binary: a server of Claude's wire formats whose answers come from a script.
 //!
 //! It shows what a runbook does without spending a token, and it is the model of our own tests:
 //! the agent CLI is real, the sandbox is real, only the words of the model are written beforehand.
@@ -22,6 +22,12 @@
 //! * `side` answers calls without tools (the session's title), `compaction` the summary request.
 //! * `after_end` says what follows when the turns are used up.
 //!
+//! # Wire formats
+//!
+//! The path decides: Anthropic's Messages API, the same below a gateway's or OpenRouter's base,
+//! Amazon Bedrock, Google Vertex AI. `route` finds the format and the wish, `framing` and `failure`
+//! say the answer in it; what lies between knows only Anthropic's messages.
+//!
 //! # How a request finds its turn
 //!
 //! By what it says, not by when it came: a request that carries *n* answers of the assistant gets
@@ -29,25 +35,32 @@
 //! again. A summary written by `compaction` carries the number of turns it stands for. Only
 //! disturbances need a memory: the *n*-th request for a turn meets the *n*-th disturbance above it.
 
+mod auth;
 mod checked;
 mod choice;
 mod connection;
 mod delivery;
+mod endpoints;
+mod events;
+mod failure;
+mod framing;
 mod ledger;
 mod message;
 mod read;
 mod reply;
 mod request;
+mod route;
 mod script;
 mod server;
-mod sse;
 mod text;
 mod turn;
 
 #[cfg(test)]
 mod tests;
 
-pub use ledger::{AuthScheme, Delivery, LedgerEntry, Place, SentUsage};
+pub use auth::{Auth, Authorization, Fingerprint};
+pub use ledger::{Delivery, LedgerEntry, Place, SentUsage};
 pub use read::ScriptError;
+pub use route::Wire;
 pub use script::Script;
 pub use server::{Listen, ListenError, ScriptedProvider};

@@ -292,7 +292,7 @@ turns:
         );
     }
 
-    const WRONG: [&str; 30] = [
+    const WRONG: [&str; 31] = [
         "",
         "turns: []",
         "turns: [{ text: a }]\nturn: 1",
@@ -304,6 +304,7 @@ turns:
         "turns:\n  - drop: later",
         "turns:\n  - hang: false",
         "turns:\n  - fail: { status: 200 }",
+        "turns:\n  - fail: { status: 500, type: \"api\\nerror\" }",
         "turns:\n  - fail: { status: 500, times: 0 }",
         "turns:\n  - fail: { status: 500, times: often }",
         "turns:\n  - fail: { status: 500, times: 1 }\n    times: 2",

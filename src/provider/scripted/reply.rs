@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::choice::{Choice, Outcome};
+use super::events::{self, Frame, Manner};
+use super::failure;
 use super::ledger::{Place, SentUsage};
 use super::message::Message;
+use super::route::Wire;
 use super::script::{CutPoint, Failure, Fault};
-use super::sse::{self, Frame};
 
 const JSON: &str = "application/json";
-const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// What is done with a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,10 +29,21 @@ pub(super) enum Act {
 /// Whom a reply goes to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addressee<'r> {
+    pub(super) wire: Wire,
     pub(super) place: &'r Place,
     /// Whether a stream of events is wanted.
     pub(super) stream: bool,
     pub(super) request_id: &'r str,
+}
+
+impl Addressee<'_> {
+    fn refused(&self, failure: &Failure) -> Reply {
+        failure::reply(failure, self.wire, self.request_id)
+    }
+
+    fn manner(&self, pace: Pace) -> Manner {
+        Manner { framing: self.wire.framing(), gap: pace.gap }
+    }
 }
 
 /// How a reply ends.
@@ -53,6 +65,8 @@ pub(super) struct Reply {
     /// The `content-length`, where the body is no stream of events. A cut body is shorter.
     pub(super) length: Option<usize>,
     pub(super) retry_after: Option<u32>,
+    /// The `x-amzn-errortype`, where AWS says no.
+    pub(super) aws_error: Option<String>,
     /// Before the first byte.
     pub(super) delay: Duration,
     pub(super) frames: Vec<Frame>,
@@ -70,6 +84,7 @@ impl Reply {
             content_type: content_type.to_owned(),
             length: Some(body.len()),
             retry_after: None,
+            aws_error: None,
             delay: Duration::ZERO,
             frames: vec![Frame::at_once(body)],
             ending: Ending::Whole,
@@ -81,12 +96,6 @@ impl Reply {
     pub(super) fn json(status: u16, body: &Value) -> Self {
         Self::whole(status, JSON, body.to_string())
     }
-
-    /// An error in Anthropic's shape.
-    pub(super) fn error(failure: &Failure, request_id: &str) -> Self {
-        let body = error_body(failure, request_id);
-        Self { retry_after: failure.retry_after, ..Self::json(failure.status, &body) }
-    }
 }
 
 /// What is done for a choice of the script. `message` is its answer with the names of this reply.
@@ -94,7 +103,7 @@ pub(super) fn act(choice: &Choice<'_>, message: &Message, to: &Addressee<'_>) ->
     let pace = Pace { delay: choice.answer.delay, gap: choice.answer.chunk_delay };
     let fault = match choice.outcome {
         Outcome::Answer => return Act::Reply(answered(message, pace, to)),
-        Outcome::Refuse => return Act::Reply(Reply::error(&used_up(to.place), to.request_id)),
+        Outcome::Refuse => return Act::Reply(to.refused(&used_up(to.place))),
         Outcome::Fault(fault) => fault,
     };
     match fault {
@@ -106,13 +115,12 @@ pub(super) fn act(choice: &Choice<'_>, message: &Message, to: &Addressee<'_>) ->
         }
         Fault::Fail { failure, inside: Some(point) } if to.stream => {
             let mut reply = cut(message, pace, to, *point);
-            reply.frames.push(sse::error_event(&error_body(failure, to.request_id)));
+            let bytes = failure::inside(failure, to.wire, to.request_id);
+            reply.frames.push(Frame::at_once(bytes));
             // The service ends such a stream in order, it only says no inside it.
             Act::Reply(Reply { ending: Ending::ErrorEvent, ..reply })
         }
-        Fault::Fail { failure, inside: Some(_) | None } => {
-            Act::Reply(Reply::error(failure, to.request_id))
-        }
+        Fault::Fail { failure, inside: Some(_) | None } => Act::Reply(to.refused(failure)),
     }
 }
 
@@ -125,7 +133,7 @@ struct Pace {
 
 fn answered(message: &Message, pace: Pace, to: &Addressee<'_>) -> Reply {
     let reply = if to.stream {
-        events(sse::stream(message, pace.gap))
+        events(to, events::stream(message, to.manner(pace)))
     } else {
         Reply::json(200, &message.whole())
     };
@@ -135,9 +143,9 @@ fn answered(message: &Message, pace: Pace, to: &Addressee<'_>) -> Reply {
 /// The answer as far as `point`. What is not streamed is cut in the middle of its bytes.
 fn cut(message: &Message, pace: Pace, to: &Addressee<'_>, point: CutPoint) -> Reply {
     let reply = if to.stream {
-        let frames = sse::stream_until(message, pace.gap, point);
+        let frames = events::stream_until(message, to.manner(pace), point);
         let usage = (!frames.is_empty()).then(|| message.usage_at_start());
-        Reply { usage, ..events(frames) }
+        Reply { usage, ..events(to, frames) }
     } else {
         let body = Bytes::from(message.whole().to_string());
         let sent = if point == CutPoint::AfterHeaders { 0 } else { body.len() / 2 };
@@ -148,21 +156,14 @@ fn cut(message: &Message, pace: Pace, to: &Addressee<'_>, point: CutPoint) -> Re
 }
 
 /// A stream of events.
-fn events(frames: Vec<Frame>) -> Reply {
-    Reply { length: None, frames, ..Reply::whole(200, EVENT_STREAM, Bytes::new()) }
+fn events(to: &Addressee<'_>, frames: Vec<Frame>) -> Reply {
+    let content_type = to.wire.framing().content_type();
+    Reply { length: None, frames, ..Reply::whole(200, content_type, Bytes::new()) }
 }
 
 /// The refusal of a script that has no more turns.
 fn used_up(place: &Place) -> Failure {
     let complaint =
         format!("the script has no answer for {place}: add a turn to it, or change `after_end`");
-    Failure::new(400, None, Some(complaint))
-}
-
-fn error_body(failure: &Failure, request_id: &str) -> Value {
-    json!({
-        "type": "error",
-        "error": { "type": failure.kind, "message": failure.message },
-        "request_id": request_id,
-    })
+    Failure { status: 400, kind: None, message: Some(complaint), retry_after: None }
 }

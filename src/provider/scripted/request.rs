@@ -30,6 +30,19 @@ const SUBAGENT_PROMPTS: [&str; 3] = [
     "You are a software architect and planning specialist for Claude Code",
 ];
 
+/// Where a request for a message names its model and says whether it wants a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Envelope {
+    /// In its body.
+    Body,
+    /// In its path. The body then names the version of the protocol instead.
+    Path { model: String, stream: bool },
+}
+
+/// What the agent CLI asks for when it wants the session's title. Where the service can promise a
+/// form (not on Bedrock, not on Vertex), the request's schema says it too.
+const TITLE_REQUEST: &str = "Return JSON with a single \"title\" field";
+
 /// A request for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
@@ -60,17 +73,26 @@ impl Asked {
     ///
     /// # Errors
     /// What Anthropic would say about it.
-    pub(super) fn read(body: &[u8], script: &Script) -> Result<Self, String> {
+    pub(super) fn read(body: &[u8], envelope: Envelope, script: &Script) -> Result<Self, String> {
         let body: Value = serde_json::from_slice(body)
             .map_err(|error| format!("the request body is not valid JSON: {error}"))?;
-        let model = body["model"].as_str().ok_or("model: Field required")?.to_owned();
+        let (model, stream) = match envelope {
+            Envelope::Body => {
+                let model = body["model"].as_str().ok_or("model: Field required")?;
+                (model.to_owned(), body["stream"].as_bool().unwrap_or(false))
+            }
+            Envelope::Path { .. } if !body["anthropic_version"].is_string() => {
+                return Err("anthropic_version: Field required".to_owned());
+            }
+            Envelope::Path { model, stream } => (model, stream),
+        };
         let messages = body["messages"].as_array().ok_or("messages: Field required")?;
         let Some(first) = messages.first() else {
             return Err("messages: at least one message is required".to_owned());
         };
         Ok(Self {
             model,
-            stream: body["stream"].as_bool().unwrap_or(false),
+            stream,
             n_messages: messages.len(),
             voice: voice(&body, first, messages.last().unwrap_or(first), script),
             n_done: n_turns_done(messages),
@@ -98,7 +120,7 @@ fn voice(body: &Value, first: &Value, last: &Value, script: &Script) -> Voice {
     // Tools that the service itself runs (web search) have no schema, and are side calls too.
     if !tools.iter().any(|tool| tool["input_schema"].is_object()) {
         let format = &body["output_config"]["format"]["schema"]["properties"];
-        return Voice::Side { titled: format["title"].is_object() };
+        return Voice::Side { titled: format["title"].is_object() || system_says(TITLE_REQUEST) };
     }
     let prompt: Vec<&str> =
         texts(&first["content"]).filter(|text| !text.starts_with(REMINDER)).collect();
@@ -163,7 +185,7 @@ subagents:
     }
 
     fn asked(body: &Value) -> Asked {
-        Asked::read(body.to_string().as_bytes(), &script()).unwrap()
+        Asked::read(body.to_string().as_bytes(), Envelope::Body, &script()).unwrap()
     }
 
     fn tool(name: &str) -> Value {
@@ -189,6 +211,7 @@ subagents:
             ("list the files", vec![tool("Bash")], "", Voice::Subagent(1)),
             (reminder, vec![tool("Bash")], SUBAGENT_PROMPTS[1], Voice::UnknownSubagent),
             ("hello", vec![], "", Voice::Side { titled: false }),
+            ("hello", vec![], TITLE_REQUEST, Voice::Side { titled: true }),
             (
                 "hello",
                 vec![json!({ "type": "web_search_20250305", "name": "web_search" })],
@@ -218,6 +241,25 @@ subagents:
     }
 
     #[test]
+    fn a_path_is_believed_before_a_body() {
+        let body = json!({
+            "anthropic_version": "vertex-2023-10-16", "model": "of the body", "stream": true,
+            "tools": [tool("Agent")], "messages": [{ "role": "user", "content": "hello" }],
+        });
+        let envelope = Envelope::Path { model: "of the path".to_owned(), stream: false };
+        assert_eq!(
+            Asked::read(body.to_string().as_bytes(), envelope, &script()),
+            Ok(Asked {
+                model: "of the path".to_owned(),
+                stream: false,
+                n_messages: 1,
+                voice: Voice::Main,
+                n_done: 0,
+            })
+        );
+    }
+
+    #[test]
     fn an_unreadable_request_is_refused_with_its_reason() {
         let cases = [
             (
@@ -229,8 +271,12 @@ subagents:
             (r#"{"model":"m","messages":[]}"#, "messages: at least one message is required"),
         ];
         for (body, complaint) in cases {
-            assert_eq!(Asked::read(body.as_bytes(), &script()), Err(complaint.to_owned()));
+            let read = Asked::read(body.as_bytes(), Envelope::Body, &script());
+            assert_eq!(read, Err(complaint.to_owned()));
         }
+        let envelope = Envelope::Path { model: "m".to_owned(), stream: true };
+        let read = Asked::read(br#"{"messages":[]}"#, envelope, &script());
+        assert_eq!(read, Err("anthropic_version: Field required".to_owned()));
     }
 
     /// A conversation of `n_turns` answers; an answer may come in several messages.

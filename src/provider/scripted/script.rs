@@ -154,39 +154,14 @@ pub(super) enum Fault {
     Raw(RawReply),
 }
 
-/// An error in Anthropic's shape.
+/// A service that says no. What it does not name gets the name that its wire has for the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) status: u16,
-    pub(super) kind: String,
-    pub(super) message: String,
+    pub(super) kind: Option<String>,
+    pub(super) message: Option<String>,
     /// Seconds in `retry-after`.
     pub(super) retry_after: Option<u32>,
-}
-
-impl Failure {
-    /// A failure with the type and the message that usually go with its status.
-    pub(super) fn new(status: u16, kind: Option<String>, message: Option<String>) -> Self {
-        let kind = kind.unwrap_or_else(|| error_type(status).to_owned());
-        let message = message.unwrap_or_else(|| format!("scripted failure ({kind})"));
-        Self { status, kind, message, retry_after: None }
-    }
-}
-
-/// Anthropic's error type for a status.
-fn error_type(status: u16) -> &'static str {
-    match status {
-        401 => "authentication_error",
-        402 => "billing_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        413 => "request_too_large",
-        429 => "rate_limit_error",
-        504 => "timeout_error",
-        529 => "overloaded_error",
-        500.. => "api_error",
-        0..500 => "invalid_request_error",
-    }
 }
 
 /// Where a reply ends too early.

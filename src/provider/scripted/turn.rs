@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 
 use super::checked::checked;
@@ -184,9 +185,14 @@ impl TryFrom<WireFailure> for Fault {
                 wire.status
             ));
         }
+        if wire.kind.as_deref().is_some_and(|kind| HeaderValue::from_str(kind).is_err()) {
+            return Err("`type` must be one line of ASCII, such as `rate_limit_error`".to_owned());
+        }
         let failure = Failure {
+            status: wire.status,
+            kind: wire.kind,
+            message: wire.message,
             retry_after: wire.retry_after,
-            ..Failure::new(wire.status, wire.kind, wire.message)
         };
         let inside = wire.inside.filter(|&point| point != CutPoint::Before);
         Ok(Self::Fail { failure, inside })
@@ -211,7 +217,7 @@ impl TryFrom<WireRaw> for RawReply {
             return Err(format!("`status: {status}` ends no request: write one from 200 to 599"));
         }
         let content_type = wire.content_type.unwrap_or_else(|| "text/plain".to_owned());
-        if axum::http::HeaderValue::from_str(&content_type).is_err() {
+        if HeaderValue::from_str(&content_type).is_err() {
             return Err("`content_type` must be one line, such as `text/html`".to_owned());
         }
         Ok(Self { status, content_type, body: wire.body })

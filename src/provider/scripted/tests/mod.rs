@@ -1,8 +1,13 @@
 //! Stories over real sockets: what a client sees, and what the ledger says about it.
 
+mod wires;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use expect_test::{Expect, expect};
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
@@ -54,12 +59,16 @@ async fn scene(reply: reqwest::Result<Response>) -> String {
     let Ok(mut reply) = reply else { return "no reply".to_owned() };
     let header = |name: &str| reply.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
     let mut scene = format!("{}", reply.status().as_u16());
-    for name in ["content-type", "request-id", "retry-after"] {
-        if let Some(value) = header(name) {
-            write!(scene, " {value}").unwrap();
+    let names =
+        ["content-type", "request-id", "x-amzn-requestid", "x-amzn-errortype", "retry-after"];
+    for name in names {
+        match header(name) {
+            Some(value) if name.starts_with("x-") => write!(scene, " {name}={value}").unwrap(),
+            Some(value) => write!(scene, " {value}").unwrap(),
+            None => {}
         }
     }
-    let is_stream = header("content-type").is_some_and(|kind| kind.contains("event-stream"));
+    let kind = header("content-type").unwrap_or_default();
     let mut body = Vec::new();
     let ending = loop {
         match reply.chunk().await {
@@ -68,8 +77,11 @@ async fn scene(reply: reqwest::Result<Response>) -> String {
             Err(_) => break " CUT",
         }
     };
+    if kind == "application/vnd.amazon.eventstream" {
+        return scene + &aws_frames(&body) + ending;
+    }
     let body = String::from_utf8(body).unwrap();
-    if is_stream {
+    if kind.contains("event-stream") {
         for name in body.lines().filter_map(|line| line.strip_prefix("event: ")) {
             write!(scene, "\n  {name}").unwrap();
         }
@@ -77,6 +89,37 @@ async fn scene(reply: reqwest::Result<Response>) -> String {
         write!(scene, "\n  {body}").unwrap();
     }
     scene + ending
+}
+
+/// The frames of AWS in a body, one a line: what an event is called, or an exception and what it
+/// says. What is no frame fails the test.
+fn aws_frames(body: &[u8]) -> String {
+    let mut decoder = MessageFrameDecoder::new();
+    let mut rest = body;
+    let mut frames = String::new();
+    while let DecodedFrame::Complete(message) = decoder.decode_frame(&mut rest).unwrap() {
+        let header = |name: &str| {
+            let header = message.headers().iter().find(|header| header.name().as_str() == name);
+            header.map(|header| header.value().as_string().unwrap().as_str().to_owned())
+        };
+        assert_eq!(header(":content-type").unwrap(), "application/json");
+        match header(":message-type").unwrap().as_str() {
+            "event" => {
+                assert_eq!(header(":event-type").unwrap(), "chunk");
+                let chunk: Value = serde_json::from_slice(message.payload()).unwrap();
+                let event = STANDARD.decode(chunk["bytes"].as_str().unwrap()).unwrap();
+                let event: Value = serde_json::from_slice(&event).unwrap();
+                write!(frames, "\n  {}", event["type"].as_str().unwrap()).unwrap();
+            }
+            "exception" => {
+                let said = str::from_utf8(message.payload()).unwrap();
+                write!(frames, "\n  {} {said}", header(":exception-type").unwrap()).unwrap();
+            }
+            other => panic!("a message of the type {other}"),
+        }
+    }
+    assert!(rest.is_empty(), "{} bytes are half a frame", rest.len());
+    frames
 }
 
 /// Plays `n_requests` requests for the first turn, and compares what the client saw and, below
@@ -397,8 +440,8 @@ async fn the_small_endpoints_answer() {
           {"type":"error","error":{"type":"invalid_request_error","message":"the request body is not valid JSON: EOF while parsing an object at line 1 column 1"},"request_id":"req_scripted_4"}
         GET /v1/messages 404 application/json req_scripted_5
           {"type":"error","error":{"type":"not_found_error","message":"GET /v1/messages not found"},"request_id":"req_scripted_5"}
-        POST /api/v1/messages 404 application/json req_scripted_6
-          {"type":"error","error":{"type":"not_found_error","message":"POST /api/v1/messages not found"},"request_id":"req_scripted_6"}
+        POST /api/v1/messages 400 application/json req_scripted_6
+          {"type":"error","error":{"type":"invalid_request_error","message":"model: Field required"},"request_id":"req_scripted_6"}
         HEAD /elsewhere 404 application/json req_scripted_7
         the look whether the service is there false Complete
         the list of models false Complete
@@ -432,10 +475,10 @@ async fn the_ledger_says_what_was_asked_but_no_credential() {
         .map(|e| format!("{:?}\n", super::LedgerEntry { body: None, ..e }))
         .collect();
     expect![[r#"
-        LedgerEntry { request_id: "req_scripted_1", method: "POST", path: "/v1/messages", auth: Absent, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
-        LedgerEntry { request_id: "req_scripted_2", method: "POST", path: "/v1/messages", auth: ApiKey, model: Some("claude-made-up"), stream: false, n_messages: 3, n_request_bytes: 201, place: Main { turn: 2 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
-        LedgerEntry { request_id: "req_scripted_3", method: "POST", path: "/v1/messages", auth: Authorization, model: Some("claude-made-up"), stream: false, n_messages: 5, n_request_bytes: 272, place: Main { turn: 3 }, unexpected: true, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
-        LedgerEntry { request_id: "req_scripted_4", method: "POST", path: "/v1/messages", auth: Both, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_1", method: "POST", path: "/v1/messages", wire: Anthropic, auth: Auth { api_key: None, authorization: None }, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_2", method: "POST", path: "/v1/messages", wire: Anthropic, auth: Auth { api_key: Some(Fingerprint("ff247e4e714baecc")), authorization: None }, model: Some("claude-made-up"), stream: false, n_messages: 3, n_request_bytes: 201, place: Main { turn: 2 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_3", method: "POST", path: "/v1/messages", wire: Anthropic, auth: Auth { api_key: None, authorization: Some(Bearer { token: Fingerprint("9b7844166f62838f") }) }, model: Some("claude-made-up"), stream: false, n_messages: 5, n_request_bytes: 272, place: Main { turn: 3 }, unexpected: true, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
+        LedgerEntry { request_id: "req_scripted_4", method: "POST", path: "/v1/messages", wire: Anthropic, auth: Auth { api_key: Some(Fingerprint("ff247e4e714baecc")), authorization: Some(Bearer { token: Fingerprint("2d711642b726b044") }) }, model: Some("claude-made-up"), stream: false, n_messages: 1, n_request_bytes: 130, place: Main { turn: 1 }, unexpected: false, status: Some(200), usage: Some(SentUsage { input: 100, output: 1, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0 }), delivery: Complete, body: None }
     "#]].assert_eq(&lines.concat());
 }
 

@@ -1,10 +1,11 @@
-//! A message as Anthropic streams it: server-sent events, and where a stream can be cut.
+//! A message as Anthropic streams it: one event after the other, and where a stream can be cut.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::framing::Framing;
 use super::message::{Block, Message};
 use super::script::CutPoint;
 
@@ -43,13 +44,20 @@ enum EventKind {
     Closing,
 }
 
-/// All events of a message, `gap` before each delta.
-pub(super) fn stream(message: &Message, gap: Duration) -> Vec<Frame> {
-    frames(&events(message), gap)
+/// How a stream is said: in what form, and how long it waits before each delta.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) framing: Framing,
+    pub(super) gap: Duration,
+}
+
+/// All events of a message.
+pub(super) fn stream(message: &Message, manner: Manner) -> Vec<Frame> {
+    frames(&events(message), manner)
 }
 
 /// The events of a message as far as `point`.
-pub(super) fn stream_until(message: &Message, gap: Duration, point: CutPoint) -> Vec<Frame> {
+pub(super) fn stream_until(message: &Message, manner: Manner, point: CutPoint) -> Vec<Frame> {
     let events = events(message);
     let position = |kinds: &[EventKind]| events.iter().position(|e| kinds.contains(&e.kind));
     let stops = [EventKind::BlockStop, EventKind::ToolBlockStop];
@@ -66,19 +74,13 @@ pub(super) fn stream_until(message: &Message, gap: Duration, point: CutPoint) ->
             .or_else(|| events.iter().rposition(|event| stops.contains(&event.kind))),
     };
     // A message without blocks is cut after `message_start`.
-    frames(&events[..=last.unwrap_or(0)], gap)
+    frames(&events[..=last.unwrap_or(0)], manner)
 }
 
-/// An event that is not part of a message.
-pub(super) fn error_event(error: &Value) -> Frame {
-    Frame::at_once(format!("event: error\ndata: {error}\n\n"))
-}
-
-fn frames(events: &[Event], gap: Duration) -> Vec<Frame> {
+fn frames(events: &[Event], manner: Manner) -> Vec<Frame> {
     let frame = |event: &Event| {
-        let pause = if event.kind == EventKind::Delta { gap } else { Duration::ZERO };
-        let name = event.data["type"].as_str().unwrap_or_default();
-        Frame { bytes: format!("event: {name}\ndata: {}\n\n", event.data).into(), pause }
+        let pause = if event.kind == EventKind::Delta { manner.gap } else { Duration::ZERO };
+        Frame { bytes: manner.framing.event(&event.data), pause }
     };
     events.iter().map(frame).collect()
 }
@@ -179,6 +181,8 @@ mod tests {
         frames.iter().map(|frame| String::from_utf8(frame.bytes.to_vec()).unwrap()).collect()
     }
 
+    const SSE: Manner = Manner { framing: Framing::Sse, gap: Duration::ZERO };
+
     const FULL: &str = "
 turns:
   - thinking: Hm.
@@ -238,13 +242,13 @@ turns:
             event: message_stop
             data: {"type":"message_stop"}
 
-        "#]].assert_eq(&text(&stream(&message(FULL), Duration::ZERO)));
+        "#]].assert_eq(&text(&stream(&message(FULL), SSE)));
     }
 
     #[test]
     fn a_stream_is_cut_at_its_point() {
         let last_event = |yaml: &str, point| {
-            let frames = stream_until(&message(yaml), Duration::ZERO, point);
+            let frames = stream_until(&message(yaml), SSE, point);
             let last = frames.last().map(|frame| String::from_utf8(frame.bytes.to_vec()).unwrap());
             format!("{}: {}", frames.len(), last.unwrap_or_default())
         };
@@ -285,7 +289,7 @@ turns:
     #[test]
     fn only_deltas_are_slow() {
         let gap = Duration::from_millis(7);
-        for frame in stream(&message(FULL), gap) {
+        for frame in stream(&message(FULL), Manner { gap, ..SSE }) {
             let is_delta = frame.bytes.starts_with(b"event: content_block_delta");
             assert_eq!(frame.pause, if is_delta { gap } else { Duration::ZERO }, "{frame:?}");
         }
