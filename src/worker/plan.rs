@@ -111,7 +111,7 @@ pub fn plan(request: &RunRequest, keyring: &Keyring, draw: Draw) -> Result<RunPl
             runtime,
             provider,
             model,
-            script: request.script.clone(),
+            script: request.script.clone().filter(|_| provider == ProviderName::Scripted),
             image,
             network,
             limits,
@@ -155,10 +155,11 @@ impl Planner<'_> {
 
     fn provider(&mut self) -> ProviderName {
         let front_matter = self.runbook.front_matter();
-        let named =
-            self.request.overrides.model_provider.as_ref().or(front_matter.model_provider.as_ref());
-        let provider = match named.map(String::as_str) {
-            None if self.request.script.is_some() => ProviderName::Scripted,
+        // A script is a part of the request, so it wins over the runbook.
+        let scripted = self.request.script.as_ref().map(|_| "scripted");
+        let named = self.request.overrides.model_provider.as_deref().or(scripted);
+        let named = named.or(front_matter.model_provider.as_deref());
+        let provider = match named {
             None | Some("anthropic") => ProviderName::Anthropic,
             Some("scripted") => ProviderName::Scripted,
             Some(other) => {
