@@ -140,7 +140,7 @@ mod tests {
             ("max 3 rounds", "no-iteration-bound"),
             ("FINAL OUTPUT VERIFICATION", "no-output-verification"),
             ("primary_outputs: [a.md]", "no-primary-outputs"),
-            ("| topic | `x` |", "variables-without-parameters"),
+            ("## Parameters", "variables-without-parameters"),
         ] {
             assert_eq!(codes(&GOOD.replace(part, "version: 1")), [code], "{part}");
         }

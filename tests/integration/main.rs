@@ -22,4 +22,5 @@ mod runs_provider;
 mod runs_stop;
 mod runs_usage;
 mod runs_walls;
+mod runs_wires;
 mod sandbox;

@@ -28,6 +28,8 @@ pub(crate) struct Story {
     pub(crate) variables: Vec<(&'static str, &'static str)>,
     /// Files for `/app/assets`: name and contents.
     pub(crate) assets: Vec<(&'static str, &'static str)>,
+    /// A provider that answers elsewhere, instead of the scripted one in this process.
+    pub(crate) provider: Option<&'static str>,
     /// The environment of the product.
     pub(crate) keys: Vec<(&'static str, &'static str)>,
     /// A script that stands for the agent CLI.
@@ -52,6 +54,7 @@ impl Story {
             },
             variables: Vec::new(),
             assets: Vec::new(),
+            provider: None,
             keys: Vec::new(),
             fake_agent: None,
             tokens: Tokens::OfWholeReplies,
@@ -81,7 +84,7 @@ impl Story {
         let updates = std::mem::take(&mut *live.updates());
         let scene = Scene::new(work, report.unwrap(), updates);
         assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
-        if self.fake_agent.is_none() {
+        if self.fake_agent.is_none() && self.provider.is_none() {
             scene.every_token_is_counted(self.tokens);
         }
         scene.the_interchange_document_is_valid();
@@ -98,8 +101,11 @@ impl Story {
             task: Slug::new("one").unwrap(),
             variables: self.variables.iter().map(owned).collect(),
             assets: self.assets.iter().map(|(name, text)| asset(&assets, name, text)).collect(),
-            script: Some(self.script.clone()),
-            overrides: self.overrides.clone(),
+            script: self.provider.is_none().then(|| self.script.clone()),
+            overrides: Overrides {
+                model_provider: self.provider.map(str::to_owned),
+                ..self.overrides.clone()
+            },
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() };
         let mut plan = plan(&request, &self.keyring(), draw).accepted().unwrap();

@@ -1,0 +1,286 @@
+//! Every provider, end to end: the real CLI speaks each wire format to a scripted server, and every
+//! request that arrives has the right path, the right credential and the right model.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use runbookd::provider::scripted::{
+    Fingerprint, LedgerEntry, Listen, Script, ScriptedProvider, Wire,
+};
+use runbookd::run::Network;
+use runbookd::sandbox::EngineKind;
+use runbookd::worker::Overrides;
+use serde_json::json;
+
+use crate::support::{Scene, Stage, Story};
+
+stories! {
+    anthropic_is_reached_by_key,
+    anthropic_is_reached_by_a_subscriptions_token,
+    a_gateway_is_reached_by_its_token,
+    bedrock_is_reached_by_bearer_token,
+    bedrock_is_reached_by_static_keys,
+    openrouter_is_reached_with_and_without_the_version_in_its_url,
+    vertex_is_reached_through_a_gateway_that_signs,
+}
+
+/// A sub-agent of the small model, then a file, then the end.
+const SCRIPT: &str = r#"
+turns:
+  - text: I ask a helper first.
+    tools:
+      - Agent: { description: Count the files, prompt: "Count the files in /app, please.", subagent_type: Explore }
+    usage: { input: 900, output: 70, cache_write_5m: 40 }
+  - text: I write the result.
+    tools:
+      - Bash: { command: "echo 3 > /app/results/count.txt", description: Write it }
+    usage: { input: 300, output: 60, cache_read: 40 }
+  - text: Done.
+    usage: { input: 200, output: 20, cache_read: 40 }
+subagents:
+  - when: Count the files
+    turns:
+      - text: There are three.
+        usage: { input: 500, output: 30 }
+"#;
+
+/// What a provider is told and what must arrive.
+struct Wired {
+    provider: &'static str,
+    keys: Vec<(&'static str, &'static str)>,
+    /// The variable with the server's address, and the path behind it.
+    base: (&'static str, &'static str),
+    model: &'static str,
+}
+
+impl Wired {
+    async fn run(self, stage: &Stage) -> (Scene, Vec<LedgerEntry>) {
+        let address = "0.0.0.0:0".parse().unwrap();
+        let script = Script::parse(SCRIPT).unwrap();
+        let server = ScriptedProvider::start(script, Listen::Tcp(address)).await.unwrap();
+        let Listen::Tcp(address) = server.address() else { panic!("a TCP address") };
+        let url = format!("http://{}:{}{}", host(stage.kind), address.port(), self.base.1);
+        let mut keys = self.keys;
+        keys.push((self.base.0, url.leak()));
+        let story = Story {
+            provider: Some(self.provider),
+            keys,
+            overrides: Overrides {
+                agent: Some("claude-code".to_owned()),
+                model: Some(self.model.to_owned()),
+                network: Some(Network::Open),
+                model_retries: Some(2),
+                ..Overrides::default()
+            },
+            ..Story::scripted("")
+        };
+        let scene = story.run(stage).await;
+        let sent: serde_json::Map<_, _> = server
+            .usage_by_model()
+            .into_iter()
+            .map(|(model, sent)| (model, json!([sent.input, sent.output, sent.cache_read])))
+            .collect();
+        let ledger = server.stop().await;
+        assert_eq!(scene.trajectory["status"], "completed", "{}", scene.outline());
+        let counted: serde_json::Map<_, _> = scene.trajectory["usage"]["models"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(m, u)| (m.clone(), json!([u["input"], u["output"], u["cache_read"]])))
+            .collect();
+        assert_eq!(counted, sent);
+        assert_eq!(scene.trajectory["steps"]["run"]["config"]["model"], self.model);
+        assert_eq!(scene.trajectory["steps"]["run"]["config"]["model_provider"], self.provider);
+        (scene, ledger)
+    }
+}
+
+/// Where a sandbox finds this machine.
+fn host(kind: EngineKind) -> String {
+    match kind {
+        EngineKind::Bubblewrap => "127.0.0.1".to_owned(),
+        EngineKind::Docker => {
+            let format = "{{(index .IPAM.Config 0).Subnet}}";
+            let asked = Command::new("docker")
+                .args(["network", "inspect", "bridge", "--format", format])
+                .output()
+                .unwrap();
+            // The bridge has the first address of its network.
+            let subnet = String::from_utf8(asked.stdout).unwrap();
+            let network = subnet.rsplit_once('.').unwrap().0;
+            format!("{network}.1")
+        }
+    }
+}
+
+/// Each different request for a message: wire, path, model.
+fn asked(ledger: &[LedgerEntry]) -> BTreeSet<String> {
+    let messages = ledger.iter().filter(|entry| entry.method == "POST");
+    messages
+        .map(|entry| {
+            assert!(!entry.unexpected, "{entry:?}");
+            let model = entry.model.as_deref().unwrap_or("none");
+            format!("{:?} {} {model}", entry.wire, entry.path)
+        })
+        .collect()
+}
+
+/// Each different credential that came.
+fn credentials(ledger: &[LedgerEntry]) -> BTreeSet<String> {
+    ledger.iter().map(|entry| serde_json::to_string(&entry.auth).unwrap()).collect()
+}
+
+fn key_is(key: &str) -> BTreeSet<String> {
+    let print = Fingerprint::of(key).to_string();
+    BTreeSet::from([json!({ "api_key": print, "authorization": null }).to_string()])
+}
+
+fn bearer_is(token: &str) -> BTreeSet<String> {
+    let authorization = json!({ "scheme": "bearer", "token": Fingerprint::of(token).to_string() });
+    BTreeSet::from([json!({ "api_key": null, "authorization": authorization }).to_string()])
+}
+
+fn set<const N: usize>(lines: [&str; N]) -> BTreeSet<String> {
+    lines.map(str::to_owned).into()
+}
+
+async fn anthropic_is_reached_by_key(stage: &Stage) {
+    let wired = Wired {
+        provider: "anthropic",
+        keys: vec![("ANTHROPIC_API_KEY", "sk-ant-api03-made-up")],
+        base: ("ANTHROPIC_BASE_URL", ""),
+        model: "claude-sonnet-4-6",
+    };
+    let (_, ledger) = wired.run(stage).await;
+    assert_eq!(
+        asked(&ledger),
+        set([
+            "Anthropic /v1/messages claude-haiku-4-5-20251001",
+            "Anthropic /v1/messages claude-sonnet-4-6",
+        ])
+    );
+    assert_eq!(credentials(&messages(ledger)), key_is("sk-ant-api03-made-up"));
+}
+
+async fn anthropic_is_reached_by_a_subscriptions_token(stage: &Stage) {
+    let wired = Wired {
+        provider: "anthropic",
+        keys: vec![("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-made-up")],
+        base: ("ANTHROPIC_BASE_URL", ""),
+        model: "claude-opus-4-7",
+    };
+    let (_, ledger) = wired.run(stage).await;
+    assert_eq!(credentials(&messages(ledger)), bearer_is("sk-ant-oat01-made-up"));
+}
+
+async fn a_gateway_is_reached_by_its_token(stage: &Stage) {
+    let wired = Wired {
+        provider: "anthropic",
+        keys: vec![("ANTHROPIC_AUTH_TOKEN", "made-up-gateway-token")],
+        base: ("ANTHROPIC_BASE_URL", "/anthropic/v1/"),
+        model: "claude-sonnet-4-6",
+    };
+    let (_, ledger) = wired.run(stage).await;
+    assert!(messages(ledger.clone()).iter().all(|entry| entry.path == "/anthropic/v1/messages"));
+    assert_eq!(credentials(&messages(ledger)), bearer_is("made-up-gateway-token"));
+}
+
+const BEDROCK_PATHS: [&str; 2] = [
+    "Bedrock /model/us.anthropic.claude-haiku-4-5-20251001-v1:0/invoke-with-response-stream us.anthropic.claude-haiku-4-5-20251001-v1:0",
+    "Bedrock /model/us.anthropic.claude-sonnet-4-6/invoke-with-response-stream us.anthropic.claude-sonnet-4-6",
+];
+
+async fn bedrock_is_reached_by_bearer_token(stage: &Stage) {
+    let wired = Wired {
+        provider: "bedrock",
+        // The bearer token wins over keys that are set as well.
+        keys: vec![
+            ("AWS_BEARER_TOKEN_BEDROCK", "ABSK-made-up"),
+            ("AWS_ACCESS_KEY_ID", "AKIAMADEUP"),
+            ("AWS_SECRET_ACCESS_KEY", "made-up-secret"),
+        ],
+        base: ("ANTHROPIC_BEDROCK_BASE_URL", ""),
+        model: "us.anthropic.claude-sonnet-4-6",
+    };
+    let (_, ledger) = wired.run(stage).await;
+    assert_eq!(asked(&ledger), set(BEDROCK_PATHS));
+    assert_eq!(credentials(&messages(ledger)), bearer_is("ABSK-made-up"));
+}
+
+async fn bedrock_is_reached_by_static_keys(stage: &Stage) {
+    let wired = Wired {
+        provider: "bedrock",
+        keys: vec![
+            ("AWS_ACCESS_KEY_ID", "AKIAMADEUP"),
+            ("AWS_SECRET_ACCESS_KEY", "made-up-secret"),
+            ("AWS_SESSION_TOKEN", "made-up-session"),
+            ("AWS_REGION", "us-west-2"),
+        ],
+        base: ("ANTHROPIC_BEDROCK_BASE_URL", ""),
+        model: "us.anthropic.claude-sonnet-4-6",
+    };
+    let (_, ledger) = wired.run(stage).await;
+    assert_eq!(asked(&ledger), set(BEDROCK_PATHS));
+    let signed = json!({
+        "api_key": null,
+        "authorization": {
+            "scheme": "sigv4",
+            "access_key_id": Fingerprint::of("AKIAMADEUP").to_string(),
+            "session_token": Fingerprint::of("made-up-session").to_string(),
+            "region": "us-west-2",
+            "service": "bedrock",
+        },
+    });
+    assert_eq!(credentials(&messages(ledger)), set([&signed.to_string()]));
+}
+
+async fn openrouter_is_reached_with_and_without_the_version_in_its_url(stage: &Stage) {
+    for path in ["/api", "/api/v1/"] {
+        let wired = Wired {
+            provider: "openrouter",
+            keys: vec![("OPENROUTER_API_KEY", "sk-or-made-up")],
+            base: ("OPENROUTER_BASE_URL", path),
+            model: "anthropic/claude-sonnet-4.6",
+        };
+        let (_, ledger) = wired.run(stage).await;
+        assert_eq!(
+            asked(&ledger),
+            set([
+                "OpenRouter /api/v1/messages anthropic/claude-haiku-4.5",
+                "OpenRouter /api/v1/messages anthropic/claude-sonnet-4.6",
+            ])
+        );
+        assert_eq!(credentials(&messages(ledger)), bearer_is("sk-or-made-up"));
+    }
+}
+
+async fn vertex_is_reached_through_a_gateway_that_signs(stage: &Stage) {
+    let wired = Wired {
+        provider: "vertex",
+        keys: vec![
+            ("CLAUDE_CODE_SKIP_VERTEX_AUTH", "1"),
+            ("GOOGLE_CLOUD_PROJECT", "proj-x"),
+            ("CLOUD_ML_REGION", "europe-west1"),
+        ],
+        base: ("ANTHROPIC_VERTEX_BASE_URL", ""),
+        model: "claude-sonnet-4-6",
+    };
+    let (_, ledger) = wired.run(stage).await;
+    let folder = "/projects/proj-x/locations/europe-west1/publishers/anthropic/models";
+    assert_eq!(
+        asked(&ledger),
+        set([
+            &format!(
+                "Vertex {folder}/claude-haiku-4-5@20251001:streamRawPredict claude-haiku-4-5@20251001"
+            ),
+            &format!("Vertex {folder}/claude-sonnet-4-6:streamRawPredict claude-sonnet-4-6"),
+        ])
+    );
+    assert!(messages(ledger).iter().all(|entry| entry.wire == Wire::Vertex));
+}
+
+/// The requests that ask a model.
+fn messages(mut ledger: Vec<LedgerEntry>) -> Vec<LedgerEntry> {
+    ledger.retain(|entry| entry.method == "POST");
+    ledger
+}
