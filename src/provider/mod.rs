@@ -5,6 +5,8 @@ mod models;
 mod pricing;
 pub mod scripted;
 mod selection;
+#[cfg(test)]
+mod table;
 
 pub use access::{Access, SCRIPTED_SOCKET, access, credentials};
 pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price};

@@ -14,7 +14,7 @@ pub fn choose_runtime(named: Option<&str>, model: Option<&str>) -> Result<Runtim
         (Some("claude-code"), _) | (None, None) => Ok(RuntimeName::ClaudeCode),
         (Some(other), _) => Err(Finding::new(
             Code::UnknownAgent,
-            format!("the agent `{other}` is not one that this version runs: {known}"),
+            format!("the agent `{other}` is not known: {known}"),
         )),
         (None, Some(model)) => match agent_of(model) {
             Some("claude-code") => Ok(RuntimeName::ClaudeCode),

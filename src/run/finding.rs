@@ -85,6 +85,7 @@ pub enum Code {
     UnverifiedModel,
     MissingKey,
     ConflictingCredentials,
+    SeveralCredentials,
     MalformedCredential,
     UnknownSnapshot,
     SnapshotNeedsDocker,
@@ -130,7 +131,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -140,6 +141,7 @@ impl Code {
         Self::UnverifiedModel,
         Self::MissingKey,
         Self::ConflictingCredentials,
+        Self::SeveralCredentials,
         Self::MalformedCredential,
         Self::UnknownSnapshot,
         Self::SnapshotNeedsDocker,
@@ -234,6 +236,10 @@ impl Code {
                 "conflicting-credentials",
                 "Two credentials are set that the agent CLI would send together or mix up. \
                  The message says which to remove.",
+            ),
+            Self::SeveralCredentials => warning(
+                "several-credentials",
+                "More than one credential of the provider is set. The message says which is used.",
             ),
             Self::MalformedCredential => error(
                 "malformed-credential",

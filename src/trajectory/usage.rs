@@ -252,8 +252,8 @@ pub struct UsageReport {
 /// Adds up replies of which each may be reported several times, in any order.
 #[derive(Debug, Clone, Default)]
 pub struct ReplyLedger {
-    /// The largest report of each reply, by its id. Grows with the replies, about 200 bytes each;
-    /// the limit on the agent's output bounds it.
+    /// The largest report of each reply, by its id. Grows with the replies, about 500 bytes each,
+    /// and with nothing else; the limit on the agent's output bounds it.
     replies: HashMap<String, (String, Usage)>,
     by_model: UsageByModel,
 }

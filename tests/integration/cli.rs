@@ -37,22 +37,20 @@ async fn what_cannot_run_is_refused_with_every_problem_and_what_to_do() {
         text.push_str(&said(&home, arguments, &[]).await);
     }
     expect![[r#"
-        4: runbookd: there is no credential for anthropic: ANTHROPIC_API_KEY is not set. Set the variable, or choose another `model_provider`.
-        4: runbookd: the agent `codex` is not known: write `agent: claude-code`, the one that this version runs
-        runbookd: the model provider `openai` is not known: write `anthropic` or `scripted`, the ones that this version reaches
-        runbookd: the snapshot `python312` cannot be built by this version: give an image that has its tools, with `image:` or `--image`
-        runbookd: the runbook needs the secret `TOKEN`: set SHOP_TOKEN in the environment
-        runbookd: ANTHROPIC_API_KEY is not set
-        4: runbookd: the runbook, line 2, column 1: `primary_outputs` must be a list of paths, such as `[report.md, data.csv]`, and is a mapping
+        4: runbookd: there is no credential for anthropic: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_AUTH_TOKEN. Set the variable, or choose another `model_provider`.
+        4: runbookd: The agent `codex` is not known: write `agent: claude-code`, the one that this version runs (line 2).
+        runbookd: The model provider `openai` cannot be reached with claude-code: write one of `anthropic`, `bedrock`, `openrouter`, `vertex`, `scripted` (line 3).
+        runbookd: The snapshot `python312` cannot be built by this version: give an image that has its tools, with `image:` or `--image` (line 4).
+        runbookd: The runbook needs the secret `TOKEN`: set SHOP_TOKEN in the environment (line 5).
+        4: runbookd: `primary_outputs` must be a list of paths, such as `[report.md, data.csv]`, and is a mapping (line 2).
         4: runbookd: nothing.md cannot be read: No such file or directory (os error 2)
-        4: runbookd: the file `nothing.csv` cannot be given: No such file or directory (os error 2)
-        runbookd: ANTHROPIC_API_KEY is not set
-        4: runbookd: the scripted provider needs a script: give one with `--script FILE`
+        4: runbookd: There is no credential for anthropic: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_AUTH_TOKEN.
+        runbookd: The file `nothing.csv` cannot be given: No such file or directory (os error 2).
+        4: runbookd: The scripted provider needs a script: give one with `--script FILE`.
         4: runbookd: nothing.yaml cannot be read: No such file or directory (os error 2)
-        4: runbookd: could not read the script: turns[0]: unknown field `txt`, expected one of `thinking`, `text`, `text_repeat`, `tools`, `stop`, `usage`, `delay_ms`, `chunk_delay_ms`, `fail`, `drop`, `hang`, `raw`, `times` at line 2 column 5
-        4: runbookd: the model `a model` is not a model's name: it has spaces or begins with `-`
-        runbookd: the time limit is 0 s: write 1 to 604800
-        runbookd: ANTHROPIC_API_KEY is not set
+        4: runbookd: Could not read the script: turns[0]: unknown field `txt`, expected one of `thinking`, `text`, `text_repeat`, `tools`, `stop`, `usage`, `delay_ms`, `chunk_delay_ms`, `fail`, `drop`, `hang`, `raw`, `times` at line 2 column 5.
+        4: runbookd: The model `a model` does not tell which agent is meant: write `agent: claude-code`, the one that this version runs.
+        runbookd: The time limit is 0 s: write 1 to 604800.
     "#]].assert_eq(&text);
     assert!(!home.path().join("results").exists(), "nothing was made");
 }

@@ -49,7 +49,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             access.set_secret(KEY, &trimmed(key));
             if oauth.is_some() {
                 access.findings.push(Finding::new(
-                    Code::ConflictingCredentials,
+                    Code::SeveralCredentials,
                     format!("{KEY} and {OAUTH} are both set; the key is used"),
                 ));
             }
@@ -101,6 +101,10 @@ mod tests {
             (
                 &[A_GATEWAY, AN_URL],
                 "ANTHROPIC_BASE_URL=https://gw.example.org\nANTHROPIC_AUTH_TOKEN=made-up-gateway-token",
+            ),
+            (
+                &[A_KEY, A_TOKEN],
+                "ANTHROPIC_API_KEY=sk-ant-api03-made-up\n! ANTHROPIC_API_KEY and CLAUDE_CODE_OAUTH_TOKEN are both set; the key is used",
             ),
             (&[(KEY, " sk-ant-api03-made-up\n")], "ANTHROPIC_API_KEY=sk-ant-api03-made-up"),
         ] {
