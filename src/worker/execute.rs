@@ -62,9 +62,11 @@ pub async fn execute(
         Ok(Ok(ended)) => ended,
         Ok(Err(status)) => Ended::without_agent(status),
         // The panic's own message is on standard error already.
-        Err(_) => Ended::without_agent(RunStatus::Failed(RunFailure::Internal {
-            detail: "the run's task panicked".to_owned(),
-        })),
+        Err(_) => {
+            run.reap().await;
+            let detail = "the run's task panicked".to_owned();
+            Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
+        }
     };
     record.close(plan, ended, (parts.clock)())
 }
@@ -152,6 +154,14 @@ impl Run<'_> {
         match judged.await {
             Ok(ended) => ended.map_err(|e| sandbox_failed(&e)),
             Err(e) => Err(RunStatus::Failed(RunFailure::Internal { detail: e.to_string() })),
+        }
+    }
+
+    /// Removes the sandbox that a panic has left: no run ends before its sandbox does.
+    async fn reap(&self) {
+        let Ok(own) = self.sandbox_id() else { return };
+        if let Err(e) = self.parts.engine.reap(|id| *id != own).await {
+            tracing::error!(sandbox.id = %own, error = %error_chain(&e), "sandbox `{own}` stays behind");
         }
     }
 

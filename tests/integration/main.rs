@@ -15,6 +15,7 @@ mod support;
 mod cli;
 mod cli_runs;
 mod runs_agent;
+mod runs_broken;
 mod runs_fake;
 mod runs_outcomes;
 mod runs_prompt;

@@ -36,6 +36,8 @@ pub(crate) struct Story {
     pub(crate) fake_agent: Option<String>,
     /// Which of the tokens that were sent the record must have.
     pub(crate) tokens: Tokens,
+    /// Is told the news before they are kept.
+    pub(crate) on_update: fn(&RunUpdate),
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -58,6 +60,7 @@ impl Story {
             keys: Vec::new(),
             fake_agent: None,
             tokens: Tokens::OfWholeReplies,
+            on_update: |_| {},
             limits: |_| {},
         }
     }
@@ -79,7 +82,10 @@ impl Story {
         let live = Live::default();
         let plan = self.plan(work.path());
         let parts = self.parts(stage, work.path());
-        let mut watch = |update| live.updates().push(update);
+        let mut watch = |update| {
+            (self.on_update)(&update);
+            live.updates().push(update);
+        };
         let (report, ()) = tokio::join!(execute(&parts, &plan, &live.stop, &mut watch), act(&live));
         let updates = std::mem::take(&mut *live.updates());
         let scene = Scene::new(work, report.unwrap(), updates);
