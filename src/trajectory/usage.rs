@@ -1,6 +1,6 @@
 //! How many tokens a run used, by model, and how that is known.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -252,13 +252,26 @@ pub struct UsageReport {
 /// Adds up replies of which each may be reported several times, in any order.
 #[derive(Debug, Clone, Default)]
 pub struct ReplyLedger {
-    /// The largest report of each reply, by its id. Grows with the replies, about 500 bytes each,
-    /// and with nothing else; the limit on the agent's output bounds it.
+    /// The largest report of each reply that is kept, by its id.
     replies: HashMap<String, (String, Usage)>,
+    /// Their ids from the oldest, where only so many are kept.
+    recent: Option<VecDeque<String>>,
+    n_replies: usize,
     by_model: UsageByModel,
 }
 
+/// How many replies a ledger of a stream keeps apart. A reply's reports come one after the other,
+/// with those of a few sub-agents between them, so older ones are never reported again.
+const RECENT_REPLIES: usize = 1_000;
+
 impl ReplyLedger {
+    /// A ledger of a stream, whose memory does not grow with the stream: it adds up every reply and
+    /// keeps the last thousand apart.
+    #[must_use]
+    pub fn of_stream() -> Self {
+        Self { recent: Some(VecDeque::new()), ..Self::default() }
+    }
+
     /// Takes a report of the reply `id`. Says whether the reply is new. A reply stays with the
     /// model that it was first reported for.
     pub fn note(&mut self, id: &str, model: &str, usage: &Usage) -> bool {
@@ -271,16 +284,25 @@ impl ReplyLedger {
         let usage = Usage { requests_seen: 1, cost_usd: None, ..*usage };
         self.by_model.add(model, &usage);
         self.replies.insert(id.to_owned(), (model.to_owned(), usage));
+        self.n_replies += 1;
+        if let Some(recent) = &mut self.recent {
+            recent.push_back(id.to_owned());
+            if recent.len() > RECENT_REPLIES
+                && let Some(oldest) = recent.pop_front()
+            {
+                self.replies.remove(&oldest);
+            }
+        }
         true
     }
 
-    /// Whether the reply `id` was reported.
+    /// Whether the reply `id` was reported and is kept.
     #[must_use]
     pub fn contains(&self, id: &str) -> bool {
         self.replies.contains_key(id)
     }
 
-    /// Every reply with its model and usage, in no order.
+    /// Every reply that is kept, with its model and usage, in no order.
     pub fn replies(&self) -> impl Iterator<Item = (&str, &str, &Usage)> {
         self.replies.iter().map(|(id, (model, usage))| (id.as_str(), model.as_str(), usage))
     }
@@ -288,7 +310,7 @@ impl ReplyLedger {
     /// How many different replies were reported.
     #[must_use]
     pub fn n_replies(&self) -> usize {
-        self.replies.len()
+        self.n_replies
     }
 
     /// The sums.
@@ -334,6 +356,22 @@ mod tests {
             ledger.note(&format!("msg_{id}"), &format!("model_{}", id % 2), usage);
         }
         ledger.by_model().clone()
+    }
+
+    #[test]
+    fn a_streams_ledger_adds_up_everything_and_keeps_the_last_replies() {
+        let mut ledger = ReplyLedger::of_stream();
+        let one = Usage { input: 3, output: 1, ..Usage::default() };
+        for number in 0..RECENT_REPLIES + 500 {
+            assert!(ledger.note(&format!("msg_{number}"), "m", &one));
+            // Each block of a reply reports it once more.
+            assert!(!ledger.note(&format!("msg_{number}"), "m", &Usage { output: 2, ..one }));
+        }
+        assert_eq!(ledger.n_replies(), RECENT_REPLIES + 500);
+        assert_eq!(ledger.replies().count(), RECENT_REPLIES);
+        assert!(ledger.contains("msg_1499") && !ledger.contains("msg_0"));
+        let total = ledger.by_model().total();
+        assert_eq!((total.input, total.output, total.requests_seen), (4_500, 3_000, 1_500));
     }
 
     proptest! {

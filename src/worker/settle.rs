@@ -52,11 +52,11 @@ fn account(
     });
     let mut lines = SessionLines { files, open: None };
     let account = runtime::session_usage(runtime, &mut lines, recorder.replies());
-    if !account.missing.is_empty() {
+    if account.n_missing > 0 {
         notes.push(format!(
             "The output tokens of {} of the model's replies are a lower bound: the run ended before \
              the agent wrote their final counts.",
-            account.missing.len()
+            account.n_missing
         ));
     }
     account.usage()

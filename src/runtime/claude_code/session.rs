@@ -16,6 +16,8 @@ pub struct SessionAccount {
     /// Ids of the replies that only the stream showed, sorted. Their output counts are
     /// placeholders.
     pub missing: Vec<String>,
+    /// How many replies only the stream showed.
+    pub n_missing: usize,
     /// Lines that could not be read. A kill cuts the last one.
     pub n_unreadable: u64,
 }
@@ -34,6 +36,15 @@ pub fn session_usage<L: AsRef<[u8]>>(
         }
     }
     account.n_in_session = account.replies.n_replies();
+    if account.n_in_session == 0 {
+        // Lost as a whole: the stream's own sums are all there is.
+        account.replies = stream.clone();
+        account.missing = stream.replies().map(|(id, _, _)| id.to_owned()).collect();
+        account.missing.sort();
+        account.n_missing = stream.n_replies();
+        return account;
+    }
+    // A kill costs the last replies, and those the stream keeps apart.
     for (id, model, usage) in stream.replies() {
         if !account.replies.contains(id) {
             account.missing.push(id.to_owned());
@@ -41,6 +52,7 @@ pub fn session_usage<L: AsRef<[u8]>>(
         account.replies.note(id, model, usage);
     }
     account.missing.sort();
+    account.n_missing = account.missing.len();
     account
 }
 

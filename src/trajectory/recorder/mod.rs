@@ -66,7 +66,7 @@ impl Recorder {
     /// Begins an empty record.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { ledger: ReplyLedger::of_stream(), ..Self::default() }
     }
 
     /// Takes the event of the log's line number `line`, which arrived at `at`, and says what a live
