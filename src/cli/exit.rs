@@ -59,11 +59,31 @@ impl ExitCode {
     /// What a failure means for the shell.
     #[must_use]
     pub fn of_failure(failure: &RunFailure) -> Self {
-        match failure.code() {
-            "refused" | "no_credentials" => Self::Refused,
-            "agent_unavailable" => Self::Unavailable,
-            "store_failed" => Self::NotWritten,
-            _ => Self::RunFailed,
+        match failure {
+            RunFailure::Refused { .. } | RunFailure::NoCredentials { .. } => Self::Refused,
+            RunFailure::AgentUnavailable { .. } => Self::Unavailable,
+            RunFailure::StoreFailed { .. } => Self::NotWritten,
+            RunFailure::AuthRefused { .. }
+            | RunFailure::OutOfCredit { .. }
+            | RunFailure::RateLimited { .. }
+            | RunFailure::Overloaded { .. }
+            | RunFailure::ModelNotFound { .. }
+            | RunFailure::ProviderUnreachable { .. }
+            | RunFailure::ProviderError { .. }
+            | RunFailure::PromptTooLong { .. }
+            | RunFailure::ModelRefused { .. }
+            | RunFailure::TurnLimit { .. }
+            | RunFailure::BudgetExceeded { .. }
+            | RunFailure::AgentFailed { .. }
+            | RunFailure::AgentCrashed { .. }
+            | RunFailure::NoResult { .. }
+            | RunFailure::DidNothing { .. }
+            | RunFailure::WrongAgentVersion { .. }
+            | RunFailure::Timeout { .. }
+            | RunFailure::OutputLimit { .. }
+            | RunFailure::OutOfMemory { .. }
+            | RunFailure::SandboxFailed { .. }
+            | RunFailure::Internal { .. } => Self::RunFailed,
         }
     }
 }

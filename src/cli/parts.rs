@@ -73,8 +73,7 @@ fn owner(state_dir: &Path) -> String {
 }
 
 /// Connects to the engine, and sees to it that it can make a sandbox. Where the choice is ours and
-/// Docker has no image to start from, Bubblewrap is the next best.
-/// Gives the reason of the choice too.
+/// Docker has no image to start from, Bubblewrap is the next best. Gives the reason of the choice too.
 async fn engine(wanted: &Wanted<'_>, settings: &Settings) -> Result<(Engine, String), ExitCode> {
     let choice = choice(wanted.common, settings)?;
     let engine = connect(choice, wanted.common, settings).await?;
