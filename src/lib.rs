@@ -18,6 +18,7 @@ pub mod store;
 pub mod toolchain;
 
 // Flow.
+pub mod plan;
 pub mod worker;
 
 // Edge.

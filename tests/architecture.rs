@@ -18,9 +18,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
+    ("plan", &["provider", "run", "runbook", "secret"]),
     (
         "worker",
         &[
+            "plan",
             "provider",
             "run",
             "runbook",
@@ -39,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &[
             "config",
+            "plan",
             "provider",
             "run",
             "runbook",

@@ -22,7 +22,7 @@ pub(crate) fn conclude(outcome: Outcome<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error: &(dyn Error + 'static) = &*error;
-            eprintln!("error: {}", runbookd::worker::error_chain(error));
+            eprintln!("error: {}", runbookd::run::error_chain(error));
             ExitCode::FAILURE
         }
     }

@@ -202,7 +202,7 @@ fn environment(invocation: &Invocation) -> Outcome<Vec<(String, String)>> {
         owned("HOME", AGENT_HOME),
         owned("USER", "agent"),
         owned("LOGNAME", "agent"),
-        owned("RESULTS_DIR", runbookd::worker::RESULTS_DIR),
+        owned("RESULTS_DIR", runbookd::plan::RESULTS_DIR),
     ];
     env.extend(access.env.iter().map(|(name, value)| owned(name, value.expose())));
     env.extend(invocation.env.iter().map(|(name, value)| owned(name, value)));

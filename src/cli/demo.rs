@@ -6,8 +6,8 @@ use super::args::DemoArguments;
 use super::exit::ExitCode;
 use super::{complain, run};
 use crate::config::Settings;
+use crate::plan::{Overrides, RunRequest};
 use crate::run::{Network, Slug};
-use crate::worker::{Overrides, RunRequest};
 
 /// The runbook of the demo.
 const RUNBOOK: &str = include_str!("../../runbooks/demo.md");

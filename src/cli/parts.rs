@@ -11,10 +11,11 @@ use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
+use crate::run::error_chain;
 use crate::sandbox::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineSettings, SandboxError};
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
-use crate::worker::{AgentSource, Claims, Parts, error_chain};
+use crate::worker::{AgentSource, Claims, Parts};
 
 /// The image of a run that names none. Small, with the shell and the tools that the launcher and
 /// the agent CLI need.

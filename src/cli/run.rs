@@ -11,8 +11,10 @@ use super::exit::ExitCode;
 use super::parts::{self, Wanted};
 use super::progress::{Progress, Style};
 use crate::config::Settings;
+use crate::plan::{Draw, Overrides, RunRequest, plan};
+use crate::run::error_chain;
 use crate::run::{RunFailure, RunId, Slug};
-use crate::worker::{Draw, Overrides, Parts, RunRequest, Stop, error_chain, execute, plan};
+use crate::worker::{Parts, Stop, execute};
 
 /// How often an id is drawn before the store is taken to be full of them.
 const MAX_DRAWS: u32 = 5;

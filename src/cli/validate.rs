@@ -11,10 +11,10 @@ use super::complain;
 use super::exit::ExitCode;
 use super::run::draw;
 use crate::config::Settings;
+use crate::plan::{Overrides, RunRequest, plan};
 use crate::run::{Code, Finding, Severity, Slug};
 use crate::runbook::Runbook;
 use crate::secret::Keyring;
-use crate::worker::{Overrides, RunRequest, plan};
 
 /// Checks every file and tells what was found.
 pub(super) fn validate(arguments: &ValidateArguments, settings: &Settings) -> ExitCode {

@@ -1,11 +1,13 @@
 //! One execution of a runbook: its name, its plan, where it stands, and every way it can fail.
 
+mod error_chain;
 mod failure;
 mod finding;
 mod id;
 mod plan;
 mod status;
 
+pub use error_chain::error_chain;
 pub use failure::RunFailure;
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, RunId, RunName, Slug};

@@ -32,7 +32,7 @@ impl AgentSource {
             Self::Pinned(toolchain) => toolchain,
         };
         let unavailable = |e: ToolchainError| RunFailure::AgentUnavailable {
-            detail: format!("{}. {}", super::error_chain(&e), e.mend()),
+            detail: format!("{}. {}", crate::run::error_chain(&e), e.mend()),
         };
         let target = Target::host().map_err(unavailable)?;
         let report = Mutex::new(Report { watch, last: None });

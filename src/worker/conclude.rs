@@ -123,7 +123,7 @@ impl Collection {
             match collect(from, &self.folder.area(area), limits) {
                 Ok(collected) => collected,
                 Err(e) => {
-                    let cause = super::error_chain(&e);
+                    let cause = crate::run::error_chain(&e);
                     warnings.push(format!(
                         "The files of {} could not be collected: {cause}.",
                         area.path()

@@ -26,7 +26,7 @@ impl Model {
     pub(super) async fn start(plan: &RunPlan) -> Result<Self, RunFailure> {
         let Some(script) = &plan.script else { return Ok(Self::Remote) };
         let refused = |problem: String| RunFailure::Refused { problems: vec![problem] };
-        let script = Script::parse(script).map_err(|e| refused(super::error_chain(&e)))?;
+        let script = Script::parse(script).map_err(|e| refused(crate::run::error_chain(&e)))?;
         let failed = |detail: String| RunFailure::SandboxFailed { detail };
         // A socket's path has at most 107 bytes, so it cannot lie below the results.
         let folder = tempfile::Builder::new()

@@ -47,7 +47,7 @@ fn account(
         return usage;
     }
     let files = folder.session_files().unwrap_or_else(|e| {
-        notes.push(format!("The session files cannot be read: {}.", super::error_chain(&e)));
+        notes.push(format!("The session files cannot be read: {}.", crate::run::error_chain(&e)));
         Vec::new()
     });
     let mut lines = SessionLines { files, open: None };

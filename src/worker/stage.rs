@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
+use crate::plan::RESULTS_DIR;
 use crate::provider::Access as ModelAccess;
 use crate::run::{Asset, RunPlan};
 use crate::runtime::Invocation;
 use crate::sandbox::{Access, Mount, SandboxId, SandboxLimits, SandboxSpec, Source, StagedFile};
 use crate::secret::Secret;
-
-use super::plan::RESULTS_DIR;
 
 /// Where the agent starts; its results and assets are below it.
 const WORK_DIR: &str = "/app";

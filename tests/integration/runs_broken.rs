@@ -1,6 +1,7 @@
 //! What breaks on our side: each has its name, and nothing is left of it.
 
-use runbookd::worker::{Overrides, Phase, RunUpdate};
+use runbookd::plan::Overrides;
+use runbookd::worker::{Phase, RunUpdate};
 
 use crate::support::{Stage, Story};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use expect_test::expect;
-use runbookd::worker::Overrides;
+use runbookd::plan::Overrides;
 
 use crate::support::{Scene, Stage, Story, Tokens, processes_with, until};
 

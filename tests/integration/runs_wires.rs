@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use runbookd::plan::Overrides;
 use runbookd::provider::scripted::{
     Fingerprint, LedgerEntry, Listen, Script, ScriptedProvider, Wire,
 };
 use runbookd::run::Network;
 use runbookd::sandbox::EngineKind;
-use runbookd::worker::Overrides;
 use serde_json::json;
 
 use crate::support::{Scene, Stage, Story};

@@ -4,14 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Limits, Network, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::store::Store;
 use runbookd::toolchain::{Toolchain, ToolchainSettings};
 use runbookd::trajectory::StepUpdate;
-use runbookd::worker::{
-    AgentSource, Claims, Draw, Overrides, Parts, RunRequest, RunUpdate, Stop, execute, plan,
-};
+use runbookd::worker::{AgentSource, Claims, Parts, RunUpdate, Stop, execute};
 use uuid::Uuid;
 
 use super::scene::{Scene, Tokens};

@@ -1,6 +1,6 @@
 //! How much a run may take: what is asked for, within bounds, else the defaults.
 
-use super::Planner;
+use super::planner::Planner;
 use crate::run::{Code, Finding, Limits};
 
 /// Limits where neither the request nor the runbook sets them.

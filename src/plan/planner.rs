@@ -1,17 +1,14 @@
 //! From a request to a plan: everything that can be known to fail is found here, all at once. Pure
 //! but for a look at the files that the run is given.
 
-mod inputs;
-mod limits;
-
 use uuid::Uuid;
 
-use super::error_chain;
 use super::request::RunRequest;
 use crate::provider;
 use crate::provider::scripted::Script;
 use crate::run::{
     Code, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan, RuntimeName,
+    error_chain,
 };
 use crate::runbook::{Position, Runbook};
 use crate::secret::Keyring;
@@ -81,11 +78,11 @@ fn place(position: Position) -> Place {
 }
 
 /// A plan in the making: what is found collects here.
-struct Planner<'a> {
-    request: &'a RunRequest,
-    keyring: &'a Keyring,
-    runbook: &'a Runbook,
-    findings: Vec<Finding>,
+pub(super) struct Planner<'a> {
+    pub(super) request: &'a RunRequest,
+    pub(super) keyring: &'a Keyring,
+    pub(super) runbook: &'a Runbook,
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Planner<'_> {
@@ -133,12 +130,12 @@ impl Planner<'_> {
         })
     }
 
-    fn find(&mut self, code: Code, message: impl Into<String>) {
+    pub(super) fn find(&mut self, code: Code, message: impl Into<String>) {
         self.findings.push(Finding::new(code, message));
     }
 
     /// Notes a finding about a key of the front matter, at its place.
-    fn find_at(&mut self, key: &str, finding: Finding) {
+    pub(super) fn find_at(&mut self, key: &str, finding: Finding) {
         self.findings.push(finding.at(self.runbook.position(key).map(place)));
     }
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::{Planner, RESULTS_DIR};
+use super::planner::{Planner, RESULTS_DIR};
 use crate::run::{Asset, Code, Finding, Place};
 use crate::runbook::{Part, Rendered};
 use crate::secret::Secret;

@@ -1,0 +1,9 @@
+//! From a request to a plan: everything that can be known to fail is found here, all at once.
+
+mod inputs;
+mod limits;
+mod planner;
+mod request;
+
+pub use planner::{Draw, Planned, RESULTS_DIR, plan};
+pub use request::{Overrides, RunRequest};
