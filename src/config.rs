@@ -145,9 +145,11 @@ fn registry_url(named: Option<&str>, faults: &mut Vec<String>) -> Url {
         Some(Ok(url)) if matches!(url.scheme(), "http" | "https") => url,
         None => usual(),
         Some(Ok(_) | Err(_)) => {
-            let named = named.unwrap_or_default();
+            // What stands before an `@` may be a password.
+            let named = named.filter(|named| !named.contains('@'));
+            let named = named.map_or("not a URL that can be used".to_owned(), |n| format!("`{n}`"));
             faults.push(format!(
-                "npm_config_registry is `{named}`: it must be an http or https URL such as {DEFAULT_REGISTRY}"
+                "npm_config_registry is {named}: it must be an http or https URL such as {DEFAULT_REGISTRY}"
             ));
             usual()
         }

@@ -209,8 +209,21 @@ mod tests {
             Check::problem("state-folder", "/x cannot be written", "chmod u+w /x"),
             Check::skipped("bubblewrap", "not looked at"),
         ];
-        expect![[""]].assert_eq(&table(&checks));
-        expect![[""]].assert_eq(&json_text(&checks));
+        expect![[r#"
+            ok       engine        auto takes docker 27.0
+                                   ! No disk limit.
+            warning  memory        512 MiB available
+                                   => Free some.
+            PROBLEM  state-folder  /x cannot be written
+                                   => chmod u+w /x
+            -        bubblewrap    not looked at
+
+            No run is possible yet: 1 problem, 1 warning.
+        "#]]
+        .assert_eq(&table(&checks));
+        expect![[r#"
+            {"format_version":1,"runbookd":"0.1.0","can_run":false,"n_problems":1,"n_warnings":1,"checks":[{"name":"engine","status":"ok","found":"auto takes docker 27.0","mend":null,"notes":["No disk limit."]},{"name":"memory","status":"warning","found":"512 MiB available","mend":"Free some.","notes":[]},{"name":"state-folder","status":"problem","found":"/x cannot be written","mend":"chmod u+w /x","notes":[]},{"name":"bubblewrap","status":"skipped","found":"not looked at","mend":null,"notes":[]}]}
+        "#]].assert_eq(&json_text(&checks));
         assert!(sum(&checks[..2]).starts_with("\nA run is possible: no problems, 1 warning"));
     }
 }

@@ -90,8 +90,13 @@ fn taken_checks(choice: EngineChoice, taken: Option<&Ready>) -> Vec<Check> {
             Check::skipped(CONTROL_GROUPS, "there is no engine to limit"),
         ];
     };
-    let engine = Check::ok(ENGINE, format!("{choice} takes {} {}", taken.kind, taken.version))
-        .noting(unenforced_by(taken.kind, &taken.unenforced));
+    let why = match choice {
+        EngineChoice::Auto => "auto takes",
+        EngineChoice::Docker | EngineChoice::Bubblewrap => "asked for by name:",
+    };
+    let mut notes = unenforced_by(taken.kind, &taken.unenforced);
+    notes.retain(|note| !taken.unlimited.contains(note));
+    let engine = Check::ok(ENGINE, format!("{why} {} {}", taken.kind, taken.version)).noting(notes);
     let groups = if taken.unlimited.is_empty() {
         Check::ok(CONTROL_GROUPS, "memory, processors and processes of a sandbox are limited")
     } else {

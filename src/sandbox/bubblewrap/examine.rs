@@ -148,7 +148,7 @@ fn programs(standing: Standing) -> Check {
 }
 
 fn mend_limits(standing: Standing) -> String {
-    if standing.is_contained {
+    if standing.is_root && standing.is_contained {
         return "Start this container with `--privileged --cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup:rw`, or use Docker."
             .to_owned();
     }

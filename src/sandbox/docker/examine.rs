@@ -34,8 +34,9 @@ pub(in super::super) async fn examine(settings: &EngineSettings) -> Look {
     let docker = match Docker::connect(host, &settings.owner, image).await {
         Ok(docker) => docker,
         Err(reason) => {
-            let mend = mend(&socket, knock(&socket).await, Standing::find());
-            return down(reason, mend);
+            let fault = knock(&socket).await;
+            let mend = mend(&socket, fault, Standing::find());
+            return down(found(&socket, fault, reason), mend);
         }
     };
     // It answered a moment ago, so an error here is one of this question alone.
@@ -66,6 +67,19 @@ async fn in_time<T>(asked: impl Future<Output = Result<T, bollard::errors::Error
 async fn knock(socket: &str) -> Option<ErrorKind> {
     let knocked = timeout(HELLO_LIMIT, UnixStream::connect(socket)).await;
     knocked.ok()?.err().map(|error| error.kind())
+}
+
+/// Why the daemon does not answer. The client's words do not tell these apart.
+fn found(socket: &str, fault: Option<ErrorKind>, reason: String) -> String {
+    if fault == Some(ErrorKind::NotFound) {
+        format!("there is no socket at {socket}")
+    } else if fault == Some(ErrorKind::PermissionDenied) {
+        format!("this user may not open {socket}")
+    } else if fault == Some(ErrorKind::ConnectionRefused) {
+        format!("nobody listens at {socket}")
+    } else {
+        reason
+    }
 }
 
 /// What to do about a daemon that does not answer.
@@ -157,6 +171,7 @@ async fn image_check(client: &Client, image: Option<&str>) -> Check {
     }
     let listed = in_time(client.list_images(None::<ListImagesOptions>)).await.unwrap_or_default();
     let mut tags: Vec<String> = listed.into_iter().flat_map(|image| image.repo_tags).collect();
+    tags.retain(|tag| !tag.starts_with("<none>"));
     tags.sort();
     tags.truncate(MAX_NAMED);
     let local = match tags.as_slice() {
