@@ -39,7 +39,7 @@ pub(super) struct DoctorArguments {
     /// [default: RUNBOOKD_ENGINE, or auto].
     #[arg(long, value_name = "ENGINE")]
     pub(super) engine: Option<EngineChoice>,
-    /// The container image that a run would start from.
+    /// The container image that a run would start from. Docker only.
     #[arg(long, value_name = "IMAGE")]
     pub(super) image: Option<String>,
     /// Where the results would go.

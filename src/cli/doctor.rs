@@ -62,8 +62,11 @@ async fn examine(
         }
     };
     let mut engine = engine_settings(settings);
+    let mut choice = choice;
     if let Some(image) = &arguments.image {
         engine.default_image = Some(image.clone());
+        // Only Docker can start from it, so the other engine would not help.
+        choice = if choice == EngineChoice::Auto { EngineChoice::Docker } else { choice };
     }
     let results = arguments.results.clone();
     let (engines, agent, state, cache, results, memory) = tokio::join!(

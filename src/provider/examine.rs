@@ -6,6 +6,9 @@ use super::selection::choose_provider;
 use crate::run::{Check, Finding, ProviderName, RuntimeName};
 use crate::secret::Keyring;
 
+/// Names the file with a service account's key. Its text is a credential of its own.
+const KEY_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+
 /// The check over all providers.
 const ALL: &str = "providers";
 
@@ -28,7 +31,7 @@ fn all(ready: &[ProviderName], keyring: &Keyring) -> Check {
         return Check::warning(
             ALL,
             "only the scripted model can run: no other provider has what it needs",
-            "export ANTHROPIC_API_KEY=… (docs/providers.md has the others), or try `runbookd demo`.",
+            "export ANTHROPIC_API_KEY=…, or with a subscription CLAUDE_CODE_OAUTH_TOKEN=… from `claude setup-token`; docs/providers.md has the others. Without any: `runbookd demo`.",
         );
     }
     let names = names.join(", ");
@@ -63,10 +66,15 @@ fn one(provider: ProviderName, keyring: &Keyring) -> Check {
         }
         Ok(access) => Check::ok(name, format!("set: {}", set.join(", ")))
             .noting(access.findings.iter().map(Finding::sentence).collect()),
-        Err(_) if set.is_empty() && !half_set(provider, keyring) => Check {
+        Err(_) if set.is_empty() && !is_begun(provider, keyring) => Check {
             mend: Some(format!("Set {} to use it.", credentials(provider).join(" or "))),
             ..Check::skipped(name, "no credential is set")
         },
+        Err(_) if set.is_empty() && provider == ProviderName::Vertex => Check::warning(
+            name,
+            format!("{KEY_FILE} names a file that cannot be read"),
+            format!("Check its path and rights: ls -l \"${KEY_FILE}\""),
+        ),
         Err(findings) => {
             let said = findings.iter().map(|finding| parted(&finding.message));
             let (found, mend): (Vec<&str>, Vec<&str>) = said.unzip();
@@ -75,14 +83,13 @@ fn one(provider: ProviderName, keyring: &Keyring) -> Check {
     }
 }
 
-/// Whether a variable is set that is worth nothing alone and is none of the credentials.
-fn half_set(provider: ProviderName, keyring: &Keyring) -> bool {
+/// Whether somebody began to set a provider up with a variable that is none of the credentials:
+/// half of a pair, or the name of a file whose text did not become one.
+fn is_begun(provider: ProviderName, keyring: &Keyring) -> bool {
     match provider {
         ProviderName::Bedrock => keyring.get("AWS_SECRET_ACCESS_KEY").is_some(),
-        ProviderName::Anthropic
-        | ProviderName::OpenRouter
-        | ProviderName::Vertex
-        | ProviderName::Scripted => false,
+        ProviderName::Vertex => keyring.get(KEY_FILE).is_some(),
+        ProviderName::Anthropic | ProviderName::OpenRouter | ProviderName::Scripted => false,
     }
 }
 
@@ -122,7 +129,7 @@ mod tests {
     #[test]
     fn each_provider_says_what_it_has_and_what_it_wants() {
         expect![[r#"
-            providers Warning: only the scripted model can run: no other provider has what it needs | export ANTHROPIC_API_KEY=… (docs/providers.md has the others), or try `runbookd demo`. []
+            providers Warning: only the scripted model can run: no other provider has what it needs | export ANTHROPIC_API_KEY=…, or with a subscription CLAUDE_CODE_OAUTH_TOKEN=… from `claude setup-token`; docs/providers.md has the others. Without any: `runbookd demo`. []
             provider-anthropic Skipped: no credential is set | Set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_AUTH_TOKEN to use it. []
             provider-bedrock Skipped: no credential is set | Set AWS_BEARER_TOKEN_BEDROCK or AWS_ACCESS_KEY_ID to use it. []
             provider-openrouter Skipped: no credential is set | Set OPENROUTER_API_KEY to use it. []
@@ -153,6 +160,13 @@ mod tests {
             ("ANTHROPIC_API_KEY", "sk-ant-made-up-key"),
         ];
         expect!["providers Warning: anthropic can run, but a runbook that names none is run with openrouter | Name one: `model_provider:` in the runbook, or `--model-provider`. []"].assert_eq(told(&vars).lines().next().unwrap());
+    }
+
+    #[test]
+    fn a_key_file_that_cannot_be_read_is_told_from_none() {
+        let text = told(&[("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/made-up.json")]);
+        let line = text.lines().find(|line| line.starts_with("provider-vertex")).unwrap();
+        expect![[r#"provider-vertex Warning: GOOGLE_APPLICATION_CREDENTIALS names a file that cannot be read | Check its path and rights: ls -l "$GOOGLE_APPLICATION_CREDENTIALS" []"#]].assert_eq(line);
     }
 
     proptest! {

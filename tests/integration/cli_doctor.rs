@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use expect_test::expect;
+use expect_test::{expect, expect_file};
 use runbookd::sandbox::EngineKind;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -96,142 +96,7 @@ async fn a_machine_without_anything_is_told_everything_at_once_in_json() {
     assert!(check(&report, "docker")["mend"].as_str().unwrap().contains("or use Bubblewrap"));
     report["checks"][3]["mend"] = Value::Null;
     let text = serde_json::to_string_pretty(&report).unwrap();
-    expect![[r#"
-        {
-          "format_version": 1,
-          "runbookd": "0.1.0",
-          "can_run": false,
-          "n_problems": 3,
-          "n_warnings": 2,
-          "checks": [
-            {
-              "name": "settings",
-              "status": "ok",
-              "found": "every variable can be used",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "engine",
-              "status": "problem",
-              "found": "no engine is ready",
-              "mend": "Mend `docker` below, or write `--engine auto`.",
-              "notes": []
-            },
-            {
-              "name": "control-groups",
-              "status": "skipped",
-              "found": "there is no engine to limit",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "docker",
-              "status": "problem",
-              "found": "there is no socket at /nowhere/docker.sock",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "image",
-              "status": "skipped",
-              "found": "only Docker starts from images",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "bubblewrap",
-              "status": "skipped",
-              "found": "not looked at: the engine asked for is docker",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "agent-cli",
-              "status": "warning",
-              "found": "the agent CLI is not installed at `HOME/cache/claude-code/2.1.126/linux-x64/claude`",
-              "mend": "Nothing to do: the first run downloads claude-code 2.1.126 (N MB, N MB unpacked); `runbookd demo` is one.",
-              "notes": []
-            },
-            {
-              "name": "registry",
-              "status": "problem",
-              "found": "could not download http://127.0.0.1:1/@anthropic-ai/claude-code-linux-x64/-/claude-code-linux-x64-2.1.126.tgz: the registry could not be reached: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111) (certificates: the system's)",
-              "mend": "Check the network, the proxy variables (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and, behind a proxy that opens TLS, the extra CA bundle. The registry in use is http://127.0.0.1:1/ (npm_config_registry). Without it, put the file `package/claude` of the package at `HOME/cache/claude-code/2.1.126/linux-x64/claude`; its hash is checked.",
-              "notes": []
-            },
-            {
-              "name": "state-folder",
-              "status": "ok",
-              "found": "HOME/.local/state/runbookd is not there yet and can be made; N GiB free",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "cache-folder",
-              "status": "ok",
-              "found": "HOME/cache is not there yet and can be made; N GiB free",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "results-folder",
-              "status": "ok",
-              "found": "results is not there yet and can be made; N GiB free",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "memory",
-              "status": "ok",
-              "found": "N GiB available of N GiB",
-              "mend": null,
-              "notes": []
-            },
-            {
-              "name": "providers",
-              "status": "warning",
-              "found": "only the scripted model can run: no other provider has what it needs",
-              "mend": "export ANTHROPIC_API_KEY=… (docs/providers.md has the others), or try `runbookd demo`.",
-              "notes": []
-            },
-            {
-              "name": "provider-anthropic",
-              "status": "skipped",
-              "found": "no credential is set",
-              "mend": "Set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_AUTH_TOKEN to use it.",
-              "notes": []
-            },
-            {
-              "name": "provider-bedrock",
-              "status": "skipped",
-              "found": "no credential is set",
-              "mend": "Set AWS_BEARER_TOKEN_BEDROCK or AWS_ACCESS_KEY_ID to use it.",
-              "notes": []
-            },
-            {
-              "name": "provider-openrouter",
-              "status": "skipped",
-              "found": "no credential is set",
-              "mend": "Set OPENROUTER_API_KEY to use it.",
-              "notes": []
-            },
-            {
-              "name": "provider-vertex",
-              "status": "skipped",
-              "found": "no credential is set",
-              "mend": "Set GOOGLE_APPLICATION_CREDENTIALS_JSON or CLAUDE_CODE_SKIP_VERTEX_AUTH to use it.",
-              "notes": []
-            },
-            {
-              "name": "provider-scripted",
-              "status": "ok",
-              "found": "needs no credential; `--script FILE` gives its answers",
-              "mend": null,
-              "notes": []
-            }
-          ]
-        }"#]].assert_eq(&tidy(&home, &text));
+    expect_file!["../golden/doctor.json"].assert_eq(&(tidy(&home, &text) + "\n"));
 }
 
 #[tokio::test]
