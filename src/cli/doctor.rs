@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use super::args::DoctorArguments;
@@ -109,7 +110,15 @@ async fn within(
 async fn agent(settings: &Settings) -> Vec<Check> {
     let toolchain = Toolchain::new(toolchain_settings(settings));
     match (toolchain, Target::host()) {
-        (Ok(toolchain), Ok(target)) => toolchain.examine(CLI, target).await,
+        (Ok(toolchain), Ok(target)) => {
+            // In a runtime of its own: one whose thread waits for a dead disk never ends.
+            let examined = aside(move || {
+                let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+                Some(runtime.block_on(toolchain.examine(CLI, target)))
+            });
+            let lost = || vec![lost("agent-cli")];
+            examined.await.flatten().unwrap_or_else(lost)
+        }
         (Err(e), _) => vec![Check::problem("registry", e.to_string(), e.mend())],
         (_, Err(e)) => vec![Check::problem("agent-cli", e.to_string(), e.mend())],
     }
@@ -133,9 +142,14 @@ async fn folder(purpose: Purpose, path: PathBuf) -> Vec<Check> {
     }
     let looked = async {
         let check = aside(move || examine_folder(purpose, &path)).await;
-        vec![check.unwrap_or_else(|| Check::skipped(name, "could not be looked at"))]
+        vec![check.unwrap_or_else(|| lost(name))]
     };
     within(name, FOLDER_LIMIT, looked).await
+}
+
+/// No thread could be made, or it broke.
+fn lost(name: &'static str) -> Check {
+    Check::problem(name, "could not be looked at", "Start it again; if it stays so, report it.")
 }
 
 fn count(checks: &[Check], status: CheckStatus) -> usize {

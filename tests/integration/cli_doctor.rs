@@ -95,6 +95,7 @@ async fn a_machine_without_anything_is_told_everything_at_once_in_json() {
     // What mends Docker depends on whether this machine is a container.
     assert!(check(&report, "docker")["mend"].as_str().unwrap().contains("or use Bubblewrap"));
     report["checks"][3]["mend"] = Value::Null;
+    assert_eq!(report["runbookd"].take(), env!("CARGO_PKG_VERSION"));
     let text = serde_json::to_string_pretty(&report).unwrap();
     expect_file!["../golden/doctor.json"].assert_eq(&(tidy(&home, &text) + "\n"));
 }
@@ -160,7 +161,8 @@ async fn no_key_is_shown_not_even_in_part() {
         (0..24).map(|i| char::from(letters[(seed * 7 + i * i + i / 3) % letters.len()])).collect()
     };
     let values: Vec<String> = (0..names.len()).map(value).collect();
-    let keys = names.iter().zip(&values).map(|(name, value)| (*name, value.as_str()));
+    let whole: Vec<String> = values.iter().map(|v| format!("sk-ant-made-up-{v}")).collect();
+    let keys = names.iter().zip(&whole).map(|(name, value)| (*name, value.as_str()));
     let env: Vec<(&str, &str)> = keys.chain([DEAD_DOCKER, DEAD_REGISTRY]).collect();
     for arguments in [&["--json"][..], &[]] {
         let ran = doctor(&home, arguments, &env).await;
