@@ -66,6 +66,14 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] with every fault.
     pub fn from_env() -> Result<Self, ConfigError> {
+        let (settings, faults) = Self::examine_env();
+        if faults.is_empty() { Ok(settings) } else { Err(ConfigError { faults }) }
+    }
+
+    /// Reads this process's environment, with every fault. What is faulty has its default, and a
+    /// folder that is named nowhere is empty.
+    #[must_use]
+    pub fn examine_env() -> (Self, Vec<String>) {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
         let vars = std::env::vars_os().filter_map(|(name, value)| {
             // A variable that is not UTF-8 cannot be one of ours, nor a key.
@@ -76,7 +84,7 @@ impl Settings {
         if let Some(Ok(key)) = key_file {
             vars.entry(GOOGLE_KEY.to_owned()).or_insert(key);
         }
-        Self::from_vars(vars)
+        Self::examine_vars(vars)
     }
 
     /// [`Settings::from_env`] with the variables given.
@@ -86,6 +94,11 @@ impl Settings {
     pub fn from_vars(
         vars: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
+        let (settings, faults) = Self::examine_vars(vars);
+        if faults.is_empty() { Ok(settings) } else { Err(ConfigError { faults }) }
+    }
+
+    fn examine_vars(vars: impl IntoIterator<Item = (String, String)>) -> (Self, Vec<String>) {
         // An empty variable is an unset one: `KEY= runbookd …` must not shadow anything.
         let vars: BTreeMap<String, String> =
             vars.into_iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -106,20 +119,8 @@ impl Settings {
         let state_dir = folder("RUNBOOKD_STATE", "XDG_STATE_HOME", ".local/state");
         let cache_dir = folder("RUNBOOKD_CACHE", "XDG_CACHE_HOME", ".cache");
         let registry = text("npm_config_registry").or_else(|| text("NPM_CONFIG_REGISTRY"));
-        let registry = registry.as_deref().unwrap_or(DEFAULT_REGISTRY);
-        let registry = match Url::parse(registry) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => Some(url),
-            Ok(_) | Err(_) => {
-                faults.push(format!(
-                    "npm_config_registry is `{registry}`: it must be an http or https URL such as {DEFAULT_REGISTRY}"
-                ));
-                None
-            }
-        };
-        let Some(registry) = registry.filter(|_| faults.is_empty()) else {
-            return Err(ConfigError { faults });
-        };
-        Ok(Self {
+        let registry = registry_url(registry.as_deref(), &mut faults);
+        let settings = Self {
             state_dir,
             cache_dir,
             engine: text("RUNBOOKD_ENGINE"),
@@ -132,7 +133,26 @@ impl Settings {
             log_filter: text("RUNBOOKD_LOG"),
             no_color: text("NO_COLOR").is_some(),
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
-        })
+        };
+        (settings, faults)
+    }
+}
+
+/// The registry, or the usual one where the named one is a fault.
+fn registry_url(named: Option<&str>, faults: &mut Vec<String>) -> Url {
+    let usual = || Url::parse(DEFAULT_REGISTRY).expect("the default registry is a URL");
+    match named.map(Url::parse) {
+        Some(Ok(url)) if matches!(url.scheme(), "http" | "https") => url,
+        None => usual(),
+        Some(Ok(_) | Err(_)) => {
+            // What stands before an `@` may be a password.
+            let named = named.filter(|named| !named.contains('@'));
+            let named = named.map_or("not a URL that can be used".to_owned(), |n| format!("`{n}`"));
+            faults.push(format!(
+                "npm_config_registry is {named}: it must be an http or https URL such as {DEFAULT_REGISTRY}"
+            ));
+            usual()
+        }
     }
 }
 

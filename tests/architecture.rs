@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runbook", &["run"]),
     ("trajectory", &["run"]),
     // Adapters: each owns one outside thing.
+    ("host", &["run"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -41,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &[
             "config",
+            "host",
             "plan",
             "provider",
             "run",

@@ -22,6 +22,8 @@ pub(super) enum Command {
     Run(Box<RunArguments>),
     /// Runs a real agent on a scripted model: no account, no key, no cost.
     Demo(DemoArguments),
+    /// Checks everything that a run needs on this machine, and names what mends it. Runs nothing.
+    Doctor(DoctorArguments),
     /// Checks runbooks as a run would, and tells everything that was found. Runs nothing.
     Validate(ValidateArguments),
     /// Tells what the code of a finding means.
@@ -29,6 +31,23 @@ pub(super) enum Command {
         /// The code, such as `wrong-slug`.
         code: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// The engine that a run would ask for: `auto`, `docker` or `bubblewrap`
+    /// [default: RUNBOOKD_ENGINE, or auto].
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) engine: Option<EngineChoice>,
+    /// The container image that a run would start from. Docker only.
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    /// Where the results would go.
+    #[arg(long, value_name = "FOLDER", default_value = "results")]
+    pub(super) results: PathBuf,
+    /// Shows the checks as one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

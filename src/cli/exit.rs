@@ -10,6 +10,8 @@ pub enum ExitCode {
     Success,
     /// The run failed.
     RunFailed,
+    /// `doctor`: no run is possible on this machine yet.
+    NotReady,
     /// The command line is wrong. (clap ends the process with it.)
     Usage,
     /// The run completed, but its own checks failed or a declared output is missing.
@@ -32,7 +34,7 @@ impl ExitCode {
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::RunFailed => 1,
+            Self::RunFailed | Self::NotReady => 1,
             Self::Usage => 2,
             Self::VerdictFailed => 3,
             Self::Refused => 4,

@@ -132,7 +132,8 @@ async fn connect(
     })
 }
 
-fn engine_settings(settings: &Settings) -> EngineSettings {
+/// The engine as the settings want it.
+pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
     EngineSettings {
         state_dir: settings.state_dir.clone(),
         owner: owner(&settings.state_dir),
@@ -166,14 +167,19 @@ fn agents(agent_cli: Option<&Path>, settings: &Settings) -> Result<AgentSource, 
             }
         };
     }
-    let toolchain = Toolchain::new(ToolchainSettings {
-        cache_dir: settings.cache_dir.clone(),
-        registry: settings.registry.clone(),
-        registry_token: settings.registry_token.clone(),
-        extra_ca: settings.extra_ca.clone(),
-    });
+    let toolchain = Toolchain::new(toolchain_settings(settings));
     toolchain.map(|toolchain| AgentSource::Pinned(Box::new(toolchain))).map_err(|e| {
         complain(&format!("{}. {}", error_chain(&e), e.mend()));
         ExitCode::BadConfig
     })
+}
+
+/// Where agent CLIs come from, as the settings want it.
+pub(super) fn toolchain_settings(settings: &Settings) -> ToolchainSettings {
+    ToolchainSettings {
+        cache_dir: settings.cache_dir.clone(),
+        registry: settings.registry.clone(),
+        registry_token: settings.registry_token.clone(),
+        extra_ca: settings.extra_ca.clone(),
+    }
 }

@@ -1,5 +1,6 @@
 //! One execution of a runbook: its name, its plan, where it stands, and every way it can fail.
 
+mod check;
 mod error_chain;
 mod failure;
 mod finding;
@@ -7,6 +8,7 @@ mod id;
 mod plan;
 mod status;
 
+pub use check::{Check, CheckStatus};
 pub use error_chain::error_chain;
 pub use failure::RunFailure;
 pub use finding::{Code, Finding, Place, Severity};

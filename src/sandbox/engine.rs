@@ -155,20 +155,11 @@ impl Engine {
                 (EngineKind::Bubblewrap, bubblewrap.version(), bubblewrap.unenforced())
             }
         };
-        let open_network = match kind {
-            EngineKind::Docker => {
-                "A sandbox with an open network reaches what listens on this machine's bridge, and other containers on it."
-            }
-            EngineKind::Bubblewrap => {
-                "A sandbox with an open network shares this machine's: it reaches what listens on its loopback."
-            }
-        };
-        let everywhere = ["The disk space that a sandbox writes is not limited.", open_network];
         EngineReport {
             kind,
             version: version.to_owned(),
             why: self.why.clone(),
-            unenforced: unenforced.iter().cloned().chain(everywhere.map(str::to_owned)).collect(),
+            unenforced: unenforced_by(kind, unenforced),
         }
     }
 
@@ -351,6 +342,20 @@ impl Engine {
         removed.map_err(|source| SandboxError::Remove { id: id.clone(), source: source.into() })?;
         Ok(true)
     }
+}
+
+/// What an engine enforces nowhere, behind what it does not enforce here.
+pub(super) fn unenforced_by(kind: EngineKind, here: &[String]) -> Vec<String> {
+    let open_network = match kind {
+        EngineKind::Docker => {
+            "A sandbox with an open network reaches what listens on this machine's bridge, and other containers on it."
+        }
+        EngineKind::Bubblewrap => {
+            "A sandbox with an open network shares this machine's: it reaches what listens on its loopback."
+        }
+    };
+    let everywhere = ["The disk space that a sandbox writes is not limited.", open_network];
+    here.iter().cloned().chain(everywhere.map(str::to_owned)).collect()
 }
 
 /// Runs what waits for the disk where it holds nobody up.

@@ -11,6 +11,7 @@ mod collect;
 mod docker;
 mod engine;
 mod error;
+mod examine;
 mod host_folder;
 mod launcher;
 mod live;
@@ -27,6 +28,7 @@ pub use engine::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineReport, EngineSettings, UnknownEngine,
 };
 pub use error::{EngineFault, SandboxError};
+pub use examine::examine;
 pub use host_folder::{EngineKind, Folder};
 pub use live::Sandbox;
 pub use spec::{

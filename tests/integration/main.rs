@@ -13,6 +13,7 @@
 mod support;
 
 mod cli;
+mod cli_doctor;
 mod cli_runs;
 mod runs_agent;
 mod runs_broken;

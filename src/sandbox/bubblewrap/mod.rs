@@ -2,6 +2,7 @@
 
 mod args;
 mod cell;
+mod examine;
 mod seccomp;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 pub(super) use cell::{Cell, processes_below, reap};
+pub(super) use examine::{CHECK, examine};
 
 use super::cgroup::{Cgroup, Cgroups};
 use super::error::SandboxError;
