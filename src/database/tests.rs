@@ -1,5 +1,6 @@
 //! Real files: new, old, damaged, in use.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -30,6 +31,10 @@ async fn a_file_is_made_closed_whole_and_opened_again() {
     let (_folder, path) = folder();
     let database = Database::open(&path).await.unwrap();
     add_worker(&database).await;
+    for file in ["runbookd.db", "runbookd.db-wal", "runbookd.db.lock"] {
+        let mode = path.with_file_name(file).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
     // The same process cannot have it twice either.
     let refused = Database::open(&path).await.unwrap_err();
     let pid = std::process::id();

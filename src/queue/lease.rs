@@ -77,7 +77,9 @@ impl Queue {
         Ok(leased)
     }
 
-    /// The collections that may not have another run now, each between slashes.
+    /// The collections that may not have another run now, each between slashes. Nobody else can lease
+    /// before this transaction ends; on a server with several writers a limit could be passed by
+    /// those that count at the same moment.
     async fn full_collections(
         &self,
         connection: &mut Connection,

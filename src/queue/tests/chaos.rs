@@ -152,7 +152,7 @@ async fn write(queue: &Queue, work: &mut Work, now: i64) -> Result<bool, QueueEr
     } else if work.next < N_LINES && !work.cancel {
         queue.advance(&work.grant, work.next, work.next + 1, at(now)).await?;
         work.next += 1;
-    } else if work.next % 2 == 0 {
+    } else if work.next.is_multiple_of(2) {
         // A marked write; then one byte more, so that the next step is the end.
         queue.finishing(&work.grant, &fence, at(now)).await?;
         queue.advance(&work.grant, work.next, work.next + 1, at(now)).await?;

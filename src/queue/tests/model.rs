@@ -1,5 +1,6 @@
 //! Random operations by several workers, and a model that says what must be accepted.
 
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -193,54 +194,10 @@ impl Model {
 async fn step(queue: &Queue, model: &mut Model, op: &Op) {
     let now = model.now;
     match *op {
-        Op::Submit { run, priority, delay_s } => {
-            let run_at = now + delay_s * 1000;
-            let new = NewJob {
-                priority,
-                run_at: Some(at(run_at)),
-                max_attempts: MAX_ATTEMPTS,
-                ..job(run_name(run))
-            };
-            let answer = queue.submit(new, at(now)).await;
-            if model.rows.contains_key(&run) {
-                assert!(matches!(answer, Err(QueueError::IdTaken(_))), "{answer:?}");
-            } else {
-                assert_eq!(answer.unwrap(), Submitted::New);
-                model.rows.insert(run, fresh(priority, run_at, now));
-            }
-        }
+        Op::Submit { .. } => submit(queue, model, op).await,
         Op::Lease { worker: n, again } => lease(queue, model, n, again).await,
-        Op::Adopt { worker: n } => {
-            let mut held: Vec<u32> = model
-                .rows
-                .iter()
-                .filter(|(_, row)| row.owner == Some(n) && row.status.is_live())
-                .map(|(run, _)| *run)
-                .collect();
-            held.sort_by_key(|run| (model.rows[run].created, run_name(*run)));
-            let mut expected = Vec::new();
-            for run in held {
-                let row = model.rows.get_mut(&run).unwrap();
-                row.fence += 1;
-                row.expires = Some(now + TTL_MS);
-                expected.push(model.give(run, n));
-            }
-            assert_eq!(queue.adopt(&worker(n), at(now)).await.unwrap(), expected);
-        }
-        Op::Heartbeat { worker: n } => {
-            let grants: Vec<Grant> = model.grants.iter().map(|(_, _, g)| g.clone()).collect();
-            let mut expected = Vec::new();
-            for grant in &grants {
-                let row = model.row(grant);
-                expected.push(if !row.is_held_by(grant) || row.owner != Some(n) {
-                    Pulse::Lost
-                } else {
-                    row.expires = Some(now + TTL_MS);
-                    if row.cancel { Pulse::Cancel } else { Pulse::Ok }
-                });
-            }
-            assert_eq!(queue.heartbeat(&worker(n), &grants, at(now)).await.unwrap(), expected);
-        }
+        Op::Adopt { worker: n } => adopt(queue, model, n).await,
+        Op::Heartbeat { worker: n } => heartbeat(queue, model, n).await,
         Op::Sweep => sweep(queue, model).await,
         Op::Clock { by_s } => model.now += by_s * 1000,
         Op::Cancel { run } => cancel(queue, model, run).await,
@@ -268,6 +225,61 @@ async fn step(queue: &Queue, model: &mut Model, op: &Op) {
             }
         }
     }
+}
+
+async fn submit(queue: &Queue, model: &mut Model, op: &Op) {
+    let Op::Submit { run, priority, delay_s } = *op else { unreachable!("not a submission") };
+    let now = model.now;
+    let run_at = now + delay_s * 1000;
+    let new = NewJob {
+        priority,
+        run_at: Some(at(run_at)),
+        max_attempts: MAX_ATTEMPTS,
+        ..job(run_name(run))
+    };
+    let answer = queue.submit(new, at(now)).await;
+    if let Entry::Vacant(place) = model.rows.entry(run) {
+        assert_eq!(answer.unwrap(), Submitted::New);
+        place.insert(fresh(priority, run_at, now));
+    } else {
+        assert!(matches!(answer, Err(QueueError::IdTaken(_))), "{answer:?}");
+    }
+}
+
+async fn adopt(queue: &Queue, model: &mut Model, n: u32) {
+    let now = model.now;
+    let mut held: Vec<u32> = model
+        .rows
+        .iter()
+        .filter(|(_, row)| row.owner == Some(n) && row.status.is_live())
+        .map(|(run, _)| *run)
+        .collect();
+    held.sort_by_key(|run| (model.rows[run].created, run_name(*run)));
+    let mut expected = Vec::new();
+    for run in held {
+        let row = model.rows.get_mut(&run).unwrap();
+        row.fence += 1;
+        row.expires = Some(now + TTL_MS);
+        expected.push(model.give(run, n));
+    }
+    assert_eq!(queue.adopt(&worker(n), at(now)).await.unwrap(), expected);
+}
+
+/// A heartbeat for every grant that anybody was ever given.
+async fn heartbeat(queue: &Queue, model: &mut Model, n: u32) {
+    let now = model.now;
+    let grants: Vec<Grant> = model.grants.iter().map(|(_, _, g)| g.clone()).collect();
+    let mut expected = Vec::new();
+    for grant in &grants {
+        let row = model.row(grant);
+        expected.push(if !row.is_held_by(grant) || row.owner != Some(n) {
+            Pulse::Lost
+        } else {
+            row.expires = Some(now + TTL_MS);
+            if row.cancel { Pulse::Cancel } else { Pulse::Ok }
+        });
+    }
+    assert_eq!(queue.heartbeat(&worker(n), &grants, at(now)).await.unwrap(), expected);
 }
 
 fn fresh(priority: i64, run_at: i64, now: i64) -> Row {
@@ -404,54 +416,8 @@ async fn write(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
             }
             assert_eq!(said(queue.finishing(grant, "ending", at(now)).await), lost_unless(held));
         }
-        Op::Finish { ended, all_recorded, .. } => {
-            let total = if all_recorded { row.next_off } else { row.next_off + 1 };
-            let same = row.fence == grant.fence
-                && row.reason.is_none()
-                && row.finished.is_some()
-                && (row.status == ended.into() || row.status == Status::Archived)
-                // Else it never had an exit code.
-                && row.was_finished;
-            let expected = match (held, all_recorded) {
-                (true, true) => Said::Ok,
-                (true, false) => Said::Offset(row.next_off),
-                (false, true) if same => Said::Ok,
-                (false, _) => Said::Lost,
-            };
-            if held && all_recorded {
-                row.end(ended.into(), now);
-                row.was_finished = true;
-                row.reason = None;
-                row.ending = false;
-            }
-            let answer = queue.finish(grant, &finish(ended, total), at(now)).await;
-            assert_eq!(said(answer), expected);
-        }
-        Op::Retry { delay_s, .. } => {
-            let enough = row.retries + 1 >= MAX_ATTEMPTS;
-            let run_at = now + delay_s * 1000;
-            let expected = match (leased, running) {
-                (true, _) if enough => Said::OutOfAttempts,
-                (true, _) => {
-                    row.retries += 1;
-                    row.reason = Some("again".to_owned());
-                    row.run_at = run_at;
-                    Said::Requeued(row.requeue(now))
-                }
-                (false, true) => Said::Started,
-                (false, false) => Said::Lost,
-            };
-            let answer = queue.retry(grant, at(run_at), "again", at(now)).await;
-            assert_eq!(requeued(answer), expected);
-        }
-        Op::Release { .. } => {
-            let expected = match (leased, running) {
-                (true, _) => Said::Requeued(row.requeue(now)),
-                (false, true) => Said::Started,
-                (false, false) => Said::Lost,
-            };
-            assert_eq!(requeued(queue.release(grant, at(now)).await), expected);
-        }
+        Op::Finish { .. } => end(queue, model, grant, op).await,
+        Op::Retry { .. } | Op::Release { .. } => give_back(queue, model, grant, op).await,
         Op::Submit { .. }
         | Op::Lease { .. }
         | Op::Adopt { .. }
@@ -460,6 +426,59 @@ async fn write(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
         | Op::Archive { .. }
         | Op::Sweep
         | Op::Clock { .. } => unreachable!("not a write"),
+    }
+}
+
+async fn end(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
+    let Op::Finish { ended, all_recorded, .. } = *op else { unreachable!("not an end") };
+    let now = model.now;
+    let row = model.row(grant);
+    let total = if all_recorded { row.next_off } else { row.next_off + 1 };
+    let same = row.fence == grant.fence
+        && row.reason.is_none()
+        && row.finished.is_some()
+        && (row.status == ended.into() || row.status == Status::Archived)
+        // Else it never had an exit code.
+        && row.was_finished;
+    let expected = match (row.is_held_by(grant), all_recorded) {
+        (true, true) => {
+            row.end(ended.into(), now);
+            row.was_finished = true;
+            row.reason = None;
+            row.ending = false;
+            Said::Ok
+        }
+        (true, false) => Said::Offset(row.next_off),
+        (false, true) if same => Said::Ok,
+        (false, _) => Said::Lost,
+    };
+    assert_eq!(said(queue.finish(grant, &finish(ended, total), at(now)).await), expected);
+}
+
+/// A run that is given back, to be tried again or not.
+async fn give_back(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
+    let now = model.now;
+    let row = model.row(grant);
+    let held = row.is_held_by(grant);
+    let enough = row.retries + 1 >= MAX_ATTEMPTS;
+    let refused = match (held, row.status) {
+        (true, Status::Running | Status::Finishing) => Some(Said::Started),
+        (true, Status::Leased) => None,
+        (true | false, _) => Some(Said::Lost),
+    };
+    if let Op::Retry { delay_s, .. } = *op {
+        let run_at = now + delay_s * 1000;
+        let refused = refused.or(enough.then_some(Said::OutOfAttempts));
+        let expected = refused.unwrap_or_else(|| {
+            row.retries += 1;
+            row.reason = Some("again".to_owned());
+            row.run_at = run_at;
+            Said::Requeued(row.requeue(now))
+        });
+        assert_eq!(requeued(queue.retry(grant, at(run_at), "again", at(now)).await), expected);
+    } else {
+        let expected = refused.unwrap_or_else(|| Said::Requeued(row.requeue(now)));
+        assert_eq!(requeued(queue.release(grant, at(now)).await), expected);
     }
 }
 
@@ -546,7 +565,12 @@ fn compare(dialect: &Dialect, config: Config) -> Result<(), String> {
 
 #[test]
 fn whatever_the_workers_do_the_queue_does_what_the_model_says() {
-    let config = Config { cases: 100, max_shrink_iters: 200, ..Config::default() };
+    let config = Config {
+        cases: 100,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..Config::default()
+    };
     if let Err(difference) = compare(&Dialect::sqlite(), config) {
         panic!("{difference}");
     }

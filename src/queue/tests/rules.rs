@@ -143,7 +143,8 @@ async fn a_silent_worker_is_shown_and_given_up_only_much_later() {
     for ms in (0..=lost_ms).step_by(60_000) {
         assert_eq!(queue.expire(at(ms), LOST_AFTER).await.unwrap(), [], "{ms}");
     }
-    assert_eq!(queue.expire(at(lost_ms + 1), LOST_AFTER).await.unwrap(), [grant.name.clone()]);
+    let lost = queue.expire(at(lost_ms + 1), LOST_AFTER).await.unwrap();
+    assert_eq!(lost.iter().collect::<Vec<_>>(), [&grant.name]);
     let job = queue.get(&grant.name).await.unwrap().unwrap();
     assert_eq!((job.status, job.reason.as_deref()), (Status::Failed, Some(WORKER_LOST)));
     assert!(matches!(queue.started(&grant, at(lost_ms + 2)).await, Err(QueueError::Lost)));
@@ -375,4 +376,27 @@ async fn a_write_that_is_dropped_halfway_changes_nothing_and_blocks_nobody() {
         scene.queue.submit(job(name("acme", n)), at(0)).await.unwrap();
     }
     assert_eq!(scene.queue.depth(at(0)).await.unwrap().due, 50);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_loudly_keeps_what_was_acknowledged_and_is_survived() {
+    let scene = Scene::new().await;
+    let queue = &scene.queue;
+    let big = |n| NewJob { spec: "x".repeat(50_000), ..job(name("acme", n)) };
+    // SQLite's own limit stands in for the disk's: the error is the same. It holds for one
+    // connection, so it goes away with the one that failed.
+    scene.say("PRAGMA max_page_count = 100").await;
+    let mut n_kept = 0;
+    let refused = loop {
+        match queue.submit(big(n_kept), at(0)).await {
+            Ok(_) => n_kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(crate::run::error_chain(&refused).contains("full"), "{refused:?}");
+    assert!(n_kept > 1);
+    let grant = scene.lease().await.unwrap().grant;
+    queue.finish(&grant, &finish(Ended::Failed, 0), at(1)).await.unwrap();
+    assert_eq!(queue.submit(big(n_kept), at(2)).await.unwrap(), Submitted::New);
+    assert_eq!(queue.depth(at(2)).await.unwrap().due, u64::from(n_kept));
 }
