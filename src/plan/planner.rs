@@ -116,6 +116,7 @@ impl Planner<'_> {
             image,
             network,
             limits,
+            setup: front_matter.setup.clone(),
             init_params: variables
                 .map(|(name, value)| (name.clone(), value.clone().into()))
                 .collect(),

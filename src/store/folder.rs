@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
-use super::layout::{Area, Document, VALIDATION_REPORT};
+use super::layout::{Area, Document, SETUP_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -78,6 +78,14 @@ impl RunFolder {
     /// [`StoreError::Write`] when it cannot be made.
     pub fn stderr_log(&self) -> Result<LogFile, StoreError> {
         LogFile::create(self.area(Area::AgentLogs).join("stderr.txt"))
+    }
+
+    /// Starts the log of the setup script, `logs/setup.txt`.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn setup_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::create(self.path.join(SETUP_LOG))
     }
 
     /// Starts the log of a model service that runs in this process, `logs/provider.jsonl`.
