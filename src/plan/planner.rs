@@ -96,6 +96,7 @@ impl Planner<'_> {
         let network = self.network();
         let secrets = self.secrets();
         self.credentials(runtime, provider);
+        self.former(runtime);
         self.mcp_variables(&secrets);
         self.evaluation();
         let assets = self.assets();
@@ -123,6 +124,7 @@ impl Planner<'_> {
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,
+            former: request.former.clone(),
             assets,
             secrets,
             mcp_servers: front_matter.mcp_servers.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::run::{Network, Slug};
+use crate::run::{Former, Network, Slug};
 
 /// A request to run a runbook. What it leaves open, the runbook decides, then the defaults.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct RunRequest {
     pub assets: Vec<PathBuf>,
     /// What the scripted provider answers.
     pub script: Option<String>,
+    /// The run whose conversation this one goes on with.
+    pub former: Option<Former>,
     /// What is decided here and not by the runbook.
     pub overrides: Overrides,
 }

@@ -97,6 +97,8 @@ pub enum Code {
     LimitOutOfRange,
     MissingScript,
     UnreadableScript,
+    CannotResume,
+    MaskedConversation,
     UnknownKey,
     UnfilledVariable,
     UnusedVariable,
@@ -131,7 +133,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -153,6 +155,8 @@ impl Code {
         Self::LimitOutOfRange,
         Self::MissingScript,
         Self::UnreadableScript,
+        Self::CannotResume,
+        Self::MaskedConversation,
         Self::UnknownKey,
         Self::UnfilledVariable,
         Self::UnusedVariable,
@@ -293,6 +297,16 @@ impl Code {
                 "unreadable-script",
                 "The script of the scripted provider cannot be read. The message names the place and \
                  what to write instead; docs/scripted-provider.md describes the format.",
+            ),
+            Self::CannotResume => error(
+                "cannot-resume",
+                "The run whose conversation shall go on is not there, has not ended, has another \
+                 agent, or left no session files. The message says which.",
+            ),
+            Self::MaskedConversation => warning(
+                "masked-conversation",
+                "The session files of a run are kept with its secrets masked. Who goes on with \
+                 the conversation reads `[redacted]` where a secret stood.",
             ),
             Self::UnknownKey => warning(
                 "unknown-key",

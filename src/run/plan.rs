@@ -19,6 +19,12 @@ pub enum RuntimeName {
 }
 
 impl RuntimeName {
+    /// The runtime of that name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::ClaudeCode].into_iter().find(|runtime| runtime.as_str() == word)
+    }
+
     /// The name on the wire and in front matter.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -122,6 +128,38 @@ pub struct Asset {
     pub host_path: PathBuf,
 }
 
+/// A former run whose conversation a new run goes on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// What it is called.
+    pub name: RunName,
+    /// Its agent CLI, in the record's word.
+    pub agent: String,
+    /// The agent's name for the conversation.
+    pub session_id: Uuid,
+    /// Whether secrets were masked in the conversation.
+    pub is_masked: bool,
+    /// The agent CLI's files of the conversation.
+    pub sessions: Vec<FormerFile>,
+    /// What it left in `/app/results`.
+    pub results: Vec<FormerFile>,
+    /// What it was given.
+    pub assets: Vec<Asset>,
+    /// The runbook that it carried out.
+    pub runbook: Vec<u8>,
+    /// What the client passed to it.
+    pub init_params: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A file that a former run left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerFile {
+    /// Its path relative to its area.
+    pub path: String,
+    /// Where it lies on the host.
+    pub host_path: PathBuf,
+}
+
 /// What a run will do.
 #[derive(Debug, Clone)]
 pub struct RunPlan {
@@ -151,6 +189,8 @@ pub struct RunPlan {
     pub instruction: String,
     /// The id of the agent's session, so that its files can be found and resumed.
     pub session_id: Uuid,
+    /// The run whose conversation it goes on with.
+    pub former: Option<Former>,
     /// Files for `/app/assets`.
     pub assets: Vec<Asset>,
     /// Environment variables that the runbook declared as its secrets.

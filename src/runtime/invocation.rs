@@ -15,8 +15,17 @@ pub struct Assignment<'a> {
     pub max_turns: Option<u32>,
     /// How often a failing request to the provider is tried again.
     pub model_retries: u32,
-    /// The id of the agent's session, a UUID.
-    pub session_id: uuid::Uuid,
+    /// The agent's session.
+    pub session: Session,
+}
+
+/// The conversation that an agent has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Session {
+    /// A new one of this id.
+    New(uuid::Uuid),
+    /// The one of this id, whose files are where the agent left them.
+    Resumed(uuid::Uuid),
 }
 
 /// How to start an agent CLI. Paths are paths inside the sandbox.

@@ -18,7 +18,7 @@ use super::stage::sandbox_spec;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{Finding, RunFailure, RunPlan, RunStatus, error_chain};
-use crate::runtime::{self, Assignment};
+use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, Exit, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::store::{Store, StoreError};
@@ -190,7 +190,10 @@ impl Run<'_> {
                 mcp_servers: &plan.mcp_servers,
                 max_turns: plan.limits.max_turns,
                 model_retries: plan.limits.model_retries,
-                session_id: plan.session_id,
+                session: match &plan.former {
+                    Some(former) => Session::Resumed(former.session_id),
+                    None => Session::New(plan.session_id),
+                },
             },
         )
     }

@@ -69,7 +69,7 @@ impl Ended {
             Err(failure) => RunStatus::Failed(failure),
         };
         notes.extend(seal.findings);
-        let usage = settle(plan.runtime, &recorder, folder, &mut notes);
+        let usage = settle(plan, &recorder, folder, &mut notes);
         Self { status, recorder, usage, notes, remains }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::json;
 
-use crate::runtime::invocation::{Assignment, Invocation};
+use crate::runtime::invocation::{Assignment, Invocation, Session};
 
 /// Where the CLI keeps its configuration and its session files.
 pub const SESSIONS: &str = "/logs/agent/sessions";
@@ -83,7 +83,10 @@ fn args(assignment: &Assignment<'_>) -> Vec<String> {
         format!("--model={}", assignment.model),
         // The sandbox is the boundary; a question would wait for ever.
         "--permission-mode=bypassPermissions".to_owned(),
-        format!("--session-id={}", assignment.session_id),
+        match assignment.session {
+            Session::New(id) => format!("--session-id={id}"),
+            Session::Resumed(id) => format!("--resume={id}"),
+        },
         format!("--mcp-config={INPUTS}/.mcp.json"),
         // A `.mcp.json` or `.claude/settings.json` in the workspace could redirect the traffic.
         "--strict-mcp-config".to_owned(),
@@ -179,7 +182,7 @@ mod tests {
             mcp_servers: servers,
             max_turns: Some(7),
             model_retries: 3,
-            session_id: uuid::Uuid::nil(),
+            session: Session::New(uuid::Uuid::nil()),
         })
     }
 
