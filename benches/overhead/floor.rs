@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use runbookd::provider::scripted::{Listen, Script, ScriptedProvider};
 use runbookd::provider::{self, SCRIPTED_SOCKET};
-use runbookd::run::{McpServers, ProviderName, RuntimeName};
+use runbookd::run::{McpServers, Permissions, ProviderName, RuntimeName};
 use runbookd::runtime::{self, Assignment, Invocation, Session};
 use runbookd::sandbox::AGENT_HOME;
 use runbookd::secret::Keyring;
@@ -99,6 +99,7 @@ impl Stage {
             &Assignment {
                 model: MODEL,
                 instruction,
+                permissions: &Permissions::default(),
                 mcp_servers: &McpServers::new(),
                 max_turns: None,
                 model_retries: 10,

@@ -113,6 +113,17 @@ pub(super) struct RunArguments {
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.
     #[arg(long, value_name = "FILE")]
     pub(super) script: Option<PathBuf>,
+    /// What the agent may do unasked, instead of the runbook's: `plan`, `acceptEdits`, `default` or
+    /// `bypassPermissions`. Nobody is asked; what is not allowed is denied.
+    #[arg(long, value_name = "MODE")]
+    pub(super) permission_mode: Option<String>,
+    /// What it may do beside that, instead of the runbook's list, such as `Read` or `Bash(git *)`.
+    /// Can be given several times.
+    #[arg(long = "allowed-tool", value_name = "RULE")]
+    pub(super) allowed_tools: Vec<String>,
+    /// What it may not do, beside the runbook's list. Can be given several times.
+    #[arg(long = "disallowed-tool", value_name = "RULE")]
+    pub(super) disallowed_tools: Vec<String>,
     /// What the sandbox reaches: `open` (what this machine reaches) or `none`.
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     pub(super) network: Option<Network>,

@@ -148,6 +148,10 @@ fn overrides(arguments: &RunArguments) -> Overrides {
         model: arguments.model.clone(),
         model_provider: arguments.model_provider.clone(),
         image: arguments.common.image.clone(),
+        permission_mode: arguments.permission_mode.clone(),
+        allowed_tools: (!arguments.allowed_tools.is_empty())
+            .then(|| arguments.allowed_tools.clone()),
+        disallowed_tools: arguments.disallowed_tools.clone(),
         network: arguments.network,
         wall: arguments.timeout.map(Duration::from_secs),
         max_turns: arguments.max_turns,

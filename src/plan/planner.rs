@@ -94,6 +94,7 @@ impl Planner<'_> {
         let image = self.image();
         let limits = self.limits();
         let network = self.network();
+        let permissions = self.permissions();
         let secrets = self.secrets();
         self.credentials(runtime, provider);
         self.former(runtime);
@@ -118,6 +119,7 @@ impl Planner<'_> {
             network,
             limits,
             setup: front_matter.setup.clone(),
+            permissions,
             init_params: variables
                 .map(|(name, value)| (name.clone(), value.clone().into()))
                 .collect(),

@@ -38,6 +38,12 @@ pub struct Overrides {
     pub model_provider: Option<String>,
     /// The container image.
     pub image: Option<String>,
+    /// What the agent may do unasked.
+    pub permission_mode: Option<String>,
+    /// What it may do beside that, instead of the runbook's list.
+    pub allowed_tools: Option<Vec<String>>,
+    /// What it may not do, beside the runbook's list.
+    pub disallowed_tools: Vec<String>,
     /// What the sandbox can reach.
     pub network: Option<Network>,
     /// From the agent's start to its end.

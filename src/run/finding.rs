@@ -99,6 +99,9 @@ pub enum Code {
     UnreadableScript,
     CannotResume,
     MaskedConversation,
+    UnknownPermissionMode,
+    UnusableToolRule,
+    IdleToolList,
     UnknownKey,
     UnfilledVariable,
     UnusedVariable,
@@ -133,7 +136,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -157,6 +160,9 @@ impl Code {
         Self::UnreadableScript,
         Self::CannotResume,
         Self::MaskedConversation,
+        Self::UnknownPermissionMode,
+        Self::UnusableToolRule,
+        Self::IdleToolList,
         Self::UnknownKey,
         Self::UnfilledVariable,
         Self::UnusedVariable,
@@ -307,6 +313,22 @@ impl Code {
                 "masked-conversation",
                 "The session files of a run are kept with its secrets masked. Who goes on with \
                  the conversation reads `[redacted]` where a secret stood.",
+            ),
+            Self::UnknownPermissionMode => error(
+                "unknown-permission-mode",
+                "`permission_mode` is `plan`, `acceptEdits`, `default` or `bypassPermissions`. \
+                 Other modes of the agent CLI need a person or a service that judges.",
+            ),
+            Self::UnusableToolRule => error(
+                "unusable-tool-rule",
+                "A rule of `allowed_tools` or `disallowed_tools` names a tool that the agent CLI \
+                 does not have, or is not written as `Tool`, `Tool(…)` or `mcp__server__tool`. The \
+                 CLI would accept it silently, and it would do nothing.",
+            ),
+            Self::IdleToolList => warning(
+                "idle-tool-list",
+                "`allowed_tools` says what is allowed beside the permission mode. With \
+                 `bypassPermissions` everything is, so the list does nothing.",
             ),
             Self::UnknownKey => warning(
                 "unknown-key",

@@ -12,6 +12,7 @@ pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
 pub use plan::{
-    Asset, Former, FormerFile, Limits, McpServers, Network, ProviderName, RunPlan, RuntimeName,
+    Asset, Former, FormerFile, Limits, McpServers, Network, PermissionMode, Permissions,
+    ProviderName, RunPlan, RuntimeName,
 };
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

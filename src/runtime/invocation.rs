@@ -1,6 +1,6 @@
 //! What a runtime needs to be started, in the sandbox's words but without a sandbox.
 
-use crate::run::McpServers;
+use crate::run::{McpServers, Permissions};
 
 /// What a runtime must know of a run to be started.
 #[derive(Debug)]
@@ -9,6 +9,8 @@ pub struct Assignment<'a> {
     pub model: &'a str,
     /// The whole prompt.
     pub instruction: &'a str,
+    /// What the agent may do.
+    pub permissions: &'a Permissions,
     /// MCP servers with valid names.
     pub mcp_servers: &'a McpServers,
     /// Model turns of the main loop; `None` is no limit.

@@ -72,6 +72,14 @@ pub fn known_lines<L: AsRef<[u8]>>(
     }
 }
 
+/// What is wrong with a rule for the agent's tools, as a fragment with what to write instead.
+#[must_use]
+pub fn tool_rule_fault(runtime: RuntimeName, rule: &str) -> Option<String> {
+    match runtime {
+        RuntimeName::ClaudeCode => claude_code::tool_rule_fault(rule),
+    }
+}
+
 /// Where the agent's configuration and session files are, inside the sandbox.
 #[must_use]
 pub fn sessions_folder(runtime: RuntimeName) -> &'static str {

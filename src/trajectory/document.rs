@@ -11,7 +11,9 @@ use super::event::McpServer;
 use super::recorder::Recorder;
 use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
-use crate::run::{Limits, Network, ProviderName, RunFailure, RunPlan, RunStatus, Verdict};
+use crate::run::{
+    Limits, Network, PermissionMode, ProviderName, RunFailure, RunPlan, RunStatus, Verdict,
+};
 
 /// The version of `trajectory.json` that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -187,6 +189,9 @@ struct Config<'a> {
     model_provider: ProviderName,
     image: Option<&'a str>,
     network: Network,
+    permission_mode: PermissionMode,
+    allowed_tools: Option<&'a [String]>,
+    disallowed_tools: &'a [String],
     limits: &'a Limits,
     mcp_servers: Vec<&'a str>,
     primary_outputs: &'a [String],
@@ -389,6 +394,9 @@ fn config(plan: &RunPlan) -> Config<'_> {
         model_provider: plan.provider,
         image: plan.image.as_deref(),
         network: plan.network,
+        permission_mode: plan.permissions.mode,
+        allowed_tools: plan.permissions.allowed.as_deref(),
+        disallowed_tools: &plan.permissions.denied,
         limits: &plan.limits,
         // Only the names: a server's settings can hold credentials.
         mcp_servers: plan.mcp_servers.keys().map(String::as_str).collect(),
@@ -551,6 +559,7 @@ mod tests {
                 output_bytes: 1 << 20,
             },
             setup: Some("true".to_owned()),
+            permissions: crate::run::Permissions::default(),
             init_params: Map::new(),
             runbook: Vec::new(),
             instruction: "Write the report.".to_owned(),

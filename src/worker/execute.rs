@@ -187,6 +187,7 @@ impl Run<'_> {
             &Assignment {
                 model: &plan.model,
                 instruction: &plan.instruction,
+                permissions: &plan.permissions,
                 mcp_servers: &plan.mcp_servers,
                 max_turns: plan.limits.max_turns,
                 model_retries: plan.limits.model_retries,

@@ -18,6 +18,7 @@ mod runs_agent;
 mod runs_broken;
 mod runs_fake;
 mod runs_outcomes;
+mod runs_permissions;
 mod runs_prompt;
 mod runs_provider;
 mod runs_resume;

@@ -7,6 +7,7 @@ mod invocation;
 mod outcome;
 mod parse;
 mod session;
+mod tools;
 mod wire;
 
 pub use invocation::{SESSIONS, invocation};
@@ -15,6 +16,7 @@ pub use parse::parse_line;
 pub use session::{
     CONVERSATIONS, KnownLines, SessionAccount, known_lines, session_file, session_usage,
 };
+pub use tools::tool_rule_fault;
 
 /// The one version of the CLI that runbookd drives. What this room knows was recorded with it.
 pub const VERSION: &str = "2.1.126";
