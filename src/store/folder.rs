@@ -156,6 +156,17 @@ impl RunFolder {
             .collect()
     }
 
+    /// Whether the runbook's report on itself is, byte for byte, one that a former run left.
+    #[must_use]
+    pub fn has_report_of(&self, former: &[FormerFile]) -> bool {
+        let Some(old) = former.iter().find(|file| file.path == VALIDATION_REPORT) else {
+            return false;
+        };
+        let new = self.area(Area::Results).join(VALIDATION_REPORT);
+        let read = |path: &Path| read_bounded(path, MAX_REPORT_BYTES).ok().flatten();
+        matches!((read(&old.host_path), read(&new)), (Some(old), Some(new)) if old == new)
+    }
+
     /// Reads the runbook's own report on itself.
     #[must_use]
     pub fn validation_report(&self) -> ValidationReport {

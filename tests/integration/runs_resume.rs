@@ -11,6 +11,7 @@ stories! {
     a_resumed_run_goes_on_where_the_former_ended,
     a_resumed_run_that_is_stopped_counts_only_its_own_tokens,
     a_masked_conversation_is_told_of,
+    a_report_of_the_former_run_does_not_pass_the_new_one,
     a_run_is_resumed_from_the_command_line_with_its_own_runbook,
 }
 
@@ -117,6 +118,27 @@ async fn a_masked_conversation_is_told_of(stage: &Stage) {
     let told = |warning: &&str| warning.contains("the agent reads [redacted] in their place");
     assert!(second.warnings().iter().any(told), "{:?}", second.warnings());
     assert!(!first.warnings().iter().any(told));
+}
+
+async fn a_report_of_the_former_run_does_not_pass_the_new_one(stage: &Stage) {
+    let report = |text: &str| {
+        let command = format!("echo '{text}' >/app/results/validation_report.json");
+        format!(
+            "  - tools: [{{ Bash: {{ command: {} }} }}]\n",
+            serde_json::to_string(&command).unwrap()
+        )
+    };
+    let passed = report(r#"{"overall_passed": true}"#);
+    let first = Story::scripted(format!("turns:\n{passed}  - text: Done.\n")).run(stage).await;
+    assert_eq!(first.trajectory["verdict"]["passed"], true);
+    let script = format!("turns:\n{passed}  - text: Done.\n  - text: I did no more.\n");
+    let idle = Story { former: Some(former(&first)), ..Story::scripted(script) }.run(stage).await;
+    assert_eq!(idle.trajectory["verdict"]["passed"], json!(null));
+    assert!(idle.warnings().iter().any(|warning| warning.contains("the former run's, unchanged")));
+    let judged = report(r#"{"overall_passed": true, "round": 2}"#);
+    let script = format!("turns:\n{passed}  - text: Done.\n{judged}  - text: Done.\n");
+    let busy = Story { former: Some(former(&first)), ..Story::scripted(script) }.run(stage).await;
+    assert_eq!(busy.trajectory["verdict"]["passed"], true);
 }
 
 async fn a_run_is_resumed_from_the_command_line_with_its_own_runbook(stage: &Stage) {
