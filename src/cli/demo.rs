@@ -28,6 +28,7 @@ pub(super) async fn demo(arguments: &DemoArguments, settings: &Settings) -> Exit
         variables: BTreeMap::new(),
         assets: Vec::new(),
         script: Some(SCRIPT.to_owned()),
+        former: None,
         overrides: Overrides {
             image: arguments.common.image.clone(),
             // Its model is a socket in the sandbox; there is nothing else to reach.

@@ -64,6 +64,7 @@ fn check(runbook: Vec<u8>, keyring: &Keyring) -> Vec<Finding> {
         variables: BTreeMap::new(),
         assets: Vec::new(),
         script: None,
+        former: None,
         overrides: Overrides::default(),
     };
     let mut findings = plan(&request, keyring, draw()).findings;

@@ -94,8 +94,10 @@ impl Planner<'_> {
         let image = self.image();
         let limits = self.limits();
         let network = self.network();
+        let permissions = self.permissions();
         let secrets = self.secrets();
         self.credentials(runtime, provider);
+        self.former(runtime);
         self.mcp_variables(&secrets);
         self.evaluation();
         let assets = self.assets();
@@ -116,12 +118,15 @@ impl Planner<'_> {
             image,
             network,
             limits,
+            setup: front_matter.setup.clone(),
+            permissions,
             init_params: variables
                 .map(|(name, value)| (name.clone(), value.clone().into()))
                 .collect(),
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,
+            former: request.former.clone(),
             assets,
             secrets,
             mcp_servers: front_matter.mcp_servers.clone(),
