@@ -25,7 +25,8 @@ pub fn parse_init_params(text: &str) -> Result<Map<String, Value>, InitParamsErr
     };
     let end = values.byte_offset();
     let rest = text[end..].trim();
-    if !rest.is_empty() && !(rest == "}" && value.is_object()) {
+    let ends_well = rest.is_empty() || (rest == "}" && value.is_object());
+    if !ends_well {
         let at = end + text[end..].find(rest).unwrap_or(0);
         let (line, column) = position(text, at);
         return Err(InitParamsError::Trailing { line, column });
