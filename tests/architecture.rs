@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Adapters: each owns one outside thing.
     ("database", &["run", "secret"]),
     ("queue", &["database", "run"]),
+    ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -68,7 +69,11 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
     ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
-    ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
+    (
+        "sqlx::",
+        &["src/database/", "src/queue/", "src/catalog/"],
+        "only these speak to the database",
+    ),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];
