@@ -33,7 +33,7 @@ const SET: &str =
     sealed = excluded.sealed, n_bytes = excluded.n_bytes, updated_at = excluded.updated_at";
 const UNSET: &str = "DELETE FROM environment_variables WHERE collection = $1 AND name = $2";
 const CLEAR: &str = "DELETE FROM environment_variables WHERE collection = $1";
-const SIZE: &str = "SELECT COALESCE(SUM(n_bytes + LENGTH(name)), 0) AS size
+const SIZE: &str = "SELECT CAST(COALESCE(SUM(n_bytes + LENGTH(name)), 0) AS BIGINT) AS size
     FROM environment_variables WHERE collection = $1";
 const COLLECTION: &str = "SELECT name FROM collections WHERE name = $1";
 

@@ -46,7 +46,7 @@ pub enum CatalogError {
         name: String,
     },
     /// The name is taken, whatever its case.
-    #[error("there is already a {what} `{name}`")]
+    #[error("the {what} `{name}` exists already")]
     Exists {
         /// What was to be made.
         what: Kind,

@@ -466,3 +466,11 @@ fn a_problem_can_be_told_apart_by_its_kind() {
     let error = Workflow::parse(&json!({})).unwrap_err();
     assert_eq!(error.problems, [WorkflowProblem::NoSteps]);
 }
+
+#[test]
+fn every_parameter_is_documented() {
+    let text = include_str!("../../docs/workflows.md");
+    for parameter in super::PARAMETERS {
+        assert!(text.contains(&format!("`{}`", parameter.name)), "{}", parameter.name);
+    }
+}
