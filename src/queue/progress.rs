@@ -21,7 +21,8 @@ pub struct Finish {
     pub reason: Option<String>,
     /// The agent's exit code, where it had one.
     pub exit_code: Option<i64>,
-    /// Bytes of the agent's output. All of them must be recorded.
+    /// Bytes of the agent's output. All of them must be recorded; where the output itself is gone,
+    /// this is what is recorded of it.
     pub total_bytes: u64,
     /// Token counts.
     pub usage: JobUsage,

@@ -269,5 +269,5 @@ async fn no_stale_write_is_accepted_whatever_is_killed_and_without_the_fence_man
         let unguarded = chaos(seed, Dialect::sqlite().with("fence = $4", "$4 = $4")).await;
         stale_without_a_fence += unguarded.stale_accepted;
     }
-    assert!(stale_without_a_fence > 10, "the control shows too little: {stale_without_a_fence}");
+    assert!(stale_without_a_fence > 5, "the control shows too little: {stale_without_a_fence}");
 }

@@ -254,8 +254,15 @@ async fn a_record_from_elsewhere_replaces_itself_and_never_a_run_of_ours() {
     assert_eq!((job.kind, job.usage.output_tokens), (Kind::Ingested, 20));
     assert_eq!(scene.lease().await, None);
     let ours = scene.leased(name("acme", 2)).await.grant;
-    let taken = queue.record(record(2, 1), at(2)).await.unwrap_err();
-    assert!(matches!(taken, QueueError::IdTaken(of) if of == ours.name));
+    let found = RecordedRun { kind: RecordKind::Run, ..record(3, 1) };
+    queue.record(found.clone(), at(2)).await.unwrap();
+    for known in [record(2, 1), found.clone(), record(3, 9)] {
+        let name = known.name.clone();
+        let taken = queue.record(known, at(3)).await.unwrap_err();
+        assert!(matches!(taken, QueueError::IdTaken(of) if of == name));
+    }
+    assert_eq!(queue.get(&ours.name).await.unwrap().unwrap().status, Status::Leased);
+    assert_eq!(queue.get(&found.name).await.unwrap().unwrap().usage.output_tokens, 1);
 }
 
 #[tokio::test]
