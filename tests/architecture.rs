@@ -11,10 +11,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("run", &["secret"]),
     ("runbook", &["run"]),
     ("trajectory", &["run"]),
+    ("workflow", &["run", "runbook"]),
+    ("cadence", &[]),
     // Adapters: each owns one outside thing.
     ("host", &["run"]),
     ("database", &["run", "secret"]),
     ("queue", &["database", "run"]),
+    ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -68,13 +71,17 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
     ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
-    ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
+    (
+        "sqlx::",
+        &["src/database/", "src/queue/", "src/catalog/"],
+        "only these speak to the database",
+    ),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];
 
 /// Domain rooms do no I/O and know no time.
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory"];
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "workflow", "cadence"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
 

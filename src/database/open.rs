@@ -80,7 +80,7 @@ impl Database {
             })
             .connect_with(options.clone())
             .await
-            .map_err(failed)?;
+            .map_err(|source| unopened(path, source))?;
         if let Err(error) = prepare(&writer, path).await {
             writer.close().await;
             return Err(error);
@@ -164,6 +164,20 @@ fn pool(n: u32) -> SqlitePoolOptions {
 /// SQLite gives the files beside it the same permissions.
 fn make_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+/// Why the first connection failed. It reads the schema, so damage there shows before the file is
+/// checked.
+fn unopened(path: &Path, source: sqlx::Error) -> DatabaseError {
+    /// SQLite's primary result codes for "malformed" and "not a database"; the extended ones carry
+    /// them in their low byte.
+    const DAMAGED: [u32; 2] = [11, 26];
+    let code = source.as_database_error().and_then(|error| error.code());
+    let code = code.and_then(|code| code.parse::<u32>().ok());
+    if code.is_some_and(|code| DAMAGED.contains(&(code & 0xff))) {
+        return DatabaseError::Damaged { path: path.to_owned(), report: source.to_string() };
+    }
+    DatabaseError::Open { path: path.to_owned(), source }
 }
 
 /// Checks the file and brings its schema up to date.
