@@ -14,6 +14,7 @@ pub mod trajectory;
 pub mod provider;
 pub mod runtime;
 pub mod sandbox;
+pub mod snapshot;
 pub mod store;
 pub mod toolchain;
 

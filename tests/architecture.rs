@@ -14,11 +14,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Adapters: each owns one outside thing.
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
+    ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
-    ("plan", &["provider", "run", "runbook", "secret"]),
+    ("plan", &["provider", "run", "runbook", "secret", "snapshot"]),
     (
         "worker",
         &[
@@ -29,13 +30,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "runtime",
             "sandbox",
             "secret",
+            "snapshot",
             "store",
             "toolchain",
             "trajectory",
         ],
     ),
     // Edge.
-    ("config", &["sandbox", "secret", "toolchain"]),
+    ("config", &["sandbox", "secret", "snapshot", "toolchain"]),
     ("telemetry", &[]),
     (
         "cli",
@@ -48,6 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "runtime",
             "sandbox",
             "secret",
+            "snapshot",
             "store",
             "telemetry",
             "toolchain",

@@ -1,12 +1,14 @@
 //! What a person types.
 
 mod args;
+mod build_log;
 mod demo;
 pub mod exit;
 mod parts;
 mod progress;
 mod run;
 mod setup;
+mod snapshot;
 mod validate;
 
 use clap::Parser as _;
@@ -28,6 +30,7 @@ pub async fn main() -> ExitCode {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
         Command::Validate(files) => validate::validate(&files, &settings),
+        Command::Snapshot { what } => snapshot::snapshot(&what, &settings).await,
         Command::Explain { code } => validate::explain(&code),
     }
 }

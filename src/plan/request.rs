@@ -36,6 +36,10 @@ pub struct Overrides {
     pub model_provider: Option<String>,
     /// The container image.
     pub image: Option<String>,
+    /// The snapshot.
+    pub snapshot: Option<String>,
+    /// Debian packages on top of either.
+    pub apt_packages: Option<Vec<String>>,
     /// What the sandbox can reach.
     pub network: Option<Network>,
     /// From the agent's start to its end.

@@ -5,11 +5,13 @@ mod failure;
 mod finding;
 mod id;
 mod plan;
+mod recipe;
 mod status;
 
 pub use error_chain::error_chain;
 pub use failure::RunFailure;
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, RunId, RunName, Slug};
-pub use plan::{Asset, Limits, McpServers, Network, ProviderName, RunPlan, RuntimeName};
+pub use plan::{Asset, Base, Limits, McpServers, Network, ProviderName, RunPlan, RuntimeName};
+pub use recipe::{ContextFile, ImageRecipe};
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

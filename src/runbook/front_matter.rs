@@ -11,7 +11,7 @@ use super::node::{Entry, Node, Refusal, Value};
 use super::position::Position;
 use super::secrets::{self, SecretDeclaration};
 use super::split::RawYaml;
-use super::values::{count, flag, paths, share, size, text, unfit};
+use super::values::{count, flag, paths, share, size, text, texts, unfit};
 use super::yaml;
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
@@ -33,6 +33,8 @@ pub struct FrontMatter {
     pub snapshot: Option<String>,
     /// `image`.
     pub image: Option<String>,
+    /// `apt_packages`: Debian packages on top of the snapshot or the image.
+    pub apt_packages: Vec<String>,
     /// `primary_outputs`: paths that stay inside the results directory, the most important first.
     pub primary_outputs: Vec<String>,
     /// `secrets`, by the name that `{{secrets.NAME}}` uses.
@@ -103,6 +105,7 @@ impl FrontMatter {
             "model_provider" => self.model_provider = text(key, node)?,
             "snapshot" => self.snapshot = text(key, node)?,
             "image" => self.image = text(key, node)?,
+            "apt_packages" => self.apt_packages = texts(key, node)?,
             "primary_outputs" => self.primary_outputs = paths(key, node)?,
             "secrets" => self.secrets = secrets::read(key, node, unknown)?,
             "mcp_servers" => self.mcp_servers = mcp_servers(key, node)?,
@@ -217,6 +220,7 @@ model_provider: >-
 snapshot: local
 image: |
   ghcr.io/acme/box:1
+apt_packages: [jq, ffmpeg=7:5.1-1]
 primary_outputs:
   # The best one first.
   - deck.pdf
@@ -254,6 +258,7 @@ colour: red
             model_provider: text("open router"),
             snapshot: text("local"),
             image: text("ghcr.io/acme/box:1"),
+            apt_packages: texts(&["jq", "ffmpeg=7:5.1-1"]),
             primary_outputs: texts(&["deck.pdf", "sub dir/übersicht.md"]),
             secrets: BTreeMap::from([
                 (
@@ -278,8 +283,8 @@ colour: red
             network_enabled: Some(false),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
-                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 26 },
-                UnknownKey { name: "colour".to_owned(), line: 37 },
+                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 27 },
+                UnknownKey { name: "colour".to_owned(), line: 38 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -296,6 +301,7 @@ colour: red
             "model_provider",
             "snapshot",
             "image",
+            "apt_packages",
             "primary_outputs",
             "secrets",
             "mcp_servers",

@@ -12,8 +12,10 @@ mod docker;
 mod engine;
 mod error;
 mod host_folder;
+mod images;
 mod launcher;
 mod live;
+mod lock;
 mod process;
 mod remove;
 mod spec;
@@ -28,6 +30,7 @@ pub use engine::{
 };
 pub use error::{EngineFault, SandboxError};
 pub use host_folder::{EngineKind, Folder};
+pub use images::{ImageFacts, ImagesHold, LibC, OnBuild, PrunedImage, SetPriv};
 pub use live::Sandbox;
 pub use spec::{
     AGENT_HOME, Access, AgentSignal, Exit, InvalidSpec, Mount, STAGED_ROOT, SandboxId,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::run::RunName;
 
 pub use folder::RunFolder;
-pub use layout::{Area, Document};
+pub use layout::{Area, Document, SNAPSHOT_LOG};
 pub use log::LogFile;
 
 /// The results directory could not do its part.

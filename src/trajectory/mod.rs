@@ -15,8 +15,8 @@ mod warnings;
 pub use atif::{AtifDocument, AtifFacts};
 pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
 pub use document::{
-    DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, TrajectoryDocument,
-    TrajectoryHead, read_head,
+    DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, StartedFrom,
+    TrajectoryDocument, TrajectoryHead, read_head,
 };
 pub use event::{
     AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Limits, Network, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
+use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
 use runbookd::toolchain::{Toolchain, ToolchainSettings};
 use runbookd::trajectory::StepUpdate;
@@ -37,6 +38,8 @@ pub(crate) struct Story {
     pub(crate) tokens: Tokens,
     /// Is told the news before they are kept.
     pub(crate) on_update: fn(&RunUpdate),
+    /// What can be built to start from.
+    pub(crate) snapshots: Snapshots,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -60,6 +63,7 @@ impl Story {
             fake_agent: None,
             tokens: Tokens::OfWholeReplies,
             on_update: |_| {},
+            snapshots: Snapshots::built_in(),
             limits: |_| {},
         }
     }
@@ -113,7 +117,7 @@ impl Story {
             },
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() };
-        let mut plan = plan(&request, &self.keyring(), draw).accepted().unwrap();
+        let mut plan = plan(&request, &self.keyring(), &self.snapshots, draw).accepted().unwrap();
         (self.limits)(&mut plan.limits);
         plan
     }
@@ -129,6 +133,7 @@ impl Story {
                 AgentSource::Executable(path)
             }),
             store: Store::open(&work.join("results")).unwrap(),
+            snapshots: self.snapshots.clone(),
             keyring: self.keyring(),
             clock: jiff::Timestamp::now,
         }
