@@ -79,3 +79,116 @@ impl Planner<'_> {
         packages
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::plan::{Draw, Overrides, Planned, RunRequest, plan};
+    use crate::run::{RunId, Slug};
+    use crate::secret::Keyring;
+    use crate::snapshot::Snapshots;
+
+    /// Plans a runbook with this front matter.
+    fn planned(front_matter: &str, overrides: Overrides) -> Planned {
+        let request = RunRequest {
+            runbook: format!("---\n{front_matter}\n---\n# T\n").into_bytes(),
+            collection: Slug::new("c").unwrap(),
+            task: Slug::new("t").unwrap(),
+            variables: BTreeMap::new(),
+            assets: vec![],
+            script: Some("turns: [{text: Done.}]".to_owned()),
+            overrides,
+        };
+        let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };
+        plan(&request, &Keyring::default(), &Snapshots::built_in(), draw)
+    }
+
+    fn words(planned: &Planned) -> Vec<String> {
+        planned.findings.iter().map(|f| format!("{}: {}", f.code, f.sentence())).collect()
+    }
+
+    #[test]
+    fn the_request_wins_over_the_runbook_and_an_image_over_a_snapshot() {
+        let image = |image: &str| Base::Image(image.to_owned());
+        let snapshot = |snapshot: &str| Base::Snapshot(snapshot.to_owned());
+        let none = Overrides::default;
+        let asked_image = || Overrides { image: Some("b:2".to_owned()), ..none() };
+        let asked_snapshot =
+            || Overrides { snapshot: Some("prism-playwright".to_owned()), ..none() };
+        let (i, s) = ("image: a:1", "snapshot: python312-uv");
+        let both = format!("{i}\n{s}");
+        for (written, overrides, expected, n_findings) in [
+            ("", none(), Base::Default, 0),
+            (i, none(), image("a:1"), 0),
+            (s, none(), snapshot("python312-uv"), 0),
+            (&both, none(), image("a:1"), 1),
+            (s, asked_image(), image("b:2"), 1),
+            (i, asked_image(), image("b:2"), 0),
+            (i, asked_snapshot(), snapshot("prism-playwright"), 0),
+            (&both, asked_snapshot(), snapshot("prism-playwright"), 0),
+        ] {
+            let planned = planned(written, overrides);
+            let found = words(&planned);
+            assert_eq!(
+                (planned.plan.unwrap().base, found.len()),
+                (expected, n_findings),
+                "{found:?}"
+            );
+        }
+    }
+
+    /// jetty-api 17: a snapshot that is not here is refused, and the mending is said.
+    #[test]
+    fn f17_an_unknown_snapshot_is_refused_with_those_that_are_known() {
+        let refused = |name: &str| {
+            let planned = planned(&format!("snapshot: {name}"), Overrides::default());
+            assert!(planned.plan.is_none());
+            words(&planned).remove(0)
+        };
+        let mend = "write one of prism-playwright, python312-uv, add it to the folder \
+            RUNBOOKD_SNAPSHOTS, or give an image that has its tools, with `image:` or `--image` (line 2).";
+        assert_eq!(
+            refused("local"),
+            format!(
+                "unknown-snapshot: The snapshot `local` is the computer of the runbook's author, \
+                 which is not here: {mend}"
+            )
+        );
+        assert_eq!(
+            refused("python312-uv-office"),
+            format!("unknown-snapshot: There is no snapshot `python312-uv-office`: {mend}")
+        );
+        assert_eq!(
+            refused("prism-playwrite"),
+            format!(
+                "unknown-snapshot: There is no snapshot `prism-playwrite`; the nearest is \
+                 `prism-playwright`: {mend}"
+            )
+        );
+    }
+
+    #[test]
+    fn packages_are_checked_by_their_names_and_the_request_wins() {
+        let packages = |packages: &[&str]| {
+            Some(packages.iter().map(|&p| p.to_owned()).collect::<Vec<String>>())
+        };
+        let asked = Overrides { apt_packages: packages(&["jq"]), ..Overrides::default() };
+        let plan = planned("apt_packages: [ffmpeg]", asked).plan.unwrap();
+        assert_eq!(plan.apt_packages, ["jq"]);
+        let wrong = planned("apt_packages: [ffmpeg, 'jq; reboot']", Overrides::default());
+        assert_eq!(
+            words(&wrong),
+            [
+                "bad-package: `jq; reboot` is not a Debian package: write a name such as `ffmpeg`, or \
+              `ffmpeg=7:5.1-1` (line 2)."
+            ]
+        );
+        let many = vec!["jq"; MAX_PACKAGES + 1];
+        let many = Overrides { apt_packages: packages(&many), ..Overrides::default() };
+        assert!(planned("", many).plan.is_none());
+    }
+}

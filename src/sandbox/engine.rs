@@ -30,6 +30,9 @@ const MAX_OWNER_BYTES: usize = 40;
 /// The file that whoever prunes images locks, and whoever uses one shares.
 const PRUNE_LOCK: &str = "images.lock";
 
+/// The folder that remembers what is in images.
+const LOOKS: &str = "looks";
+
 /// How long pruning waits for runs that prepare their sandboxes, and they for it. A build may run
 /// longer; then it is said.
 const PRUNE_WAIT: Duration = Duration::from_secs(60);
@@ -239,7 +242,7 @@ impl Engine {
         match (&self.host, image) {
             (Host::Docker(docker), image) => {
                 let image = docker.image(image).await?;
-                docker.look_into(&image).await
+                docker.look_into(&image, &self.locks().join(LOOKS)).await
             }
             (Host::Bubblewrap(_), None) => Ok(bubblewrap::host_facts()),
             (Host::Bubblewrap(_), Some(image)) => Err(no_images(image)),
@@ -284,6 +287,11 @@ impl Engine {
                 let path = self.locks().join(PRUNE_LOCK);
                 let lock = lock::exclusive(&path, PRUNE_WAIT, || {}).await;
                 let _lock = lock.map_err(|error| SandboxError::Prune(error.into()))?;
+                // Some of the images it knows will be gone; the others are looked into once more.
+                let looks = self.locks().join(LOOKS);
+                if let Err(error) = blocking(move || super::remove::remove_tree(&looks)).await {
+                    warn!(%error, "what is remembered of images stays");
+                }
                 docker.prune(current).await
             }
             Host::Bubblewrap(_) => Ok(Vec::new()),

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 
+use serde::{Deserialize, Serialize};
+
 /// Is told each line of a build.
 pub type OnBuild<'a> = &'a mut (dyn FnMut(&str) + Send);
 
@@ -13,7 +15,7 @@ const TAIL_LINES: usize = 12;
 const TAIL_CHARS: usize = 300;
 
 /// The C library of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LibC {
     /// Debian, Ubuntu, Fedora and most others.
     Glibc,
@@ -21,8 +23,8 @@ pub enum LibC {
     Musl,
 }
 
-/// What an image holds of what an agent needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an image holds of what an agent needs; also the form in which a look is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {
     /// The image's id; empty where the system is the host's.
     pub id: String,
@@ -41,7 +43,7 @@ pub struct ImageFacts {
 }
 
 /// The program that gives privileges away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetPriv {
     /// It is there, or not needed.
     Fit,

@@ -25,3 +25,4 @@ mod runs_usage;
 mod runs_walls;
 mod runs_wires;
 mod sandbox;
+mod snapshots;

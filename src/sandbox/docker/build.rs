@@ -21,6 +21,9 @@ use crate::run::{ContextFile, ImageRecipe};
 /// How long a build may take. A browser with its libraries takes minutes on a slow mirror.
 const BUILD_LIMIT: Duration = Duration::from_secs(45 * 60);
 
+/// What Docker calls the image with nothing in it. It is in no registry.
+const NOTHING: &str = "scratch";
+
 /// The label with the snapshot's name.
 const TITLE_LABEL: &str = "runbookd.snapshot";
 /// The label with the name of the image below.
@@ -52,7 +55,10 @@ impl Docker {
         if self.has(&recipe.tag).await.map_err(|e| failed(e, Tail::default()))? {
             return Ok(());
         }
-        let base = self.image(Some(&recipe.base)).await?;
+        let base = match recipe.base.as_str() {
+            NOTHING => NOTHING.to_owned(),
+            base => self.image(Some(base)).await?,
+        };
         let mut tail = Tail::default();
         let mut hear = |line: &str| {
             heard(line);
@@ -71,7 +77,10 @@ impl Docker {
         base: &str,
         heard: OnBuild<'_>,
     ) -> Result<(), EngineFault> {
-        let base_id = self.client.inspect_image(base).await?.id.unwrap_or_default();
+        let base_id = match base {
+            NOTHING => String::new(),
+            base => self.client.inspect_image(base).await?.id.unwrap_or_default(),
+        };
         let labels = HashMap::from([
             (STATE_LABEL, self.state.as_str()),
             (TITLE_LABEL, recipe.title.as_str()),

@@ -1,5 +1,8 @@
 //! Looking into an image without starting anything of it.
 
+use std::io;
+use std::path::Path;
+
 use bollard::models::{ContainerCreateBody, ImageInspect};
 use bollard::query_parameters::ContainerArchiveInfoOptionsBuilder;
 
@@ -14,6 +17,9 @@ const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 /// so what a killed process left of them can be told.
 pub(super) const LOOK_LABEL: &str = "runbookd.look";
 
+/// Counts up when a look sees more than before.
+const LOOK_VERSION: u32 = 1;
+
 /// The loaders of both C libraries, by processor.
 const LOADERS: [(&str, &[&str], &str); 2] = [
     ("x86_64", &["/lib64/ld-linux-x86-64.so.2"], "/lib/ld-musl-x86_64.so.1"),
@@ -25,14 +31,20 @@ const LOADERS: [(&str, &[&str], &str); 2] = [
 ];
 
 impl Docker {
-    /// What is in an image that is here.
+    /// What is in an image that is here. What was seen is remembered by the image's id: a look takes
+    /// as long as making a sandbox.
     pub(in super::super) async fn look_into(
         &self,
         image: &str,
+        looks: &Path,
     ) -> Result<ImageFacts, SandboxError> {
         let failed =
             |source: EngineFault| SandboxError::LookInto { image: image.to_owned(), source };
         let inspected = self.client.inspect_image(image).await.map_err(|e| failed(e.into()))?;
+        let remembered = looks.join(file_name(&inspected));
+        if let Some(facts) = recall(&remembered) {
+            return Ok(facts);
+        }
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(vec!["/never-started".to_owned()]),
@@ -50,7 +62,11 @@ impl Docker {
         let container = created.map_err(|e| failed(e.into()))?.id;
         let looked = self.facts(&container, &inspected).await;
         remove(&self.client, &container).await.map_err(failed)?;
-        looked.map_err(failed)
+        let facts = looked.map_err(failed)?;
+        if let Err(error) = remember(&remembered, &facts) {
+            tracing::warn!(%error, "what is in the image `{image}` could not be remembered");
+        }
+        Ok(facts)
     }
 
     async fn facts(
@@ -129,6 +145,27 @@ impl Docker {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The file that remembers a look. An id is `sha256:` and hexadecimal digits.
+fn file_name(inspected: &ImageInspect) -> String {
+    let id = inspected.id.as_deref().unwrap_or_default();
+    format!("v{LOOK_VERSION}-{}.json", id.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+}
+
+/// A file that cannot be read is looked up anew.
+fn recall(path: &Path) -> Option<ImageFacts> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn remember(path: &Path, facts: &ImageFacts) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(folder)?;
+    // Whole or not at all: others read it meanwhile.
+    let file = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer(&file, facts)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Docker's word for a processor as Rust's.

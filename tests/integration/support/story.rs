@@ -38,6 +38,8 @@ pub(crate) struct Story {
     pub(crate) tokens: Tokens,
     /// Is told the news before they are kept.
     pub(crate) on_update: fn(&RunUpdate),
+    /// Whether others run on the stage meanwhile, so that it is not bare after this one.
+    pub(crate) shares_stage: bool,
     /// What can be built to start from.
     pub(crate) snapshots: Snapshots,
     /// Limits that nobody can set from outside.
@@ -63,6 +65,7 @@ impl Story {
             fake_agent: None,
             tokens: Tokens::OfWholeReplies,
             on_update: |_| {},
+            shares_stage: false,
             snapshots: Snapshots::built_in(),
             limits: |_| {},
         }
@@ -92,7 +95,9 @@ impl Story {
         let (report, ()) = tokio::join!(execute(&parts, &plan, &live.stop, &mut watch), act(&live));
         let updates = std::mem::take(&mut *live.updates());
         let scene = Scene::new(work, report.unwrap(), updates);
-        assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
+        if !self.shares_stage {
+            assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
+        }
         if self.fake_agent.is_none() && self.provider.is_none() {
             scene.every_token_is_counted(self.tokens);
         }
@@ -182,6 +187,11 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Waits until there is such news.
+    pub(crate) async fn hears(&self, news: impl Fn(&RunUpdate) -> bool) {
+        until(|| self.updates().iter().any(&news)).await;
+    }
+
     /// Waits until a tool call began whose title holds `word`.
     pub(crate) async fn tool_begins(&self, word: &str) {
         until(|| {
