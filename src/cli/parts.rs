@@ -19,6 +19,7 @@ use crate::sandbox::{
 use crate::snapshot::{DEFAULT_SNAPSHOT, Snapshots};
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
+use crate::trajectory::one_line;
 use crate::worker::{self, AgentSource, Claims, Parts};
 
 /// What a command asks of the parts.
@@ -120,6 +121,7 @@ async fn default_snapshot(
     let mut heard = |recipe: &ImageRecipe, line: &str| {
         log.write(line);
         if let Some(step) = step(line) {
+            let step = one_line(step);
             progress.say(&format!("building the snapshot `{}`: {step}", recipe.title));
         }
     };

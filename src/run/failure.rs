@@ -252,8 +252,8 @@ impl RunFailure {
             }
             Self::OutOfMemory { .. } => "Raise the memory limit.",
             Self::SnapshotFailed { .. } => {
-                "Read logs/snapshot.txt in the results folder; docs/snapshots.md tells what a build \
-                 needs."
+                "Read logs/snapshot.txt in the results folder, if the build began; docs/snapshots.md \
+                 tells what it needs."
             }
             Self::UnfitImage { .. } => "Install what is missing in the image, or name another one.",
             Self::SandboxFailed { .. } => "Check the engine and the image.",

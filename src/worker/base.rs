@@ -12,7 +12,7 @@ use crate::sandbox::{Engine, EngineKind, ImageFacts, ImagesHold, LibC, OnBuild, 
 use crate::snapshot::DEFAULT_SNAPSHOT;
 use crate::store::LogFile;
 use crate::toolchain::{Libc, Target};
-use crate::trajectory::StartedFrom;
+use crate::trajectory::{StartedFrom, one_line};
 
 /// How a line begins with which Docker announces the next step of a build.
 const STEP: &str = "Step ";
@@ -152,9 +152,11 @@ impl Site<'_, '_> {
         let built = unless_stopped(stop, build(&parts.engine, recipes, &mut heard)).await?;
         match built {
             Ok(()) => Ok(()),
-            // What it stands on is an image like any other.
-            Err(error @ SandboxError::Build { .. }) => {
-                let detail = error_chain(&error);
+            Err(error @ (SandboxError::Build { .. } | SandboxError::Image { .. })) => {
+                let is_base = matches!(error, SandboxError::Image { .. });
+                let on_another =
+                    if is_base { "; RUNBOOKD_BASE_IMAGE names another base" } else { "" };
+                let detail = format!("{}{on_another}", error_chain(&error));
                 Err(RunStatus::Failed(RunFailure::SnapshotFailed { snapshot: title, detail }))
             }
             Err(error) => Err(sandbox_failed(&error)),
@@ -234,12 +236,12 @@ impl BuildLog<'_> {
         }
         let begins = self.step.is_empty() || line.starts_with(STEP);
         if begins {
-            line.clone_into(&mut self.step);
+            self.step = one_line(line);
         }
         watch(RunUpdate::Phase(Phase::BuildingSnapshot {
             name: recipe.title.clone(),
             step: self.step.clone(),
-            last_line: (!begins).then(|| line.to_owned()),
+            last_line: (!begins).then(|| one_line(line)),
         }));
     }
 }

@@ -202,6 +202,13 @@ async fn a_build_that_fails_is_named_with_its_last_lines(stage: &Stage) {
         assert!(message.contains(word), "{message}");
     }
     assert!(scene.text("logs/snapshot.txt").contains("the mirror is closed"));
+
+    let own = Own::new().add("afloat", "", "FROM runbookd-no-such-image:1\n");
+    let scene = on("afloat", own.snapshots(), DONE).run(stage).await;
+    assert_eq!(scene.ending(), "snapshot_failed", "{}", scene.outline());
+    let message = scene.trajectory["error"].as_str().unwrap();
+    assert!(message.contains("`runbookd-no-such-image:1` is not on this machine"), "{message}");
+    assert!(message.contains("RUNBOOKD_BASE_IMAGE names another base"), "{message}");
 }
 
 async fn packages_are_installed_on_top_and_kept(stage: &Stage) {

@@ -102,7 +102,9 @@ impl Docker {
         while let Some(news) = lines.next().await {
             let BuildInfo { stream, status, error_detail, .. } = news?;
             let words = stream.or(status).or(error_detail.and_then(|detail| detail.message));
+            // Programs of a build colour their words, also where nobody sees it.
             let words = words.unwrap_or_default();
+            let words = console::strip_ansi_codes(&words);
             words.lines().map(str::trim_end).filter(|line| !line.is_empty()).for_each(&mut *heard);
         }
         // A build that broke off without a word leaves no image.
