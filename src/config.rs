@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use crate::secret::{Keyring, Secret};
+use crate::snapshot::SnapshotSettings;
 
 /// Where npm packages come from when nothing else is said.
 const DEFAULT_REGISTRY: &str = "https://registry.npmjs.org/";
@@ -42,6 +43,9 @@ pub struct Settings {
     pub engine: Option<String>,
     /// The image that a run without one starts from (`RUNBOOKD_IMAGE`).
     pub image: Option<String>,
+    /// What snapshots are built from: the operator's own (`RUNBOOKD_SNAPSHOTS`, a folder), the image
+    /// below them (`RUNBOOKD_BASE_IMAGE`), arguments (`RUNBOOKD_BUILD_ARGS`), authorities.
+    pub snapshots: SnapshotSettings,
     /// The Docker daemon's address (`DOCKER_HOST`).
     pub docker_host: Option<String>,
     /// The npm registry (`npm_config_registry` or `NPM_CONFIG_REGISTRY`).
@@ -120,11 +124,18 @@ impl Settings {
         let cache_dir = folder("RUNBOOKD_CACHE", "XDG_CACHE_HOME", ".cache");
         let registry = text("npm_config_registry").or_else(|| text("NPM_CONFIG_REGISTRY"));
         let registry = registry_url(registry.as_deref(), &mut faults);
+        let build_args = build_args(&text("RUNBOOKD_BUILD_ARGS").unwrap_or_default(), &mut faults);
         let settings = Self {
             state_dir,
             cache_dir,
             engine: text("RUNBOOKD_ENGINE"),
             image: text("RUNBOOKD_IMAGE"),
+            snapshots: SnapshotSettings {
+                folder: text("RUNBOOKD_SNAPSHOTS").map(PathBuf::from),
+                base_image: text("RUNBOOKD_BASE_IMAGE"),
+                build_args,
+                extra_ca: text("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
+            },
             docker_host: text("DOCKER_HOST"),
             registry,
             registry_token: text("NPM_TOKEN").map(Secret::new),
@@ -156,6 +167,33 @@ fn registry_url(named: Option<&str>, faults: &mut Vec<String>) -> Url {
     }
 }
 
+/// The arguments of builds: `NAME=VALUE`, blanks between them.
+fn build_args(words: &str, faults: &mut Vec<String>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for word in words.split_whitespace() {
+        let is_name = |name: &str| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        match word.split_once('=').filter(|(name, _)| is_name(name)) {
+            // An image tells its arguments to everybody who has it.
+            Some((name, value)) if holds_credentials(value) => faults.push(format!(
+                "RUNBOOKD_BUILD_ARGS: the URL of {name} holds credentials, and would stay in the image: use a mirror that needs none"
+            )),
+            Some((name, value)) => {
+                found.insert(name.to_owned(), value.to_owned());
+            }
+            None => faults.push(
+                "RUNBOOKD_BUILD_ARGS: write NAME=VALUE, with blanks between several".to_owned(),
+            ),
+        }
+    }
+    found
+}
+
+fn holds_credentials(value: &str) -> bool {
+    Url::parse(value).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
+}
+
 fn absolute(path: &Path) -> Option<PathBuf> {
     std::path::absolute(path).ok()
 }
@@ -184,6 +222,24 @@ mod tests {
         let error = settings(&[("HOME", ""), ("npm_config_registry", "registry.example.org")]);
         let faults = error.unwrap_err().faults;
         assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn build_arguments_are_names_with_values_and_hold_no_credentials() {
+        let read = |args| {
+            settings(&[("HOME", "/h"), ("RUNBOOKD_BUILD_ARGS", args)])
+                .map(|s| s.snapshots.build_args)
+        };
+        let expected = [("PYTHON", "3.13"), ("URL", "http://m/x?a=b")];
+        let expected = expected.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        assert_eq!(
+            read(" PYTHON=3.13  URL=http://m/x?a=b"),
+            Ok(expected).map_err(|e: ConfigError| e)
+        );
+        for wrong in ["PYTHON", "=x", "A-B=c", "URL=https://me:made-up@mirror/"] {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains("RUNBOOKD_BUILD_ARGS") && !error.contains("made-up"), "{error}");
+        }
     }
 
     #[test]

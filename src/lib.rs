@@ -21,6 +21,7 @@ pub mod provider;
 pub mod queue;
 pub mod runtime;
 pub mod sandbox;
+pub mod snapshot;
 pub mod store;
 pub mod toolchain;
 

@@ -20,11 +20,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
+    ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
-    ("plan", &["provider", "run", "runbook", "runtime", "secret"]),
+    ("plan", &["provider", "run", "runbook", "runtime", "secret", "snapshot"]),
     (
         "worker",
         &[
@@ -35,13 +36,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "runtime",
             "sandbox",
             "secret",
+            "snapshot",
             "store",
             "toolchain",
             "trajectory",
         ],
     ),
     // Edge.
-    ("config", &["sandbox", "secret", "toolchain"]),
+    ("config", &["sandbox", "secret", "snapshot", "toolchain"]),
     ("telemetry", &[]),
     (
         "cli",
@@ -55,6 +57,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "runtime",
             "sandbox",
             "secret",
+            "snapshot",
             "store",
             "telemetry",
             "toolchain",

@@ -18,7 +18,8 @@ pub enum ExitCode {
     VerdictFailed,
     /// The run was refused before it started: the runbook, a key, a file.
     Refused,
-    /// There is nothing to run on: no engine, or the agent CLI cannot be had.
+    /// There is nothing to run on: no engine, no image that would do, or the agent CLI cannot be
+    /// had.
     Unavailable,
     /// The results could not be written.
     NotWritten,
@@ -63,7 +64,9 @@ impl ExitCode {
     pub fn of_failure(failure: &RunFailure) -> Self {
         match failure {
             RunFailure::Refused { .. } | RunFailure::NoCredentials { .. } => Self::Refused,
-            RunFailure::AgentUnavailable { .. } => Self::Unavailable,
+            RunFailure::AgentUnavailable { .. }
+            | RunFailure::SnapshotFailed { .. }
+            | RunFailure::UnfitImage { .. } => Self::Unavailable,
             RunFailure::StoreFailed { .. } => Self::NotWritten,
             RunFailure::AuthRefused { .. }
             | RunFailure::OutOfCredit { .. }

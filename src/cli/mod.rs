@@ -1,6 +1,7 @@
 //! What a person types.
 
 mod args;
+mod build_log;
 mod demo;
 mod doctor;
 pub mod exit;
@@ -8,6 +9,7 @@ mod parts;
 mod progress;
 mod run;
 mod setup;
+mod snapshot;
 mod validate;
 
 use clap::Parser as _;
@@ -30,6 +32,7 @@ pub async fn main() -> ExitCode {
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
         Command::Doctor(wanted) => doctor::doctor(&wanted, &settings, faults).await,
         Command::Validate(files) => validate::validate(&files, &settings),
+        Command::Snapshot { what } => snapshot::snapshot(&what, &settings).await,
         Command::Explain { code } => validate::explain(&code),
     }
 }

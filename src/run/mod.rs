@@ -6,6 +6,7 @@ mod failure;
 mod finding;
 mod id;
 mod plan;
+mod recipe;
 mod status;
 
 pub use check::{Check, CheckStatus};
@@ -14,7 +15,8 @@ pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
 pub use plan::{
-    Asset, Former, FormerFile, Limits, McpServers, Network, PermissionMode, Permissions,
+    Asset, Base, Former, FormerFile, Limits, McpServers, Network, PermissionMode, Permissions,
     ProviderName, RunPlan, RuntimeName,
 };
+pub use recipe::{ContextFile, ImageRecipe};
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

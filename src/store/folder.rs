@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
-use super::layout::{Area, Document, SETUP_LOG, VALIDATION_REPORT};
+use super::layout::{Area, Document, SETUP_LOG, SNAPSHOT_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{FormerFile, OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -128,6 +128,14 @@ impl RunFolder {
     /// [`StoreError::Write`] when it cannot be made.
     pub fn provider_log(&self) -> Result<LogFile, StoreError> {
         LogFile::create(self.path.join("logs/provider.jsonl"))
+    }
+
+    /// Starts the log of the builds that the run's image needed, `logs/snapshot.txt`.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn snapshot_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::create(self.path.join(SNAPSHOT_LOG))
     }
 
     /// Copies a file that the run is given.

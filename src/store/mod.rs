@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::run::{RunName, RunRef, Slug};
 
 pub use folder::RunFolder;
-pub use layout::{Area, Document, SETUP_LOG};
+pub use layout::{Area, Document, SETUP_LOG, SNAPSHOT_LOG};
 pub use log::LogFile;
 
 /// The results directory could not do its part.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::agent::AgentSource;
 use super::attend::{Attended, Bounds, Clock, Stop, attend};
+use super::base::{Prepared, prepare};
 use super::claim::Claims;
 use super::conclude::{ConcludeError, Remains, conclude};
 use super::follow::{FollowError, Follower, Seal};
@@ -14,13 +15,14 @@ use super::model::Model;
 use super::record::{AgentEnding, Ended, Record};
 use super::report::RunReport;
 use super::setup::{NoAgent, SetupBounds, SetupError, setup};
-use super::stage::sandbox_spec;
+use super::stage::{Ground, sandbox_spec};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{Finding, RunFailure, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, Exit, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
+use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError};
 use crate::trajectory::Recorder;
 
@@ -36,6 +38,8 @@ pub struct Parts {
     pub claims: Claims,
     /// Where agent CLIs come from.
     pub agents: AgentSource,
+    /// What can be built to start from.
+    pub snapshots: Snapshots,
     /// Where the record goes.
     pub store: Store,
     /// Where credentials come from.
@@ -87,10 +91,12 @@ impl Run<'_> {
         let access = provider::access(plan.provider, plan.runtime, &parts.keyring)
             .map_err(|faults| no_access(&faults))?;
         let redactor = Redactor::new(access.secrets.iter().chain(plan.secrets.values()));
+        let Prepared { image, target, hold, .. } =
+            prepare(parts, plan, record, stop, watch).await?;
         let cli = tokio::select! {
             biased;
             () = stop.cancel.cancelled() => return Err(RunStatus::Cancelled),
-            cli = parts.agents.fetch(plan.runtime, watch) => cli.map_err(RunStatus::Failed)?,
+            cli = parts.agents.fetch(plan.runtime, target, watch) => cli.map_err(RunStatus::Failed)?,
         };
         let model = Model::start(plan).await.map_err(RunStatus::Failed)?;
         let invocation = self.invocation();
@@ -98,9 +104,12 @@ impl Run<'_> {
         watch(RunUpdate::Phase(Phase::Provisioning));
         let id = self.sandbox_id()?;
         let _claim = parts.claims.claim(&id).map_err(|e| sandbox_failed(&e))?;
-        let mut spec = sandbox_spec(id, plan, invocation, &access, &cli);
+        let ground = Ground { image: image.as_deref(), cli: &cli };
+        let mut spec = sandbox_spec(id, plan, invocation, &access, ground);
         spec.mounts.extend(model.mounts());
         let mut sandbox = parts.engine.provision(spec).await.map_err(|e| sandbox_failed(&e))?;
+        // Its container keeps the image from here on.
+        drop(hold);
         let attended = self.attend(&mut sandbox, redactor.clone(), watch).await;
         // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
         watch(RunUpdate::Phase(Phase::Collecting));
@@ -222,7 +231,7 @@ fn setup_failed(error: SetupError) -> NoAgent {
     }
 }
 
-fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
+pub(super) fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
     RunStatus::Failed(sandbox_failure(error))
 }
 

@@ -10,7 +10,7 @@ use bollard::query_parameters::ListImagesOptions;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::super::engine::EngineSettings;
+use super::super::engine::{EngineSettings, state_mark};
 use super::super::examine::{Look, Ready, Standing};
 use super::super::host_folder::EngineKind;
 use super::{Docker, HELLO_LIMIT, local_socket, status, unlimited};
@@ -31,7 +31,7 @@ pub(in super::super) async fn examine(settings: &EngineSettings) -> Look {
         Err(reason) => return down(reason, "unset DOCKER_HOST".to_owned()),
     };
     let image = settings.default_image.clone();
-    let docker = match Docker::connect(host, &settings.owner, image).await {
+    let docker = match Docker::connect(host, &settings.owner, state_mark(settings), image).await {
         Ok(docker) => docker,
         Err(reason) => {
             let fault = knock(&socket).await;
@@ -154,7 +154,11 @@ fn shared_folders(info: &SystemInfo, state_dir: &Path) -> Option<(String, String
 }
 
 async fn image_check(client: &Client, image: Option<&str>) -> Check {
-    let Some(image) = image else { return Check::skipped(IMAGE, "no default image is set") };
+    let Some(image) = image else {
+        let found =
+            "none is set: a run that names none starts from a snapshot, which is built first";
+        return Check::skipped(IMAGE, found);
+    };
     match timeout(HELLO_LIMIT, client.inspect_image(image)).await {
         Ok(Ok(_)) => {
             return Check::ok(IMAGE, format!("{image} is here, for a run that names none"));

@@ -1,7 +1,10 @@
 //! The Docker engine. `bollard` is named in this folder and nowhere else.
 
+mod build;
 mod container;
 mod examine;
+mod look;
+mod prune;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -46,6 +49,10 @@ const SANDBOX_LABEL: &str = "runbookd.sandbox";
 /// The label with the run, for people.
 const RUN_LABEL: &str = "runbookd.run";
 
+/// The label that says which state folder an image belongs to: those who share it know what is
+/// current.
+const STATE_LABEL: &str = "runbookd.state";
+
 /// What the Docker daemon said.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -63,6 +70,8 @@ pub struct Docker {
     client: Client,
     version: String,
     owner: String,
+    /// The state folder, as a label.
+    state: String,
     default_image: Option<String>,
     agent_files: AgentFiles,
     /// The owner that files get back from the agent, as the containers see it; `None` where the
@@ -76,6 +85,7 @@ impl Docker {
     pub(super) async fn connect(
         host: Option<&str>,
         owner: &str,
+        state: String,
         default_image: Option<String>,
     ) -> Result<Self, String> {
         let socket = local_socket(host)?;
@@ -121,6 +131,7 @@ impl Docker {
             client,
             version: info.server_version.clone().unwrap_or_default(),
             owner: owner.to_owned(),
+            state,
             default_image,
             agent_files: match reclaim_to {
                 None => AgentFiles::Given,
