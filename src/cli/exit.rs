@@ -79,6 +79,7 @@ impl ExitCode {
             | RunFailure::NoResult { .. }
             | RunFailure::DidNothing { .. }
             | RunFailure::WrongAgentVersion { .. }
+            | RunFailure::SetupFailed { .. }
             | RunFailure::Timeout { .. }
             | RunFailure::OutputLimit { .. }
             | RunFailure::OutOfMemory { .. }

@@ -126,6 +126,14 @@ pub enum RunFailure {
         /// What failed, and what to do.
         detail: String,
     },
+    /// The setup script did not end well, so the agent was never started.
+    #[error("the setup script {end}; its last lines: {}", last_lines(tail))]
+    SetupFailed {
+        /// How it ended.
+        end: SetupEnd,
+        /// The last of what it wrote, secrets masked.
+        tail: String,
+    },
     /// The run took longer than it may.
     #[error("timeout after {} s", limit.as_secs())]
     Timeout {
@@ -164,6 +172,35 @@ pub enum RunFailure {
     },
 }
 
+/// How a setup script ended that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupEnd {
+    /// With this exit code.
+    #[error("failed with exit code {0}")]
+    Exited(i32),
+    /// This signal ended it.
+    #[error("was ended by signal {0}")]
+    Signaled(i32),
+    /// The kernel ended something of it because the sandbox's memory was used up.
+    #[error("ran out of memory ({limit_bytes} bytes)")]
+    OutOfMemory {
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// It took longer than it may.
+    #[error("did not end within {} s", limit.as_secs())]
+    Timeout {
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// The lines in one, for a sentence.
+fn last_lines(tail: &str) -> String {
+    let lines: Vec<&str> = tail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "none".to_owned() } else { lines.join(" | ") }
+}
+
 impl RunFailure {
     /// A stable word for programs.
     #[must_use]
@@ -188,6 +225,7 @@ impl RunFailure {
             Self::DidNothing { .. } => "did_nothing",
             Self::WrongAgentVersion { .. } => "wrong_agent_version",
             Self::AgentUnavailable { .. } => "agent_unavailable",
+            Self::SetupFailed { .. } => "setup_failed",
             Self::Timeout { .. } => "timeout",
             Self::OutputLimit { .. } => "output_limit",
             Self::OutOfMemory { .. } => "out_of_memory",
@@ -228,6 +266,9 @@ impl RunFailure {
             Self::DidNothing { .. } => "Check that the runbook says what to do.",
             Self::WrongAgentVersion { .. } => "Use an image without its own agent CLI on the path.",
             Self::AgentUnavailable { .. } => "Check the registry and the cache folder.",
+            Self::SetupFailed { .. } => {
+                "Read logs/setup.txt in the results folder; the model was not asked."
+            }
             Self::Timeout { .. } => "Raise the time limit, or split the runbook.",
             Self::OutputLimit { .. } => {
                 "Raise the output limit, or find out what floods the output."

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
 use super::arrivals::Arrivals;
-use super::layout::{ARRIVALS, Area, Document, VALIDATION_REPORT};
+use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -95,6 +95,15 @@ impl RunFolder {
     /// [`StoreError::Write`] when it cannot be made.
     pub fn stderr_log(&self) -> Result<LogFile, StoreError> {
         LogFile::replace(self.area(Area::AgentLogs).join("stderr.txt"))
+    }
+
+    /// Starts the log of the setup script, `logs/setup.txt`. It is written in one go, so an earlier
+    /// one is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn setup_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::replace(self.path.join(SETUP_LOG))
     }
 
     /// Opens the log of a model service that runs in this process, `logs/provider.jsonl`. What it

@@ -64,7 +64,7 @@ pub(super) async fn attend(
 ) -> Attended {
     let mut attendance = Attendance {
         follower: Some(follower),
-        wall: Instant::now() + bounds.limits.wall,
+        wall: bounds.since + bounds.limits.wall,
         bounds,
         stopped: None,
         result_since: None,
@@ -86,6 +86,8 @@ pub(super) struct Bounds<'a> {
     pub(super) limits: &'a Limits,
     pub(super) stop: &'a Stop,
     pub(super) clock: Clock,
+    /// When the sandbox was started.
+    pub(super) since: Instant,
 }
 
 struct Attendance<'a> {

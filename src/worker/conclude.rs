@@ -1,16 +1,15 @@
 //! After the agent's end: nothing of it goes on, what it made is collected, its sandbox is removed.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::attend::Stop;
+use super::keep::{KeepError, keep_end};
 use crate::provider::scripted::LedgerEntry;
 use crate::sandbox::{
     AgentFolder, CollectLimits, Collected, CollectedFile, Folder, Sandbox, SandboxError, collect,
 };
-use crate::secret::{RedactedStream, Redactor};
-use crate::store::{Area, RunFolder, StoreError};
+use crate::secret::Redactor;
+use crate::store::{Area, LogFile, RunFolder, SETUP_LOG, StoreError};
 
 /// What is collected of `/app/results`. A report with its pictures has megabytes and a few hundred
 /// files; more is a mistake (a virtual environment, a checkout) that must not fill the disk.
@@ -21,12 +20,6 @@ const RESULTS: CollectLimits =
 const SESSIONS: CollectLimits =
     CollectLimits { n_entries: 5_000, total_bytes: 2 << 30, file_bytes: 1 << 30, depth: 16 };
 
-/// Most of the agent's standard error that is kept, in bytes. It is empty in a good run.
-const MAX_STDERR_BYTES: u64 = 16 << 20;
-
-/// How much of the end of the standard error goes into a failure, in bytes.
-const STDERR_TAIL_BYTES: usize = 4096;
-
 /// What an agent left.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
@@ -36,6 +29,8 @@ pub(super) struct Remains {
     pub(super) logs: Vec<String>,
     /// The end of the standard error, secrets masked.
     pub(super) stderr_tail: String,
+    /// The end of what the setup script wrote, secrets masked.
+    pub(super) setup_tail: String,
     /// What the scripted provider answered.
     pub(super) ledger: Vec<LedgerEntry>,
     /// What could not be collected, as whole sentences.
@@ -49,8 +44,8 @@ pub(super) enum ConcludeError {
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("could not keep the agent's standard error")]
-    Stderr(#[source] io::Error),
+    #[error(transparent)]
+    Log(#[from] KeepError),
     #[error("the collector of the agent's files panicked")]
     Collector,
 }
@@ -62,6 +57,7 @@ pub(super) async fn conclude(
     folder: &RunFolder,
     redactor: Redactor,
     stop: &Stop,
+    has_setup: bool,
 ) -> (Remains, Result<(), ConcludeError>) {
     let killed = sandbox.kill().await.map_err(ConcludeError::Sandbox);
     let (remains, collected) = if killed.is_ok() && !stop.force.is_cancelled() {
@@ -69,6 +65,7 @@ pub(super) async fn conclude(
             results: sandbox.folder(Folder::Results),
             sessions: sandbox.folder(Folder::Sessions),
             stderr: sandbox.stderr().to_owned(),
+            setup_log: has_setup.then(|| sandbox.setup_log().to_owned()),
             folder: folder.clone(),
             redactor,
         };
@@ -88,6 +85,8 @@ struct Collection {
     results: AgentFolder,
     sessions: AgentFolder,
     stderr: PathBuf,
+    /// `None` where there was no setup script.
+    setup_log: Option<PathBuf>,
     folder: RunFolder,
     redactor: Redactor,
 }
@@ -102,11 +101,27 @@ impl Collection {
             |area: Area| move |file: CollectedFile| format!("{}/{}", area.path(), file.path);
         remains.logs = sessions.into_iter().map(below(Area::Sessions)).collect();
         let redacted = self.folder.redact(Area::Sessions, &self.redactor);
-        let stderr = self.keep_stderr().map(|tail| {
-            remains.logs.push(format!("{}/stderr.txt", Area::AgentLogs.path()));
-            remains.stderr_tail = tail;
-        });
-        (remains, redacted.map(|_| ()).map_err(ConcludeError::Store).and(stderr))
+        let redacted = redacted.map(|_| ()).map_err(ConcludeError::Store);
+        let stderr = self.keep_stderr(&mut remains);
+        let setup = self.keep_setup_log(&mut remains);
+        (remains, redacted.and(stderr).and(setup))
+    }
+
+    fn keep_stderr(&self, remains: &mut Remains) -> Result<(), ConcludeError> {
+        remains.stderr_tail = self.keep(&self.stderr, self.folder.stderr_log()?)?;
+        remains.logs.push(format!("{}/stderr.txt", Area::AgentLogs.path()));
+        Ok(())
+    }
+
+    fn keep_setup_log(&self, remains: &mut Remains) -> Result<(), ConcludeError> {
+        let Some(log) = &self.setup_log else { return Ok(()) };
+        remains.setup_tail = self.keep(log, self.folder.setup_log()?)?;
+        remains.logs.push(SETUP_LOG.to_owned());
+        Ok(())
+    }
+
+    fn keep(&self, from: &Path, log: LogFile) -> Result<String, ConcludeError> {
+        Ok(keep_end(from, log, &self.redactor)?)
     }
 
     /// Copies a folder. What is left out is worth a warning, but not the run.
@@ -154,27 +169,5 @@ impl Collection {
             ));
         }
         files
-    }
-
-    /// Copies the standard error with its secrets masked, and gives its end.
-    fn keep_stderr(&self) -> Result<String, ConcludeError> {
-        let mut file = File::open(&self.stderr).map_err(ConcludeError::Stderr)?;
-        let length = file.metadata().map_err(ConcludeError::Stderr)?.len();
-        let from = length.saturating_sub(MAX_STDERR_BYTES);
-        file.seek(SeekFrom::Start(from)).map_err(ConcludeError::Stderr)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_STDERR_BYTES).read_to_end(&mut bytes).map_err(ConcludeError::Stderr)?;
-        let mut clean = Vec::new();
-        let mut stream = RedactedStream::new(self.redactor.clone());
-        stream.feed(&bytes, &mut clean);
-        stream.finish(&mut clean);
-        let mut log = self.folder.stderr_log()?;
-        if from > 0 {
-            log.append(format!("[the first {from} bytes are left out]\n").as_bytes())?;
-        }
-        log.append(&clean)?;
-        log.sync()?;
-        let tail = &clean[clean.len().saturating_sub(STDERR_TAIL_BYTES)..];
-        Ok(String::from_utf8_lossy(tail).into_owned())
     }
 }

@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 
 use super::agent::AgentSource;
 use super::attend::{Attended, Bounds, Clock, Stop, attend};
@@ -12,6 +13,7 @@ use super::follow::{FollowError, Follower, Seal};
 use super::model::Model;
 use super::record::{AgentEnding, Ended, Record};
 use super::report::RunReport;
+use super::setup::{NoAgent, SetupBounds, SetupError, setup};
 use super::stage::sandbox_spec;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
@@ -102,9 +104,17 @@ impl Run<'_> {
         let attended = self.attend(&mut sandbox, redactor.clone(), watch).await;
         // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
         watch(RunUpdate::Phase(Phase::Collecting));
-        let (remains, concluded) = conclude(sandbox, record.folder(), redactor, stop).await;
-        let ledger = model.stop().await;
-        self.judge(attended?, Remains { ledger, ..remains }, concluded).await
+        let has_setup = plan.setup.is_some();
+        let (remains, concluded) =
+            conclude(sandbox, record.folder(), redactor, stop, has_setup).await;
+        let remains = Remains { ledger: model.stop().await, ..remains };
+        match attended {
+            Ok(attended) => self.judge(attended, remains, concluded).await,
+            Err(no_agent) => {
+                concluded.map_err(|e| sandbox_failed(&e))?;
+                Ok(Ended::before_agent(no_agent.status(&remains.setup_tail), remains))
+            }
+        }
     }
 
     /// Starts the agent and stays with it until it has ended.
@@ -113,15 +123,21 @@ impl Run<'_> {
         sandbox: &mut Sandbox,
         redactor: Redactor,
         watch: Watcher<'_>,
-    ) -> Result<Attended, RunStatus> {
+    ) -> Result<Attended, NoAgent> {
         let Self { parts, plan, record, stop } = self;
         sandbox.start().await.map_err(|e| sandbox_failed(&e))?;
-        watch(RunUpdate::Phase(Phase::Running));
+        let since = Instant::now();
         record.is_running(plan, (parts.clock)()).map_err(|e| store_failed(&e))?;
+        if plan.setup.is_some() {
+            watch(RunUpdate::Phase(Phase::Setup));
+            let bounds = SetupBounds { limits: &plan.limits, stop, since };
+            setup(sandbox, &bounds).await.map_err(setup_failed)?;
+        }
+        watch(RunUpdate::Phase(Phase::Running));
         let log = record.folder().agent_log(plan.runtime.as_str()).map_err(|e| store_failed(&e))?;
         let follower = Follower::open(sandbox.stdout(), plan.runtime, redactor, log)
             .map_err(|e| sandbox_failed(&e))?;
-        let bounds = Bounds { limits: &plan.limits, stop, clock: parts.clock };
+        let bounds = Bounds { limits: &plan.limits, stop, clock: parts.clock, since };
         Ok(attend(sandbox, follower, bounds, watch).await)
     }
 
@@ -192,6 +208,14 @@ fn no_access(faults: &[Finding]) -> RunStatus {
     RunStatus::Failed(RunFailure::Refused {
         problems: faults.iter().map(Finding::sentence).collect(),
     })
+}
+
+fn setup_failed(error: SetupError) -> NoAgent {
+    match error {
+        SetupError::Ended(end) => NoAgent::Setup(end),
+        SetupError::Cancelled => RunStatus::Cancelled.into(),
+        SetupError::Sandbox(e) => sandbox_failed(&e).into(),
+    }
 }
 
 fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {

@@ -6,11 +6,13 @@ mod claim;
 mod conclude;
 mod execute;
 mod follow;
+mod keep;
 mod lines;
 mod model;
 mod record;
 mod report;
 mod settle;
+mod setup;
 mod stage;
 mod watch;
 

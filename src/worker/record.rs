@@ -43,6 +43,11 @@ impl Ended {
         }
     }
 
+    /// A run whose sandbox ended without an agent.
+    pub(super) fn before_agent(status: RunStatus, remains: Remains) -> Self {
+        Self { remains, ..Self::without_agent(status) }
+    }
+
     /// A run whose agent has ended.
     /// It reads session files, so it belongs on a thread that may block.
     pub(super) fn with_agent(plan: &RunPlan, folder: &RunFolder, end: AgentEnding) -> Self {
