@@ -12,6 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runbook", &["run"]),
     ("trajectory", &["run"]),
     // Adapters: each owns one outside thing.
+    ("database", &["run", "secret"]),
+    ("queue", &["database", "run"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -65,6 +67,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
     ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
+    ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];
