@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::run::RunName;
 use crate::secret::{Keyring, Secret};
 
 /// The secrets of a job.
@@ -44,6 +45,13 @@ struct Read {
 }
 
 impl JobSecrets {
+    /// The place for which the secrets of a run are encrypted: those of one run cannot be opened as
+    /// another's.
+    #[must_use]
+    pub fn context(name: &RunName) -> String {
+        format!("job/{}/{}/{}", name.collection, name.task, name.id)
+    }
+
     /// The text that is to be encrypted.
     #[must_use]
     pub fn to_plaintext(&self) -> Secret {

@@ -164,3 +164,18 @@ pub struct RunPlan {
     /// What was noticed while planning and does not stop the run, as whole sentences.
     pub notes: Vec<String>,
 }
+
+impl RunPlan {
+    /// The values of the plan that nobody may see: the declared secrets, and of the other variables
+    /// those whose name says so. (The others are words like `production`, which stand everywhere.)
+    pub fn secret_values(&self) -> impl Iterator<Item = &Secret> {
+        let names_a_secret = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"]
+                .iter()
+                .any(|word| name.contains(word))
+        };
+        let given = self.agent_env.iter().filter(move |(name, _)| names_a_secret(name));
+        self.secrets.values().chain(given.map(|(_, value)| value))
+    }
+}

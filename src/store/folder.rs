@@ -115,6 +115,19 @@ impl RunFolder {
         LogFile::extend(self.path.join("logs/provider.jsonl"))
     }
 
+    /// Empties an area, for files that are collected once more.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when something cannot be removed.
+    pub fn clear(&self, area: Area) -> Result<(), StoreError> {
+        let path = self.area(area);
+        let cleared = match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => std::fs::create_dir_all(&path),
+        };
+        cleared.map_err(|source| StoreError::Write { path, source })
+    }
+
     /// Copies a file that the run is given.
     ///
     /// # Errors

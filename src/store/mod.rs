@@ -103,6 +103,12 @@ impl Store {
         }
     }
 
+    /// The results directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The folder of a run whose name is known to be its own: what is missing of it is made.
     ///
     /// # Errors
