@@ -26,3 +26,4 @@ mod runs_usage;
 mod runs_walls;
 mod runs_wires;
 mod sandbox;
+mod workers;

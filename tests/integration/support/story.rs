@@ -152,7 +152,7 @@ fn asset(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// The real CLI.
-fn pinned() -> AgentSource {
+pub(super) fn pinned() -> AgentSource {
     let toolchain = Toolchain::new(ToolchainSettings {
         cache_dir: cache_dir(),
         registry: variable("npm_config_registry", "https://registry.npmjs.org/").parse().unwrap(),
