@@ -16,6 +16,9 @@ use crate::secret::Keyring;
 /// Where a run leaves what it made, inside the sandbox.
 pub const RESULTS_DIR: &str = "/app/results";
 
+/// The step of a run that belongs to no workflow, by the name that clients look for.
+const DEFAULT_STEP: &str = "run";
+
 /// The names that a new run draws.
 #[derive(Debug, Clone)]
 pub struct Draw {
@@ -110,6 +113,7 @@ impl Planner<'_> {
                 task: request.task.clone(),
                 id: draw.run_id,
             },
+            step: request.overrides.step.clone().unwrap_or_else(|| DEFAULT_STEP.to_owned()),
             runtime: runtime?,
             provider: provider?,
             model,

@@ -50,6 +50,8 @@ impl From<PathBuf> for GivenFile {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Overrides {
+    /// The step of the task's workflow that the run is.
+    pub step: Option<String>,
     /// The agent CLI.
     pub agent: Option<String>,
     /// The model.

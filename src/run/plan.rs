@@ -127,6 +127,8 @@ pub struct Asset {
 pub struct RunPlan {
     /// Where the run belongs and what it is called.
     pub name: RunName,
+    /// The step of the task's workflow that the run is.
+    pub step: String,
     /// The agent CLI.
     pub runtime: RuntimeName,
     /// The model service.

@@ -16,9 +16,6 @@ use crate::run::{Limits, Network, ProviderName, RunFailure, RunPlan, RunStatus, 
 /// The version of `trajectory.json` that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The name and key of the one step in Jetty's sense.
-const RUN_STEP: &str = "run";
-
 /// What stands where Jetty names a person or program as the author.
 const AUTHOR: &str = "runbookd";
 
@@ -91,12 +88,12 @@ pub struct TrajectoryDocument<'a> {
     updated: Timestamp,
     author: &'static str,
     metadata_uri: String,
-    steps: BTreeMap<&'static str, RunStep<'a>>,
+    steps: BTreeMap<&'a str, RunStep<'a>>,
     labels: [Value; 0],
-    total_steps: [&'static str; 1],
-    completed_steps: Vec<&'static str>,
+    total_steps: [&'a str; 1],
+    completed_steps: Vec<&'a str>,
     init_params: &'a Map<String, Value>,
-    step_configs: BTreeMap<&'static str, Config<'a>>,
+    step_configs: BTreeMap<&'a str, Config<'a>>,
     org_id: Option<String>,
     error: Option<String>,
     failure: Option<FailureView>,
@@ -117,13 +114,13 @@ struct Attributes<'a> {
     params: &'a Map<String, Value>,
 }
 
-/// The step `run`, in Jetty's sense: the whole work of the agent.
+/// The step in Jetty's sense: the whole work of the agent.
 #[derive(Debug, Serialize)]
 struct RunStep<'a> {
     inputs: Inputs<'a>,
     outputs: Outputs<'a>,
     activity: &'static str,
-    key: &'static str,
+    key: &'a str,
     depends_on: [&'static str; 0],
     created: Option<Timestamp>,
     ended: Option<Timestamp>,
@@ -235,6 +232,7 @@ impl<'a> TrajectoryDocument<'a> {
         let path = format!("{}/{}/{}", name.collection, name.task, name.id);
         let completed = matches!(facts.status, RunStatus::Completed);
         let failure = failure(facts.status);
+        let step = facts.plan.step.as_str();
         Self {
             schema_version: SCHEMA_VERSION,
             name: format!("{}/{}", name.collection, name.task),
@@ -251,12 +249,12 @@ impl<'a> TrajectoryDocument<'a> {
             created: facts.times.created,
             updated: facts.times.updated,
             author: AUTHOR,
-            steps: BTreeMap::from([(RUN_STEP, run_step(facts))]),
+            steps: BTreeMap::from([(step, run_step(facts))]),
             labels: [],
-            total_steps: [RUN_STEP],
-            completed_steps: if completed { vec![RUN_STEP] } else { Vec::new() },
+            total_steps: [step],
+            completed_steps: if completed { vec![step] } else { Vec::new() },
             init_params: facts.init_params,
-            step_configs: BTreeMap::from([(RUN_STEP, config(facts.plan))]),
+            step_configs: BTreeMap::from([(step, config(facts.plan))]),
             org_id: None,
             error: failure.map(RunFailure::to_string),
             failure: failure.map(|failure| FailureView {
@@ -295,7 +293,7 @@ fn run_step<'a>(facts: &DocumentFacts<'a>) -> RunStep<'a> {
         },
         outputs: outputs(facts),
         activity: "runbook",
-        key: RUN_STEP,
+        key: &facts.plan.step,
         depends_on: [],
         created: facts.times.started,
         ended: facts.times.ended,
@@ -487,6 +485,7 @@ mod tests {
                 task: Slug::new("report").unwrap(),
                 id: RunId::from_uuid(Uuid::from_u128(0xbb2b_b71e_0000_0000_0000_0000_0000_0000)),
             },
+            step: "run".to_owned(),
             runtime: RuntimeName::ClaudeCode,
             provider: ProviderName::Scripted,
             model: "m-1".to_owned(),

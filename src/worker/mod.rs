@@ -26,6 +26,7 @@ pub use attend::{Clock, Stop};
 pub use claim::Claims;
 pub use execute::{Parts, execute};
 pub use lines::{Ending, Lines, MAX_LINE_BYTES};
+pub use model::sweep as sweep_sockets;
 pub use pool::{Floors, MachineSize, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus};
 pub use report::RunReport;
 pub use watch::{Phase, RunUpdate, Watcher};

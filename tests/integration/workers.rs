@@ -267,7 +267,7 @@ async fn a_run_whose_lease_is_lost_is_stopped_and_not_written_about(stage: &Stag
             queue.expire(later, Duration::ZERO).await.unwrap()
         })
         .await;
-    assert_eq!(lost, [name.clone()]);
+    assert_eq!(lost, std::slice::from_ref(&name));
     let events = depot.events(&name).len();
     until(|| processes_with(&marked(stage, "lost")).is_empty()).await;
     until(|| process.status().busy == 0).await;
