@@ -115,6 +115,7 @@ impl JobSpec {
             init_params: self.init_params.clone(),
             assets: self.files.iter().map(file).collect(),
             script: self.script.clone(),
+            former: None,
             overrides: Overrides {
                 step: Some(self.step.clone()).filter(|step| !step.is_empty()),
                 agent_env: secrets.agent_env.clone(),

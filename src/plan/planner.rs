@@ -97,8 +97,10 @@ impl Planner<'_> {
         let image = self.image();
         let limits = self.limits();
         let network = self.network();
+        let permissions = self.permissions();
         let secrets = self.secrets();
         self.credentials(runtime, provider);
+        self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
         self.evaluation();
@@ -122,6 +124,7 @@ impl Planner<'_> {
             network,
             limits,
             setup: front_matter.setup.clone(),
+            permissions,
             init_params: if request.init_params.is_empty() {
                 variables.map(|(name, value)| (name.clone(), value.clone().into())).collect()
             } else {
@@ -130,6 +133,7 @@ impl Planner<'_> {
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,
+            former: request.former.clone(),
             assets,
             secrets,
             agent_env,

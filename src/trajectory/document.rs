@@ -11,7 +11,9 @@ use super::event::McpServer;
 use super::recorder::Recorder;
 use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
-use crate::run::{Limits, Network, ProviderName, RunFailure, RunPlan, RunStatus, Verdict};
+use crate::run::{
+    Limits, Network, PermissionMode, ProviderName, RunFailure, RunPlan, RunStatus, Verdict,
+};
 
 /// The version of `trajectory.json` that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -95,6 +97,7 @@ pub struct TrajectoryDocument<'a> {
     init_params: &'a Map<String, Value>,
     step_configs: BTreeMap<&'a str, Config<'a>>,
     org_id: Option<String>,
+    resumed_from: Option<String>,
     error: Option<String>,
     failure: Option<FailureView>,
     verdict: VerdictView<'a>,
@@ -183,6 +186,9 @@ struct Config<'a> {
     model_provider: ProviderName,
     image: Option<&'a str>,
     network: Network,
+    permission_mode: PermissionMode,
+    allowed_tools: Option<&'a [String]>,
+    disallowed_tools: &'a [String],
     limits: &'a Limits,
     mcp_servers: Vec<&'a str>,
     primary_outputs: &'a [String],
@@ -256,6 +262,7 @@ impl<'a> TrajectoryDocument<'a> {
             init_params: facts.init_params,
             step_configs: BTreeMap::from([(step, config(facts.plan))]),
             org_id: None,
+            resumed_from: facts.plan.former.as_ref().map(|former| former.name.to_string()),
             error: failure.map(RunFailure::to_string),
             failure: failure.map(|failure| FailureView {
                 code: failure.code(),
@@ -385,6 +392,9 @@ fn config(plan: &RunPlan) -> Config<'_> {
         model_provider: plan.provider,
         image: plan.image.as_deref(),
         network: plan.network,
+        permission_mode: plan.permissions.mode,
+        allowed_tools: plan.permissions.allowed.as_deref(),
+        disallowed_tools: &plan.permissions.denied,
         limits: &plan.limits,
         // Only the names: a server's settings can hold credentials.
         mcp_servers: plan.mcp_servers.keys().map(String::as_str).collect(),
@@ -430,6 +440,38 @@ pub struct TrajectoryHead {
     pub error: Option<String>,
 }
 
+/// What going on with a run needs of its `trajectory.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TrajectorySession {
+    /// Where it stands, in Jetty's word.
+    pub status: String,
+    /// The agent.
+    pub agent: TrajectoryAgent,
+    /// What the client passed to the runbook.
+    pub init_params: Map<String, Value>,
+    /// The steps in Jetty's sense.
+    pub steps: Map<String, Value>,
+}
+
+impl TrajectorySession {
+    /// The names of the files that the run was given, in their order.
+    #[must_use]
+    pub fn assets(&self) -> Vec<&str> {
+        let run = self.steps.values().next();
+        let assets = run.and_then(|run| run.pointer("/inputs/assets")?.as_array());
+        assets.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+}
+
+/// The agent of a `trajectory.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TrajectoryAgent {
+    /// The agent CLI.
+    pub name: String,
+    /// Its names for its conversations, in order.
+    pub session_ids: Vec<String>,
+}
+
 /// A `trajectory.json` could not be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -449,6 +491,18 @@ pub enum DocumentError {
 /// # Errors
 /// If it is not JSON of that shape, or of another version.
 pub fn read_head(json: &[u8]) -> Result<TrajectoryHead, DocumentError> {
+    read(json)
+}
+
+/// Reads what going on with a run needs of its `trajectory.json`, after checking its version.
+///
+/// # Errors
+/// If it is not JSON of that shape, or of another version.
+pub fn read_session(json: &[u8]) -> Result<TrajectorySession, DocumentError> {
+    read(json)
+}
+
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, DocumentError> {
     /// The version alone, so that another version's shape does not hide it.
     #[derive(Deserialize)]
     struct Version {
@@ -504,10 +558,12 @@ mod tests {
                 output_bytes: 1 << 20,
             },
             setup: Some("true".to_owned()),
+            permissions: crate::run::Permissions::default(),
             init_params: Map::new(),
             runbook: Vec::new(),
             instruction: "Write the report.".to_owned(),
             session_id: Uuid::nil(),
+            former: None,
             assets: vec![Asset { name: "in.csv".to_owned(), host_path: "/tmp/in.csv".into() }],
             secrets: BTreeMap::new(),
             agent_env: BTreeMap::new(),

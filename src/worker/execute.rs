@@ -23,7 +23,7 @@ use super::tenure::{Lost, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
-use crate::runtime::{self, Assignment};
+use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::store::{Store, StoreError};
@@ -302,10 +302,14 @@ impl Run<'_> {
             &Assignment {
                 model: &plan.model,
                 instruction: &plan.instruction,
+                permissions: &plan.permissions,
                 mcp_servers: &plan.mcp_servers,
                 max_turns: plan.limits.max_turns,
                 model_retries: plan.limits.model_retries,
-                session_id: plan.session_id,
+                session: match &plan.former {
+                    Some(former) => Session::Resumed(former.session_id),
+                    None => Session::New(plan.session_id),
+                },
             },
         )
     }
