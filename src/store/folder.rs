@@ -162,12 +162,15 @@ impl RunFolder {
         cleared.map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Copies a file that the run is given.
+    /// Copies a file that the run is given, unless it lies in its place already.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be copied.
     pub fn keep_asset(&self, name: &str, from: &Path) -> Result<(), StoreError> {
         let path = self.area(Area::Assets).join(name);
+        if path.canonicalize().is_ok_and(|there| from.canonicalize().is_ok_and(|it| it == there)) {
+            return Ok(());
+        }
         match std::fs::copy(from, &path) {
             Ok(_) => Ok(()),
             Err(source) => Err(StoreError::Write { path, source }),

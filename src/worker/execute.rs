@@ -19,7 +19,7 @@ use super::record::{Ended, Record};
 use super::report::RunReport;
 use super::stage::sandbox_spec;
 use super::stay::Stay;
-use super::tenure::{Lost, Tenure};
+use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
@@ -278,11 +278,12 @@ impl Run<'_> {
             Err(Break::NotReady(failure)) => failure,
         };
         match self.tenure.retry(&failure, (self.parts.clock)()).await {
-            Ok(true) => {
+            Ok(Retry::Queued) => {
                 news.tell(RunUpdate::Note(format!("The run is tried again: {failure}.")));
                 Err(Unfinished::Requeued)
             }
-            Ok(false) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
+            Ok(Retry::Cancelled) => Ok(Ended::without_agent(RunStatus::Cancelled)),
+            Ok(Retry::Ours) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
             Err(lost) => Err(Unfinished::LetGo(lost.into())),
         }
     }

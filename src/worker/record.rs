@@ -123,6 +123,8 @@ fn agent_end(plan: &RunPlan, exit: Exit) -> AgentEnd {
 pub(super) struct Record {
     folder: RunFolder,
     created: Timestamp,
+    /// When this process began with it.
+    opened: Timestamp,
     /// When the agent started, once it has.
     started: OnceLock<Timestamp>,
     init_params: Map<String, Value>,
@@ -132,7 +134,8 @@ impl Record {
     /// Makes the run's folder and writes what is known before anything is started. The folder must
     /// not be there: the name was drawn for this run alone.
     pub(super) fn open(parts: &Parts, plan: &RunPlan) -> Result<Self, StoreError> {
-        Self::begin(parts.store.create(&plan.name)?, plan, (parts.clock)())
+        let now = (parts.clock)();
+        Self::begin(parts.store.create(&plan.name)?, plan, (now, now))
     }
 
     /// Opens the record of a run that a queue knows since `created`. Its name is its own.
@@ -141,7 +144,7 @@ impl Record {
         plan: &RunPlan,
         created: Timestamp,
     ) -> Result<Self, StoreError> {
-        Self::begin(parts.store.run(&plan.name)?, plan, created)
+        Self::begin(parts.store.run(&plan.name)?, plan, (created, (parts.clock)()))
     }
 
     /// Opens the record of a run whose agent was started in an earlier process.
@@ -154,6 +157,7 @@ impl Record {
         let record = Self {
             folder: parts.store.run(&plan.name)?,
             created,
+            opened: (parts.clock)(),
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
         };
@@ -163,7 +167,11 @@ impl Record {
         Ok(record)
     }
 
-    fn begin(folder: RunFolder, plan: &RunPlan, created: Timestamp) -> Result<Self, StoreError> {
+    fn begin(
+        folder: RunFolder,
+        plan: &RunPlan,
+        (created, opened): (Timestamp, Timestamp),
+    ) -> Result<Self, StoreError> {
         folder.write(Document::Runbook, &plan.runbook)?;
         folder.write(Document::Instruction, plan.instruction.as_bytes())?;
         for asset in &plan.assets {
@@ -172,6 +180,7 @@ impl Record {
         let record = Self {
             folder,
             created,
+            opened,
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
         };
@@ -213,7 +222,9 @@ impl Record {
             usage: &ended.usage,
         });
         self.folder.write(Document::Atif, &json(&atif))?;
-        let took = Duration::try_from(now.duration_since(self.created)).unwrap_or_default();
+        // The time in the queue is not the run's.
+        let begun = self.started.get().map_or(self.opened, |started| self.opened.min(*started));
+        let took = Duration::try_from(now.duration_since(begun)).unwrap_or_default();
         let result = ended.recorder.summary().last_result.as_ref();
         Ok(RunReport {
             name: plan.name.clone(),

@@ -27,6 +27,9 @@ stories! {
     a_sandbox_that_somebody_removes_is_named,
     a_job_that_cannot_be_planned_fails_with_its_reason,
     sandboxes_that_no_run_names_are_reaped,
+    a_run_that_is_killed_during_its_setup_is_set_up_once,
+    a_run_that_could_not_be_started_goes_back_to_the_queue,
+    the_secrets_of_a_job_reach_its_agent_and_nothing_else,
 }
 
 /// The agent notes that it starts, waits for a file in its sandbox, and says what it found.
@@ -382,6 +385,69 @@ async fn sandboxes_that_no_run_names_are_reaped(stage: &Stage) {
     std::fs::create_dir_all(left.join("out")).unwrap();
     let process = depot.start(1).await;
     until(|| !left.exists()).await;
+    process.stop().await;
+}
+
+async fn a_run_that_is_killed_during_its_setup_is_set_up_once(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let first = depot.start(1).await;
+    let mut job = job("turns: [{ text: Hello. }]");
+    job.runbook = "---\nsetup: |\n  echo ready >>/app/results/setups\n  while [ ! -e /app/go ]; do sleep 0.1; done\n---\n# A story\n\nDo what the model says.\n".to_owned();
+    let name = depot.submit_job(&first, job).await;
+    depot.event(&name, "\"setup\"").await;
+    until(|| depot.inside("results/setups").is_file()).await;
+    first.kill().await;
+    let second = depot.start(1).await;
+    depot.event(&name, "runbookd was restarted").await;
+    std::fs::write(depot.inside("go"), "").unwrap();
+    assert_eq!(second.ended(&name).await.status, Status::Completed);
+    let setups = std::fs::read_to_string(depot.folder(&name).join("results/setups")).unwrap();
+    assert_eq!(setups, "ready\n");
+    second.stop().await;
+}
+
+async fn a_run_that_could_not_be_started_goes_back_to_the_queue(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    // A file in the place of the folder in which every sandbox is made.
+    let sandboxes = stage.state.path().join("sandboxes");
+    std::fs::remove_dir(&sandboxes).unwrap();
+    std::fs::write(&sandboxes, "in the way").unwrap();
+    let name = depot.submit(&process, "turns: [{ text: Hello. }]").await;
+    depot.event(&name, "The run is tried again").await;
+    let tried = loop {
+        let job = process.job(&name).await;
+        if job.status == Status::Queued {
+            break job;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let reason = tried.reason.unwrap();
+    assert!(reason.contains("the sandbox failed: could not stage"), "{reason}");
+    std::fs::remove_file(&sandboxes).unwrap();
+    std::fs::create_dir(&sandboxes).unwrap();
+    let ended = process.ended(&name).await;
+    assert_eq!((ended.status, ended.attempt), (Status::Completed, 2));
+    process.stop().await;
+}
+
+async fn the_secrets_of_a_job_reach_its_agent_and_nothing_else(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    let mut job = job("
+turns:
+  - tools: [{ Bash: { command: \"echo key $MADE_UP_KEY; echo -n $MADE_UP_KEY | wc -c\" } }]
+  - text: Done.
+");
+    job.runbook =
+        "---\nsecrets: {MADE_UP_KEY: {required: true}}\n---\n# A story\n\nDo it.\n".to_owned();
+    let name = depot.submit_job(&process, job).await;
+    assert_eq!(process.ended(&name).await.status, Status::Completed);
+    let log = depot.folder(&name).join("logs/agent/claude-code.txt");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("key [redacted]") && log.contains("\\n18"), "{log}");
+    let events = depot.events(&name);
+    assert!(events.iter().all(|event| !event.to_string().contains("sk-made-up-in-a-job")));
     process.stop().await;
 }
 

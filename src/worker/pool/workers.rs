@@ -31,9 +31,6 @@ use crate::worker::model;
 /// for news that were missed.
 const POLL: Duration = Duration::from_secs(2);
 
-/// How long after a failure the queue is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-
 /// What the workers are made of.
 #[derive(Debug, Clone)]
 pub struct PoolParts {
@@ -71,6 +68,18 @@ pub struct Shutdown {
     pub end: CancellationToken,
     /// Ends the runs that go on at once.
     pub force: CancellationToken,
+}
+
+impl Shutdown {
+    /// Waits until any of it is wanted: each begins no new run.
+    async fn begun(&self) {
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.leave.cancelled() => {}
+            () = self.end.cancelled() => {}
+            () = self.force.cancelled() => {}
+        }
+    }
 }
 
 /// How the workers are.
@@ -177,7 +186,7 @@ impl Workers {
             // With fewer slots than before, what goes on goes on.
             self.begin(&runs, leased, Arc::clone(&slots).try_acquire_owned().ok());
         }
-        self.lease_until(&shutdown.drain, &slots, &runs).await;
+        self.lease_until(shutdown, &slots, &runs).await;
         shared.is_draining.send_replace(true);
         runs.close();
         self.wind_up(shutdown, &runs).await;
@@ -222,33 +231,28 @@ impl Workers {
     }
 
     /// Leases runs while there is room for them.
-    async fn lease_until(
-        &self,
-        drain: &CancellationToken,
-        slots: &Arc<Semaphore>,
-        runs: &TaskTracker,
-    ) {
+    async fn lease_until(&self, shutdown: &Shutdown, slots: &Arc<Semaphore>, runs: &TaskTracker) {
         let mut changed = self.shared.queue.changed();
         loop {
             let permit = tokio::select! {
                 biased;
-                () = drain.cancelled() => return,
+                () = shutdown.begun() => return,
                 permit = Arc::clone(slots).acquire_owned() => permit,
             };
             // The semaphore is never closed.
             let Ok(permit) = permit else { return };
-            let leased = tokio::select! {
-                biased;
-                () = drain.cancelled() => return,
-                leased = self.next(&mut changed) => leased,
-            };
+            let Some(leased) = self.next(&mut changed, shutdown).await else { return };
             self.begin(runs, leased, Some(permit));
         }
     }
 
-    /// Waits for the next run that this machine bears. To drop it loses nothing: a lease whose
-    /// answer was not heard is adopted at the next start.
-    async fn next(&self, changed: &mut watch::Receiver<u64>) -> Leased {
+    /// Waits for the next run that this machine bears; `None` where no more are wanted. A lease that
+    /// was asked for is always heard, so that no run is held by nobody.
+    async fn next(
+        &self,
+        changed: &mut watch::Receiver<u64>,
+        shutdown: &Shutdown,
+    ) -> Option<Leased> {
         let shared = &self.shared;
         let mut request = Uuid::new_v4();
         loop {
@@ -263,16 +267,16 @@ impl Workers {
             if may_begin {
                 let now = (shared.parts.clock)();
                 match shared.queue.lease(&shared.worker, request, &shared.limits, now).await {
-                    Ok(Some(leased)) => return leased,
+                    Ok(Some(leased)) => return Some(leased),
                     Ok(None) => request = Uuid::new_v4(),
                     Err(e) => {
                         tracing::warn!(error = %error_chain(&e), "the queue was not asked for a run");
-                        sleep(ASK_AGAIN).await;
-                        continue;
                     }
                 }
             }
             tokio::select! {
+                biased;
+                () = shutdown.begun() => return None,
                 _ = changed.changed() => {}
                 () = sleep(POLL) => {}
             }
