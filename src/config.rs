@@ -60,6 +60,9 @@ pub struct Settings {
     pub log_filter: Option<String>,
     /// Whether colours are unwanted (`NO_COLOR`).
     pub no_color: bool,
+    /// Whether every run may use every variable of this process (`RUNBOOKD_SHARE_KEYS=1`): for who
+    /// runs the server for himself alone.
+    pub share_keys: bool,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -125,6 +128,16 @@ impl Settings {
         let registry = text("npm_config_registry").or_else(|| text("NPM_CONFIG_REGISTRY"));
         let registry = registry_url(registry.as_deref(), &mut faults);
         let build_args = build_args(&text("RUNBOOKD_BUILD_ARGS").unwrap_or_default(), &mut faults);
+        let share_keys = match text("RUNBOOKD_SHARE_KEYS").as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(other) => {
+                faults.push(format!(
+                    "RUNBOOKD_SHARE_KEYS is `{other}`: write 1 to let every run use this process's keys, or 0"
+                ));
+                false
+            }
+        };
         let settings = Self {
             state_dir,
             cache_dir,
@@ -143,6 +156,7 @@ impl Settings {
             path: text("PATH").unwrap_or_default(),
             log_filter: text("RUNBOOKD_LOG"),
             no_color: text("NO_COLOR").is_some(),
+            share_keys,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };
         (settings, faults)
@@ -240,6 +254,15 @@ mod tests {
             let error = read(wrong).unwrap_err().to_string();
             assert!(error.contains("RUNBOOKD_BUILD_ARGS") && !error.contains("made-up"), "{error}");
         }
+    }
+
+    #[test]
+    fn keys_are_shared_only_when_the_operator_says_so() {
+        let shares = |value| {
+            settings(&[("HOME", "/h"), ("RUNBOOKD_SHARE_KEYS", value)]).map(|s| s.share_keys)
+        };
+        assert_eq!(["", "0", "1"].map(shares), [Ok(false), Ok(false), Ok(true)]);
+        assert!(shares("yes").is_err());
     }
 
     #[test]

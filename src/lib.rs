@@ -26,6 +26,7 @@ pub mod store;
 pub mod toolchain;
 
 // Flow.
+pub mod job;
 pub mod plan;
 pub mod worker;
 

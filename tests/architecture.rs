@@ -26,11 +26,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("provider", &["run", "secret"]),
     // Flow.
     ("plan", &["provider", "run", "runbook", "runtime", "secret", "snapshot"]),
+    ("job", &["plan", "run", "secret"]),
     (
         "worker",
         &[
+            "database",
+            "job",
             "plan",
             "provider",
+            "queue",
             "run",
             "runbook",
             "runtime",
@@ -84,7 +88,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Domain rooms do no I/O and know no time.
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "workflow", "cadence"];
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "workflow", "cadence", "job"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
 

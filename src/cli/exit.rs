@@ -89,6 +89,7 @@ impl ExitCode {
             | RunFailure::OutputLimit { .. }
             | RunFailure::OutOfMemory { .. }
             | RunFailure::SandboxFailed { .. }
+            | RunFailure::SandboxLost { .. }
             | RunFailure::Internal { .. } => Self::RunFailed,
         }
     }

@@ -1,6 +1,7 @@
 //! The parts that a run needs, from the settings.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +21,10 @@ use crate::snapshot::{DEFAULT_SNAPSHOT, Snapshots};
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::trajectory::one_line;
-use crate::worker::{self, AgentSource, Claims, Parts};
+use crate::worker::{self, AgentSource, Claims, Parts, sweep_sockets};
+
+/// The folder in the state folder with the sockets of model services in this process.
+const SOCKETS: &str = "models";
 
 /// What a command asks of the parts.
 pub(super) struct Wanted<'a> {
@@ -53,10 +57,12 @@ pub(super) async fn build(
         complain(&format!("the folder {}: {e}", settings.state_dir.display()));
         ExitCode::BadConfig
     })?;
-    reap(&engine, &claims).await;
+    let sockets = settings.state_dir.join(SOCKETS);
+    reap(&engine, &claims, &sockets).await;
     Ok(Parts {
         engine,
         claims,
+        sockets,
         agents: agents(wanted.agent_cli, settings)?,
         snapshots: wanted.snapshots,
         store,
@@ -200,7 +206,10 @@ pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
 }
 
 /// Removes what runs left that were killed.
-async fn reap(engine: &Engine, claims: &Claims) {
+async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
+    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)) {
+        tracing::warn!(error = %e, "the sockets of killed runs were not removed");
+    }
     let reaped = engine.reap(|id| claims.is_held(id)).await;
     match reaped.map_err(|e| error_chain(&e)) {
         Ok(reaped) if reaped.is_empty() => {}
@@ -223,7 +232,7 @@ fn agents(agent_cli: Option<&Path>, settings: &Settings) -> Result<AgentSource, 
         };
     }
     let toolchain = Toolchain::new(toolchain_settings(settings));
-    toolchain.map(|toolchain| AgentSource::Pinned(Box::new(toolchain))).map_err(|e| {
+    toolchain.map(|toolchain| AgentSource::Pinned(Arc::new(toolchain))).map_err(|e| {
         complain(&format!("{}. {}", error_chain(&e), e.mend()));
         ExitCode::BadConfig
     })

@@ -12,7 +12,7 @@ use super::exit::ExitCode;
 use super::parts::{self, Wanted};
 use super::progress::{Progress, Style};
 use crate::config::Settings;
-use crate::plan::{Draw, Overrides, RunRequest, plan};
+use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
 use crate::run::error_chain;
 use crate::run::{Former, RunFailure, RunId, Slug};
 use crate::worker::{Parts, Stop, execute, find_former};
@@ -139,7 +139,8 @@ fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
         collection: arguments.collection.clone().map_or(collection, Ok)?,
         task: arguments.task.clone().map_or(task, Ok)?,
         variables,
-        assets: arguments.files.clone(),
+        init_params: serde_json::Map::new(),
+        assets: arguments.files.iter().cloned().map(GivenFile::from).collect(),
         script: script.transpose()?,
         former,
         overrides: overrides(arguments),
@@ -164,6 +165,7 @@ fn overrides(arguments: &RunArguments) -> Overrides {
         model_retries: arguments.model_retries,
         memory_bytes: arguments.memory,
         n_cpus: arguments.cpus,
+        ..Overrides::default()
     }
 }
 

@@ -70,6 +70,7 @@ fn check(runbook: Vec<u8>, keyring: &Keyring, snapshots: &Snapshots) -> Vec<Find
         collection,
         task,
         variables: BTreeMap::new(),
+        init_params: serde_json::Map::new(),
         assets: Vec::new(),
         script: None,
         former: None,

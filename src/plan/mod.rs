@@ -8,4 +8,4 @@ mod planner;
 mod request;
 
 pub use planner::{Draw, Planned, RESULTS_DIR, plan};
-pub use request::{Overrides, RunRequest};
+pub use request::{GivenFile, Overrides, RunRequest};

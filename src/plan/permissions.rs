@@ -74,6 +74,7 @@ mod tests {
             collection: Slug::new("c").unwrap(),
             task: Slug::new("t").unwrap(),
             variables: [].into(),
+            init_params: serde_json::Map::new(),
             assets: vec![],
             script: Some("turns: [{ text: x }]".to_owned()),
             former: None,

@@ -17,6 +17,9 @@ use crate::snapshot::Snapshots;
 /// Where a run leaves what it made, inside the sandbox.
 pub const RESULTS_DIR: &str = "/app/results";
 
+/// The step of a run that belongs to no workflow, by the name that clients look for.
+const DEFAULT_STEP: &str = "run";
+
 /// The names that a new run draws.
 #[derive(Debug, Clone)]
 pub struct Draw {
@@ -101,7 +104,8 @@ impl Planner<'_> {
         let secrets = self.secrets();
         self.credentials(runtime, provider);
         self.former(runtime);
-        self.mcp_variables(&secrets);
+        let agent_env = self.agent_env();
+        let mcp_servers = self.mcp_servers(&secrets, &agent_env);
         self.evaluation();
         let assets = self.assets();
         let instruction = self.instruction();
@@ -114,6 +118,7 @@ impl Planner<'_> {
                 task: request.task.clone(),
                 id: draw.run_id,
             },
+            step: request.overrides.step.clone().unwrap_or_else(|| DEFAULT_STEP.to_owned()),
             runtime: runtime?,
             provider: provider?,
             model,
@@ -124,16 +129,19 @@ impl Planner<'_> {
             limits,
             setup: front_matter.setup.clone(),
             permissions,
-            init_params: variables
-                .map(|(name, value)| (name.clone(), value.clone().into()))
-                .collect(),
+            init_params: if request.init_params.is_empty() {
+                variables.map(|(name, value)| (name.clone(), value.clone().into())).collect()
+            } else {
+                request.init_params.clone()
+            },
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,
             former: request.former.clone(),
             assets,
             secrets,
-            mcp_servers: front_matter.mcp_servers.clone(),
+            agent_env,
+            mcp_servers,
             primary_outputs: front_matter.primary_outputs.clone(),
             notes: Vec::new(),
         })

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a run failed. `Display` is a sentence for the person who started the run, [`Self::code`] a
-/// stable word for programs, [`Self::mend`] what to do about it.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+/// stable word for programs, [`Self::mend`] what to do about it. Part of what the worker saves of a
+/// run's end before it removes the sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 pub enum RunFailure {
     /// Planning or the checks before the start found problems. No sandbox was made.
     #[error("the run was refused before it started: {}", problems.join("; "))]
@@ -174,6 +177,12 @@ pub enum RunFailure {
         /// What failed.
         detail: String,
     },
+    /// The sandbox went away while its agent worked, and not by our doing.
+    #[error("the sandbox was lost: {detail}")]
+    SandboxLost {
+        /// What is known about it.
+        detail: String,
+    },
     /// The results directory could not be written.
     #[error("the results could not be written: {detail}")]
     StoreFailed {
@@ -189,7 +198,7 @@ pub enum RunFailure {
 }
 
 /// How a setup script ended that did not end well.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SetupEnd {
     /// With this exit code.
     #[error("failed with exit code {0}")]
@@ -248,6 +257,7 @@ impl RunFailure {
             Self::SnapshotFailed { .. } => "snapshot_failed",
             Self::UnfitImage { .. } => "unfit_image",
             Self::SandboxFailed { .. } => "sandbox_failed",
+            Self::SandboxLost { .. } => "sandbox_lost",
             Self::StoreFailed { .. } => "store_failed",
             Self::Internal { .. } => "internal",
         }
@@ -298,6 +308,10 @@ impl RunFailure {
             }
             Self::UnfitImage { .. } => "Install what is missing in the image, or name another one.",
             Self::SandboxFailed { .. } => "Check the engine and the image.",
+            Self::SandboxLost { .. } => {
+                "Find out who removed it, or whether the engine or the machine was restarted; then \
+                 start the run again."
+            }
             Self::StoreFailed { .. } => "Check the results folder: free space, permissions.",
             Self::Internal { .. } => "Please report it with the log.",
         }

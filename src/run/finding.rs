@@ -97,6 +97,7 @@ pub enum Code {
     OptionalSecret,
     MissingFile,
     UnsetVariable,
+    UnusableInput,
     LimitOutOfRange,
     MissingScript,
     UnreadableScript,
@@ -139,7 +140,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -161,6 +162,7 @@ impl Code {
         Self::OptionalSecret,
         Self::MissingFile,
         Self::UnsetVariable,
+        Self::UnusableInput,
         Self::LimitOutOfRange,
         Self::MissingScript,
         Self::UnreadableScript,
@@ -305,6 +307,9 @@ impl Code {
                 "A file that the run is given is not there, is not a regular file, or has the \
                  name of another one.",
             ),
+            Self::UnusableInput => {
+                error("unusable-input", "A part of the request has a form that cannot be used.")
+            }
             Self::UnsetVariable => error(
                 "unset-variable",
                 "An MCP server's settings refer to a variable with `${NAME}` that the sandbox \

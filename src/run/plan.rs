@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::id::RunName;
@@ -76,7 +76,7 @@ impl ProviderName {
 }
 
 /// What a sandbox can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// Nothing but a loopback of its own and the sockets that are mounted.
@@ -250,6 +250,8 @@ pub struct FormerFile {
 pub struct RunPlan {
     /// Where the run belongs and what it is called.
     pub name: RunName,
+    /// The step of the task's workflow that the run is.
+    pub step: String,
     /// The agent CLI.
     pub runtime: RuntimeName,
     /// The model service.
@@ -284,10 +286,27 @@ pub struct RunPlan {
     pub assets: Vec<Asset>,
     /// Environment variables that the runbook declared as its secrets.
     pub secrets: BTreeMap<String, Secret>,
+    /// Environment variables that the request adds, with valid names. They may hold credentials.
+    pub agent_env: BTreeMap<String, Secret>,
     /// MCP servers, with valid names.
     pub mcp_servers: McpServers,
     /// Paths relative to `/app/results`, the most important first.
     pub primary_outputs: Vec<String>,
     /// What was noticed while planning and does not stop the run, as whole sentences.
     pub notes: Vec<String>,
+}
+
+impl RunPlan {
+    /// The values of the plan that nobody may see: the declared secrets, and of the other variables
+    /// those whose name says so. (The others are words like `production`, which stand everywhere.)
+    pub fn secret_values(&self) -> impl Iterator<Item = &Secret> {
+        let names_a_secret = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"]
+                .iter()
+                .any(|word| name.contains(word))
+        };
+        let given = self.agent_env.iter().filter(move |(name, _)| names_a_secret(name));
+        self.secrets.values().chain(given.map(|(_, value)| value))
+    }
 }

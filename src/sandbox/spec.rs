@@ -4,6 +4,8 @@ use std::fmt;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::run::Network;
 use crate::secret::Secret;
 
@@ -338,8 +340,8 @@ pub enum AgentSignal {
     Kill,
 }
 
-/// How the agent ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the agent ended. Part of what the worker saves of a run's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// The exit code; 128 + n where signal n ended it. (Both engines report it so. A program that
     /// catches the signal and exits with that code by itself looks the same.)

@@ -5,7 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
-use super::layout::{Area, Document, SETUP_LOG, SNAPSHOT_LOG, VALIDATION_REPORT};
+use super::arrivals::Arrivals;
+use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, SNAPSHOT_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{FormerFile, OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -98,36 +99,54 @@ impl RunFolder {
         Ok(files)
     }
 
-    /// Starts the log of the agent's standard output, `logs/agent/<runtime>.txt`.
+    /// Opens the log of the agent's standard output, `logs/agent/<runtime>.txt`. Where there is one,
+    /// the same bytes are expected once more: see [`LogFile`].
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn agent_log(&self, runtime: &str) -> Result<LogFile, StoreError> {
-        LogFile::create(self.area(Area::AgentLogs).join(format!("{runtime}.txt")))
+        LogFile::open(self.agent_log_path(runtime))
     }
 
-    /// Starts the log of the agent's standard error, `logs/agent/stderr.txt`.
+    /// Where the log of the agent's standard output lies.
+    #[must_use]
+    pub fn agent_log_path(&self, runtime: &str) -> PathBuf {
+        self.area(Area::AgentLogs).join(format!("{runtime}.txt"))
+    }
+
+    /// When the lines of the agent's standard output arrived.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the file cannot be made, read or cut.
+    pub fn arrivals(&self) -> Result<Arrivals, StoreError> {
+        Arrivals::open(self.area(Area::AgentLogs).join(ARRIVALS))
+    }
+
+    /// Starts the log of the agent's standard error, `logs/agent/stderr.txt`. It is written in one
+    /// go, so an earlier one is replaced.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn stderr_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::create(self.area(Area::AgentLogs).join("stderr.txt"))
+        LogFile::replace(self.area(Area::AgentLogs).join("stderr.txt"))
     }
 
-    /// Starts the log of the setup script, `logs/setup.txt`.
+    /// Starts the log of the setup script, `logs/setup.txt`. It is written in one go, so an earlier
+    /// one is replaced.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn setup_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::create(self.path.join(SETUP_LOG))
+        LogFile::replace(self.path.join(SETUP_LOG))
     }
 
-    /// Starts the log of a model service that runs in this process, `logs/provider.jsonl`.
+    /// Opens the log of a model service that runs in this process, `logs/provider.jsonl`. What it
+    /// answered before a restart stays.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn provider_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::create(self.path.join("logs/provider.jsonl"))
+        LogFile::extend(self.path.join("logs/provider.jsonl"))
     }
 
     /// Starts the log of the builds that the run's image needed, `logs/snapshot.txt`.
@@ -135,15 +154,31 @@ impl RunFolder {
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn snapshot_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::create(self.path.join(SNAPSHOT_LOG))
+        LogFile::replace(self.path.join(SNAPSHOT_LOG))
     }
 
-    /// Copies a file that the run is given.
+    /// Empties an area, for files that are collected once more.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when something cannot be removed.
+    pub fn clear(&self, area: Area) -> Result<(), StoreError> {
+        let path = self.area(area);
+        let cleared = match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => std::fs::create_dir_all(&path),
+        };
+        cleared.map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Copies a file that the run is given, unless it lies in its place already.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be copied.
     pub fn keep_asset(&self, name: &str, from: &Path) -> Result<(), StoreError> {
         let path = self.area(Area::Assets).join(name);
+        if path.canonicalize().is_ok_and(|there| from.canonicalize().is_ok_and(|it| it == there)) {
+            return Ok(());
+        }
         match std::fs::copy(from, &path) {
             Ok(_) => Ok(()),
             Err(source) => Err(StoreError::Write { path, source }),

@@ -64,3 +64,9 @@ pub const SNAPSHOT_LOG: &str = "logs/snapshot.txt";
 
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
+
+/// What somebody who watches the run is told.
+pub(super) const EVENTS: &str = "events.jsonl";
+
+/// When the agent's lines arrived, below [`Area::AgentLogs`].
+pub(super) const ARRIVALS: &str = "arrivals.jsonl";

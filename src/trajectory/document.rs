@@ -18,9 +18,6 @@ use crate::run::{
 /// The version of `trajectory.json` that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The name and key of the one step in Jetty's sense.
-const RUN_STEP: &str = "run";
-
 /// What stands where Jetty names a person or program as the author.
 const AUTHOR: &str = "runbookd";
 
@@ -52,7 +49,7 @@ pub struct DocumentFacts<'a> {
 }
 
 /// What a sandbox started from, as it was in the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartedFrom {
     /// The engine.
     pub engine: String,
@@ -108,12 +105,12 @@ pub struct TrajectoryDocument<'a> {
     updated: Timestamp,
     author: &'static str,
     metadata_uri: String,
-    steps: BTreeMap<&'static str, RunStep<'a>>,
+    steps: BTreeMap<&'a str, RunStep<'a>>,
     labels: [Value; 0],
-    total_steps: [&'static str; 1],
-    completed_steps: Vec<&'static str>,
+    total_steps: [&'a str; 1],
+    completed_steps: Vec<&'a str>,
     init_params: &'a Map<String, Value>,
-    step_configs: BTreeMap<&'static str, Config<'a>>,
+    step_configs: BTreeMap<&'a str, Config<'a>>,
     org_id: Option<String>,
     resumed_from: Option<String>,
     error: Option<String>,
@@ -135,13 +132,13 @@ struct Attributes<'a> {
     params: &'a Map<String, Value>,
 }
 
-/// The step `run`, in Jetty's sense: the whole work of the agent.
+/// The step in Jetty's sense: the whole work of the agent.
 #[derive(Debug, Serialize)]
 struct RunStep<'a> {
     inputs: Inputs<'a>,
     outputs: Outputs<'a>,
     activity: &'static str,
-    key: &'static str,
+    key: &'a str,
     depends_on: [&'static str; 0],
     created: Option<Timestamp>,
     ended: Option<Timestamp>,
@@ -259,6 +256,7 @@ impl<'a> TrajectoryDocument<'a> {
         let path = format!("{}/{}/{}", name.collection, name.task, name.id);
         let completed = matches!(facts.status, RunStatus::Completed);
         let failure = failure(facts.status);
+        let step = facts.plan.step.as_str();
         Self {
             schema_version: SCHEMA_VERSION,
             name: format!("{}/{}", name.collection, name.task),
@@ -275,12 +273,12 @@ impl<'a> TrajectoryDocument<'a> {
             created: facts.times.created,
             updated: facts.times.updated,
             author: AUTHOR,
-            steps: BTreeMap::from([(RUN_STEP, run_step(facts))]),
+            steps: BTreeMap::from([(step, run_step(facts))]),
             labels: [],
-            total_steps: [RUN_STEP],
-            completed_steps: if completed { vec![RUN_STEP] } else { Vec::new() },
+            total_steps: [step],
+            completed_steps: if completed { vec![step] } else { Vec::new() },
             init_params: facts.init_params,
-            step_configs: BTreeMap::from([(RUN_STEP, config(facts))]),
+            step_configs: BTreeMap::from([(step, config(facts))]),
             org_id: None,
             resumed_from: facts.plan.former.as_ref().map(|former| former.name.to_string()),
             error: failure.map(RunFailure::to_string),
@@ -320,7 +318,7 @@ fn run_step<'a>(facts: &DocumentFacts<'a>) -> RunStep<'a> {
         },
         outputs: outputs(facts),
         activity: "runbook",
-        key: RUN_STEP,
+        key: &facts.plan.step,
         depends_on: [],
         created: facts.times.started,
         ended: facts.times.ended,
@@ -481,7 +479,7 @@ impl TrajectorySession {
     /// The names of the files that the run was given, in their order.
     #[must_use]
     pub fn assets(&self) -> Vec<&str> {
-        let run = self.steps.get(RUN_STEP);
+        let run = self.steps.values().next();
         let assets = run.and_then(|run| run.pointer("/inputs/assets")?.as_array());
         assets.into_iter().flatten().filter_map(Value::as_str).collect()
     }
@@ -526,6 +524,14 @@ pub fn read_session(json: &[u8]) -> Result<TrajectorySession, DocumentError> {
     read(json)
 }
 
+/// What the sandbox of a written trajectory started from, where that is in it.
+#[must_use]
+pub fn read_started_from(json: &[u8]) -> Option<StartedFrom> {
+    let document: Value = read(json).ok()?;
+    let config = document.get("step_configs")?.as_object()?.values().next()?;
+    serde_json::from_value(config.get("started_from")?.clone()).ok()
+}
+
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, DocumentError> {
     /// The version alone, so that another version's shape does not hide it.
     #[derive(Deserialize)]
@@ -563,6 +569,7 @@ mod tests {
                 task: Slug::new("report").unwrap(),
                 id: RunId::from_uuid(Uuid::from_u128(0xbb2b_b71e_0000_0000_0000_0000_0000_0000)),
             },
+            step: "run".to_owned(),
             runtime: RuntimeName::ClaudeCode,
             provider: ProviderName::Scripted,
             model: "m-1".to_owned(),
@@ -590,6 +597,7 @@ mod tests {
             former: None,
             assets: vec![Asset { name: "in.csv".to_owned(), host_path: "/tmp/in.csv".into() }],
             secrets: BTreeMap::new(),
+            agent_env: BTreeMap::new(),
             mcp_servers: [("files".to_owned(), serde_json::json!({"env": {"K": "hidden"}}))].into(),
             primary_outputs: vec!["report.md".to_owned()],
             notes: vec!["A note of the plan.".to_owned()],

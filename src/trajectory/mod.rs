@@ -6,6 +6,7 @@ mod document;
 mod event;
 mod model_name;
 mod recorder;
+mod run_event;
 mod step;
 mod step_log;
 mod summary;
@@ -17,13 +18,14 @@ pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
 pub use document::{
     DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, StartedFrom,
     TrajectoryAgent, TrajectoryDocument, TrajectoryHead, TrajectorySession, read_head,
-    read_session,
+    read_session, read_started_from,
 };
 pub use event::{
     AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,
     Task, TaskStage, TaskUsage, ToolResult, ToolResults, UserText,
 };
 pub use recorder::{Live, Recorder};
+pub use run_event::{FailureEvent, FinalUsage, FinishedEvent, RunEvent};
 pub use step::{MessageStep, Step, StepKind, StepUpdate, TaskReport, ToolCallStep, ToolOutcome};
 pub use step_log::{MAX_FIRST_STEPS, MAX_LAST_STEPS};
 pub use summary::Summary;

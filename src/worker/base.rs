@@ -204,7 +204,7 @@ impl Site<'_, '_> {
     }
 
     async fn host(
-        &self,
+        &mut self,
         snapshot: Option<String>,
         notes: Vec<String>,
     ) -> Result<Settled, RunStatus> {

@@ -1,10 +1,11 @@
-//! After the agent's end: nothing of it goes on, what it made is collected, its sandbox is removed.
+//! After the agent's end: nothing of it goes on, and what it made is collected.
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::attend::Stop;
 use super::keep::{KeepError, keep_end};
-use crate::provider::scripted::LedgerEntry;
 use crate::sandbox::{
     AgentFolder, CollectLimits, Collected, CollectedFile, Folder, Sandbox, SandboxError, collect,
 };
@@ -21,7 +22,7 @@ const SESSIONS: CollectLimits =
     CollectLimits { n_entries: 5_000, total_bytes: 2 << 30, file_bytes: 1 << 30, depth: 16 };
 
 /// What an agent left.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Remains {
     /// What was collected of `/app/results`.
     pub(super) results: Vec<CollectedFile>,
@@ -31,8 +32,6 @@ pub(super) struct Remains {
     pub(super) stderr_tail: String,
     /// The end of what the setup script wrote, secrets masked.
     pub(super) setup_tail: String,
-    /// What the scripted provider answered.
-    pub(super) ledger: Vec<LedgerEntry>,
     /// What could not be collected, as whole sentences.
     pub(super) warnings: Vec<String>,
 }
@@ -50,10 +49,10 @@ pub(super) enum ConcludeError {
     Collector,
 }
 
-/// Ends what is left of the agent, collects its files unless the run was ended by force, and
-/// removes the sandbox in any case. The first fault is given beside what could be collected.
+/// Ends what is left of the agent and collects its files, unless the run was ended by force. The
+/// first fault is given beside what could be collected. The sandbox stays for the caller to remove.
 pub(super) async fn conclude(
-    mut sandbox: Sandbox,
+    sandbox: &mut Sandbox,
     folder: &RunFolder,
     redactor: Redactor,
     stop: &Stop,
@@ -76,8 +75,7 @@ pub(super) async fn conclude(
     } else {
         (Remains::default(), Ok(()))
     };
-    let destroyed = sandbox.destroy().await.map_err(ConcludeError::Sandbox);
-    (remains, killed.and(collected).and(destroyed))
+    (remains, killed.and(collected))
 }
 
 /// Everything that collecting needs, so that it can go to a thread that may block.
@@ -95,6 +93,11 @@ impl Collection {
     /// Copies what there is. A fault in one part does not cost the others.
     fn collect(self) -> (Remains, Result<(), ConcludeError>) {
         let mut remains = Remains::default();
+        // An earlier process may have been killed while it collected.
+        let cleared = [Area::Results, Area::Sessions].map(|area| self.folder.clear(area));
+        if let Some(fault) = cleared.into_iter().find_map(Result::err) {
+            return (remains, Err(fault.into()));
+        }
         remains.results = self.copy(&self.results, Area::Results, &RESULTS, &mut remains.warnings);
         let sessions = self.copy(&self.sessions, Area::Sessions, &SESSIONS, &mut remains.warnings);
         let below =

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::conclude::Remains;
+use super::ending::{Ending, How};
 use super::execute::Parts;
-use super::follow::Seal;
 use super::report::RunReport;
 use super::settle::settle;
 use crate::provider;
@@ -19,7 +19,7 @@ use crate::sandbox::{CollectedFile, Exit};
 use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
     AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, StartedFrom,
-    TrajectoryDocument, UsageReport,
+    TrajectoryDocument, UsageReport, read_started_from,
 };
 
 /// How a run ended, with all that is known of it.
@@ -29,6 +29,7 @@ pub(super) struct Ended {
     usage: UsageReport,
     notes: Vec<String>,
     remains: Remains,
+    exit_code: Option<i32>,
 }
 
 impl Ended {
@@ -40,7 +41,13 @@ impl Ended {
             usage: UsageReport::default(),
             notes: Vec::new(),
             remains: Remains::default(),
+            exit_code: None,
         }
+    }
+
+    /// The agent's exit code, where it had one.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        self.exit_code
     }
 
     /// A run whose sandbox ended without an agent.
@@ -50,13 +57,23 @@ impl Ended {
 
     /// A run whose agent has ended.
     /// It reads session files, so it belongs on a thread that may block.
-    pub(super) fn with_agent(plan: &RunPlan, folder: &RunFolder, end: AgentEnding) -> Self {
-        let AgentEnding { recorder, seal, exit, stopped, mut remains } = end;
+    pub(super) fn with_agent(
+        plan: &RunPlan,
+        folder: &RunFolder,
+        recorder: Recorder,
+        ending: Ending,
+    ) -> Self {
+        let exit_code = ending.exit_code();
+        let Ending { how, seal, mut remains, .. } = ending;
+        let (exit, stopped) = match how {
+            How::Agent { exit, stopped } => (exit, stopped),
+            How::NoAgent { status } => return Self::before_agent(status, remains),
+        };
         remains.logs.push(format!("{}/{}.txt", Area::AgentLogs.path(), plan.runtime.as_str()));
         let facts = OutcomeFacts {
             summary: recorder.summary(),
             end: exit.as_ref().map_or(AgentEnd::Exited(0), |exit| agent_end(plan, *exit)),
-            stopped,
+            stopped: stopped.clone(),
             stderr_tail: &remains.stderr_tail,
             provider: plan.provider.as_str(),
             credential: provider::credentials(plan.provider).first().copied().unwrap_or("one"),
@@ -64,24 +81,32 @@ impl Ended {
         };
         let mut notes = runtime::end_warnings(plan.runtime, &facts);
         let status = match exit {
-            Ok(_) => runtime::outcome(plan.runtime, &facts),
+            Ok(exit) => explained(runtime::outcome(plan.runtime, &facts), exit, stopped.as_ref()),
+            // Somebody wanted it stopped, and it is.
+            Err(_) if stopped == Some(StopReason::Cancelled) => RunStatus::Cancelled,
             // What the agent said of itself cannot make up for a sandbox that failed.
             Err(failure) => RunStatus::Failed(failure),
         };
         notes.extend(seal.findings);
         let usage = settle(plan, &recorder, folder, &mut notes);
-        Self { status, recorder, usage, notes, remains }
+        Self { status, recorder, usage, notes, remains, exit_code }
     }
 }
 
-/// All that the end of an agent left.
-pub(super) struct AgentEnding {
-    pub(super) recorder: Recorder,
-    pub(super) seal: Seal,
-    /// How the process ended, or why that is not known.
-    pub(super) exit: Result<Exit, RunFailure>,
-    pub(super) stopped: Option<StopReason>,
-    pub(super) remains: Remains,
+/// Says of a crash by a signal that the signal was not ours.
+fn explained(status: RunStatus, exit: Exit, stopped: Option<&StopReason>) -> RunStatus {
+    match (status, exit.signal()) {
+        (RunStatus::Failed(RunFailure::AgentCrashed { detail }), Some(9 | 15))
+            if stopped.is_none() =>
+        {
+            let detail = format!(
+                "{detail} (not sent by runbookd: the agent did it itself, somebody killed it, or its \
+                 engine was stopped)"
+            );
+            RunStatus::Failed(RunFailure::AgentCrashed { detail })
+        }
+        (status, _) => status,
+    }
 }
 
 fn agent_end(plan: &RunPlan, exit: Exit) -> AgentEnd {
@@ -98,6 +123,8 @@ fn agent_end(plan: &RunPlan, exit: Exit) -> AgentEnd {
 pub(super) struct Record {
     folder: RunFolder,
     created: Timestamp,
+    /// When this process began with it.
+    opened: Timestamp,
     /// When the agent started, once it has.
     started: OnceLock<Timestamp>,
     init_params: Map<String, Value>,
@@ -112,9 +139,52 @@ struct Settled {
 }
 
 impl Record {
-    /// Makes the run's folder and writes what is known before anything is started.
+    /// Makes the run's folder and writes what is known before anything is started. The folder must
+    /// not be there: the name was drawn for this run alone.
     pub(super) fn open(parts: &Parts, plan: &RunPlan) -> Result<Self, StoreError> {
-        let folder = parts.store.create(&plan.name)?;
+        let now = (parts.clock)();
+        Self::begin(parts.store.create(&plan.name)?, plan, (now, now))
+    }
+
+    /// Opens the record of a run that a queue knows since `created`. Its name is its own.
+    pub(super) fn of_job(
+        parts: &Parts,
+        plan: &RunPlan,
+        created: Timestamp,
+    ) -> Result<Self, StoreError> {
+        Self::begin(parts.store.run(&plan.name)?, plan, (created, (parts.clock)()))
+    }
+
+    /// Opens the record of a run whose agent was started in an earlier process.
+    pub(super) fn of_started(
+        parts: &Parts,
+        plan: &RunPlan,
+        created: Timestamp,
+        started: Option<Timestamp>,
+    ) -> Result<Self, StoreError> {
+        let record = Self {
+            folder: parts.store.run(&plan.name)?,
+            created,
+            opened: (parts.clock)(),
+            started: OnceLock::new(),
+            init_params: plan.init_params.clone(),
+            settled: OnceLock::new(),
+        };
+        if let Some(at) = started {
+            record.started.get_or_init(|| at);
+        }
+        let written = record.folder.read(Document::Trajectory).ok();
+        if let Some(started_from) = written.as_deref().and_then(read_started_from) {
+            record.starts_from(started_from, Vec::new());
+        }
+        Ok(record)
+    }
+
+    fn begin(
+        folder: RunFolder,
+        plan: &RunPlan,
+        (created, opened): (Timestamp, Timestamp),
+    ) -> Result<Self, StoreError> {
         folder.write(Document::Runbook, &plan.runbook)?;
         folder.write(Document::Instruction, plan.instruction.as_bytes())?;
         for asset in &plan.assets {
@@ -122,7 +192,8 @@ impl Record {
         }
         let record = Self {
             folder,
-            created: (parts.clock)(),
+            created,
+            opened,
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
             settled: OnceLock::new(),
@@ -155,12 +226,11 @@ impl Record {
 
     /// Closes the record: judges what was achieved and writes everything.
     pub(super) fn close(
-        self,
+        &self,
         plan: &RunPlan,
         ended: Ended,
         now: Timestamp,
     ) -> Result<RunReport, StoreError> {
-        self.keep_ledger(&ended.remains.ledger)?;
         let verdict = self.verdict(plan, &ended);
         self.write(plan, &ended, &verdict, now)?;
         let atif = AtifDocument::new(&AtifFacts {
@@ -172,7 +242,9 @@ impl Record {
             usage: &ended.usage,
         });
         self.folder.write(Document::Atif, &json(&atif))?;
-        let took = Duration::try_from(now.duration_since(self.created)).unwrap_or_default();
+        // The time in the queue is not the run's.
+        let begun = self.started.get().map_or(self.opened, |started| self.opened.min(*started));
+        let took = Duration::try_from(now.duration_since(begun)).unwrap_or_default();
         let result = ended.recorder.summary().last_result.as_ref();
         Ok(RunReport {
             name: plan.name.clone(),
@@ -229,7 +301,7 @@ impl Record {
     }
 
     /// Keeps what the scripted provider answered, one JSON object a line.
-    fn keep_ledger(&self, ledger: &[LedgerEntry]) -> Result<(), StoreError> {
+    pub(super) fn keep_ledger(&self, ledger: &[LedgerEntry]) -> Result<(), StoreError> {
         if ledger.is_empty() {
             return Ok(());
         }

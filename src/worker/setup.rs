@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::attend::Stop;
+use super::attend::{LetGo, Stop};
 use crate::run::{Limits, RunFailure, RunStatus, SetupEnd};
 use crate::sandbox::{Exit, Sandbox, SandboxError};
 
@@ -59,6 +59,10 @@ pub(super) async fn setup(
 ) -> Result<(), SetupError> {
     let limit = bounds.limits.setup.min(bounds.limits.wall);
     let note = sandbox.setup_note();
+    if note.code()? == Some(0) {
+        // It had ended before the sandbox was adopted, maybe long ago.
+        return Ok(());
+    }
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let wait = sandbox.wait();
@@ -66,6 +70,7 @@ pub(super) async fn setup(
     loop {
         tokio::select! {
             biased;
+            let_go = bounds.stop.let_go() => return Err(SetupError::LetGo(let_go)),
             () = bounds.stop.force.cancelled() => return Err(SetupError::Cancelled),
             () = bounds.stop.cancel.cancelled() => return Err(SetupError::Cancelled),
             exit = &mut wait => return match (note.code()?, exit?) {
@@ -91,6 +96,8 @@ pub(super) enum SetupError {
     Sandbox(#[from] SandboxError),
     #[error("the run was stopped during its setup")]
     Cancelled,
+    #[error("the run was let go during its setup")]
+    LetGo(LetGo),
     #[error("the setup script {0}")]
     Ended(SetupEnd),
 }

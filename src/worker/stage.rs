@@ -42,8 +42,9 @@ pub(super) fn sandbox_spec(
     let runtime_env = env.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
     let model_env = access.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     let results_dir = ("RESULTS_DIR".to_owned(), Secret::new(RESULTS_DIR.to_owned()));
-    let secrets = plan.secrets.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let run_env = secrets.chain([results_dir]);
+    let given = plan.secrets.iter().chain(&plan.agent_env);
+    let given = given.map(|(name, value)| (name.clone(), value.clone()));
+    let run_env = given.chain([results_dir]);
     let setup = plan.setup.as_ref().map(|script| Setup {
         script: script.clone(),
         // Nothing of the provider: an installer does not need its credentials.

@@ -30,3 +30,4 @@ mod runs_walls;
 mod runs_wires;
 mod sandbox;
 mod snapshots;
+mod workers;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
@@ -117,7 +117,10 @@ impl Story {
             collection: Slug::new("stories").unwrap(),
             task: Slug::new("one").unwrap(),
             variables: self.variables.iter().map(owned).collect(),
-            assets: self.assets.iter().map(|(name, text)| asset(&assets, name, text)).collect(),
+            init_params: serde_json::Map::new(),
+            assets: (self.assets.iter())
+                .map(|(name, text)| asset(&assets, name, text).into())
+                .collect(),
             script: self.provider.is_none().then(|| self.script.clone()),
             former: self.former.clone(),
             overrides: Overrides {
@@ -135,6 +138,7 @@ impl Story {
         Parts {
             engine: stage.engine.clone(),
             claims: Claims::open(stage.state.path().join("claims")).unwrap(),
+            sockets: stage.state.path().join("models"),
             agents: self.fake_agent.as_ref().map_or_else(pinned, |script| {
                 let path = work.join("agent");
                 std::fs::write(&path, script).unwrap();
@@ -162,14 +166,14 @@ fn asset(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// The real CLI.
-fn pinned() -> AgentSource {
+pub(super) fn pinned() -> AgentSource {
     let toolchain = Toolchain::new(ToolchainSettings {
         cache_dir: cache_dir(),
         registry: variable("npm_config_registry", "https://registry.npmjs.org/").parse().unwrap(),
         registry_token: None,
         extra_ca: std::env::var_os("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
     });
-    AgentSource::Pinned(Box::new(toolchain.unwrap()))
+    AgentSource::Pinned(Arc::new(toolchain.unwrap()))
 }
 
 /// Where the pinned CLI is kept from one test to the next.
