@@ -13,7 +13,8 @@ use crate::support::{Depot, Process, Stage, job, processes_with, until};
 stories! {
     a_job_runs_to_its_end,
     a_run_outlives_its_process,
-    a_process_may_be_killed_at_any_fact,
+    a_process_may_be_killed_at_any_fact_before_the_agent,
+    a_process_may_be_killed_at_any_fact_of_the_agent,
     an_agent_that_ended_while_nobody_watched_is_finished,
     a_sandbox_that_went_while_nobody_watched_fails_its_run,
     a_run_that_is_cancelled_ends_and_keeps_its_files,
@@ -151,13 +152,20 @@ async fn a_run_outlives_its_process(stage: &Stage) {
     second.stop().await;
 }
 
-async fn a_process_may_be_killed_at_any_fact(stage: &Stage) {
-    for fact in ["opened", "provisioning", "\"running\"", "First a note", "collecting", "finished"]
-    {
+async fn a_process_may_be_killed_at_any_fact_before_the_agent(stage: &Stage) {
+    is_whole_after_a_kill_at(stage, ["opened", "provisioning", "\"running\""]).await;
+}
+
+async fn a_process_may_be_killed_at_any_fact_of_the_agent(stage: &Stage) {
+    is_whole_after_a_kill_at(stage, ["First a note", "collecting", "finished"]).await;
+}
+
+async fn is_whole_after_a_kill_at(stage: &Stage, facts: [&str; 3]) {
+    for fact in facts {
         let depot = Depot::new(stage);
         let first = depot.start(1).await;
-        let name =
-            depot.submit(&first, &waiting("any-fact").replace("[ ! -e /app/go ]", "false")).await;
+        let script = waiting("any-fact").replace("[ ! -e /app/go ]", "false");
+        let name = depot.submit(&first, &script).await;
         depot.event(&name, fact).await;
         first.kill().await;
         let second = depot.start(1).await;
@@ -445,7 +453,7 @@ turns:
     assert_eq!(process.ended(&name).await.status, Status::Completed);
     let log = depot.folder(&name).join("logs/agent/claude-code.txt");
     let log = std::fs::read_to_string(log).unwrap();
-    assert!(log.contains("key [redacted]") && log.contains("\\n18"), "{log}");
+    assert!(log.contains("key [redacted]") && log.contains("\\n19"), "{log}");
     let events = depot.events(&name);
     assert!(events.iter().all(|event| !event.to_string().contains("sk-made-up-in-a-job")));
     process.stop().await;
