@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::workers::Shared;
+use super::workers::{Shared, sandbox_of};
 use crate::job::{JobSecrets, JobSpec};
 use crate::plan::plan;
 use crate::queue::{Cost, Ended, Finish, Grant, JobUsage, Leased, QueueError, Stage};
@@ -58,13 +58,11 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
     };
     let tenure = Tenure::leased(shared.queue.clone(), leased.grant.clone(), next_off);
     let with_bytes = |finish| Finish { total_bytes: tenure.recorded(), ..finish };
-    let (plan, parts) = match prepared(shared, &leased) {
-        Ok(prepared) => prepared,
-        Err(failure) => return Ok(with_bytes(failed(&failure))),
-    };
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(e) => return Ok(with_bytes(failed(&internal(&e)))),
+    let prepared = prepared(shared, &leased);
+    let (plan, parts, entry) = match (prepared, entry) {
+        (Ok((plan, parts)), Ok(entry)) => (plan, parts, entry),
+        (Err(failure), _) => return Ok(with_bytes(given_up(shared, &leased, &failure).await)),
+        (Ok(_), Err(e)) => return Ok(with_bytes(given_up(shared, &leased, &internal(&e)).await)),
     };
     let record = match entry {
         Entry::New | Entry::Leased => Record::of_job(&parts, &plan, leased.created),
@@ -98,6 +96,16 @@ fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFai
     let draw = JobSpec::draw(name, session);
     let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
     Ok((plan, Parts { keyring, ..shared.parts.clone() }))
+}
+
+/// A run that this process cannot go on with. No run ends before its sandbox does.
+async fn given_up(shared: &Shared, leased: &Leased, failure: &RunFailure) -> Finish {
+    if let Some(id) = sandbox_of(leased)
+        && let Err(e) = shared.parts.engine.discard(&id).await
+    {
+        tracing::error!(sandbox.id = %id, error = %error_chain(&e), "sandbox `{id}` stays behind");
+    }
+    failed(failure)
 }
 
 /// Gives a run back whose agent was not started. One whose agent works stays ours: the next process

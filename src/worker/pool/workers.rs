@@ -329,8 +329,8 @@ impl Workers {
     }
 }
 
-/// The sandbox of a run that an earlier process held.
-fn sandbox_of(leased: &Leased) -> Option<SandboxId> {
+/// The sandbox of a run, as far as it can have one.
+pub(super) fn sandbox_of(leased: &Leased) -> Option<SandboxId> {
     let session = Uuid::parse_str(leased.session_id.as_deref()?).ok()?;
     sandbox_id(&leased.grant.name, session, Some(leased.grant.attempt)).ok()
 }

@@ -163,6 +163,11 @@ impl<'a> Depot<'a> {
         folders.next().expect("a sandbox").unwrap().path().join("rw/app").join(path)
     }
 
+    /// The next process has another key for what is sealed.
+    pub(crate) fn replace_key(&self) {
+        std::fs::remove_file(self.path("vault.key")).unwrap();
+    }
+
     fn results(&self) -> PathBuf {
         self.path("results")
     }
