@@ -22,6 +22,7 @@ pub mod plan;
 pub mod worker;
 
 // Edge.
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod telemetry;
