@@ -3,6 +3,7 @@
 //! One file per group of paths; each has a `routes()` that [`router`] puts together. A path with a
 //! `{collection}` is closed to the tokens of other collections before its handler is asked.
 
+mod auth;
 mod deadline;
 mod error;
 mod extract;
@@ -25,6 +26,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use auth::{Caller, Scope};
 pub use error::{ApiError, BoxError, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use health::Readiness;
