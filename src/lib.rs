@@ -10,8 +10,11 @@ pub mod runbook;
 pub mod secret;
 pub mod trajectory;
 
-// Adapters: each owns one outside thing and never imports another.
+// Adapters: each owns one outside thing and never imports another, but that the queue's statements
+// run on the database.
+pub mod database;
 pub mod provider;
+pub mod queue;
 pub mod runtime;
 pub mod sandbox;
 pub mod store;

@@ -12,6 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runbook", &["run"]),
     ("trajectory", &["run"]),
     // Adapters: each owns one outside thing.
+    ("database", &["run", "secret"]),
+    ("queue", &["database", "run"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -71,6 +73,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         "only the API and the scripted provider serve HTTP",
     ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
+    ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];
