@@ -12,8 +12,9 @@ pub mod secret;
 pub mod trajectory;
 pub mod workflow;
 
-// Adapters: each owns one outside thing and never imports another, but that the queue's statements
-// run on the database.
+// Adapters: each owns one outside thing and never imports another, but that the statements of the
+// queue and of the catalog run on the database.
+pub mod catalog;
 pub mod database;
 pub mod provider;
 pub mod queue;
