@@ -31,4 +31,5 @@ pub mod worker;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod telemetry;

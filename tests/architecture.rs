@@ -42,12 +42,29 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
-    ("api", &["run", "secret", "store", "telemetry"]),
+    ("api", &["catalog", "database", "queue", "run", "secret", "store", "telemetry", "workflow"]),
     ("config", &["sandbox", "secret", "telemetry", "toolchain"]),
+    (
+        "daemon",
+        &[
+            "api",
+            "catalog",
+            "config",
+            "database",
+            "queue",
+            "run",
+            "secret",
+            "store",
+            "telemetry",
+            "worker",
+        ],
+    ),
     (
         "cli",
         &[
+            "api",
             "config",
+            "daemon",
             "plan",
             "provider",
             "run",

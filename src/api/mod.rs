@@ -3,14 +3,23 @@
 //! One file per group of paths; each has a `routes()` that [`router`] puts together. A path with a
 //! `{collection}` is closed to the tokens of other collections before its handler is asked.
 
+mod api_keys;
 mod auth;
+mod collections;
 mod deadline;
 mod error;
 mod extract;
+mod fields;
+mod figures;
 mod health;
+mod hosted;
 mod openapi;
+mod operator;
 mod path;
 mod serve;
+mod step_templates;
+mod tasks;
+mod translate;
 mod unknown;
 mod watch;
 
@@ -26,18 +35,25 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use auth::{Caller, Scope};
-pub use error::{ApiError, BoxError, Problem};
+pub use auth::{Caller, Tenant};
+pub use error::{ApiError, BoxError, Created, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use health::Readiness;
-pub use serve::serve;
+pub use operator::{OperatorDoor, OperatorError, OperatorReply, operator_router};
+pub use serve::{serve, without_delay};
 
+use crate::catalog::Catalog;
+use crate::queue::Queue;
 use crate::store::Store;
 use unknown::Known;
 
 /// What the handlers work with.
 #[derive(Debug)]
 pub struct Api {
+    /// Collections and what belongs to them.
+    pub catalog: Catalog,
+    /// The queue, which is the index of runs too.
+    pub queue: Queue,
     /// The results directory.
     pub store: Store,
     /// The time.
@@ -85,12 +101,22 @@ pub fn document(api: &Shared) -> OpenApi {
 }
 
 fn routes(api: &Shared) -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(open(api))
+    OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(open(api)).merge(guarded(api))
 }
 
 /// What anybody may ask.
 fn open(api: &Shared) -> OpenApiRouter<Shared> {
-    quick(api, health::routes())
+    quick(api, health::routes().merge(step_templates::routes()))
+}
+
+/// What wants a token. Paths that wait for a run or move files are merged beside the quick ones.
+fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
+    let quick_routes = hosted::routes()
+        .merge(collections::routes())
+        .merge(tasks::routes())
+        .merge(api_keys::routes())
+        .merge(figures::routes());
+    quick(api, quick_routes).route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
 }
 
 /// Paths that are answered soon, with small bodies.
