@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sandbox",
             "secret",
             "store",
+            "telemetry",
             "toolchain",
             "trajectory",
         ],

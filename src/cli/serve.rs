@@ -163,5 +163,11 @@ fn with_arguments(arguments: &ServeArguments, settings: &Settings) -> Settings {
     if let Some(results) = &arguments.results {
         settings.server.results_dir = results.clone();
     }
+    if let Some(slots) = arguments.slots {
+        settings.server.slots = Some(slots.get());
+    }
+    if let Some(engine) = arguments.engine {
+        settings.engine = Some(engine.to_string());
+    }
     settings
 }
