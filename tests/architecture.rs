@@ -93,6 +93,11 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         &["src/provider/scripted/", "src/api/"],
         "only the API and the scripted provider serve HTTP",
     ),
+    (
+        "StatusCode::",
+        &["src/provider/scripted/", "src/toolchain/", "src/api/error.rs"],
+        "the API's status codes stand in one place",
+    ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (
         "sqlx::",

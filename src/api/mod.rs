@@ -22,6 +22,7 @@ mod tasks;
 mod translate;
 mod unknown;
 mod watch;
+mod write_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
