@@ -110,20 +110,14 @@ fn open(api: &Shared) -> OpenApiRouter<Shared> {
     quick(api, health::routes().merge(step_templates::routes()))
 }
 
-/// What wants a token. Paths that wait for a run or move files are not quick: merge them beside these,
-/// [`behind_guard`] and with limits of their own.
+/// What wants a token. Paths that wait for a run or move files are merged beside the quick ones.
 fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
     let quick_routes = hosted::routes()
         .merge(collections::routes())
         .merge(tasks::routes())
         .merge(api_keys::routes())
         .merge(figures::routes());
-    quick(api, behind_guard(api, quick_routes))
-}
-
-/// Paths that only a good token opens.
-fn behind_guard(api: &Shared, routes: OpenApiRouter<Shared>) -> OpenApiRouter<Shared> {
-    routes.route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
+    quick(api, quick_routes).route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
 }
 
 /// Paths that are answered soon, with small bodies.
