@@ -31,6 +31,8 @@ pub mod plan;
 pub mod worker;
 
 // Edge.
+pub mod api;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod telemetry;

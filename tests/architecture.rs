@@ -42,17 +42,37 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "secret",
             "snapshot",
             "store",
+            "telemetry",
             "toolchain",
             "trajectory",
         ],
     ),
-    // Edge.
-    ("config", &["sandbox", "secret", "snapshot", "toolchain"]),
+    // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
+    // Edge.
+    ("api", &["catalog", "database", "queue", "run", "secret", "store", "telemetry", "workflow"]),
+    ("config", &["sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
+    (
+        "daemon",
+        &[
+            "api",
+            "catalog",
+            "config",
+            "database",
+            "queue",
+            "run",
+            "secret",
+            "store",
+            "telemetry",
+            "worker",
+        ],
+    ),
     (
         "cli",
         &[
+            "api",
             "config",
+            "daemon",
             "host",
             "plan",
             "provider",
@@ -77,7 +97,13 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::var", &["src/config.rs"], "only the configuration reads the environment"),
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
-    ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
+    (
+        "axum::",
+        &["src/provider/scripted/", "src/api/"],
+        "only the API and the scripted provider serve HTTP",
+    ),
+    ("StatusCode::", &["src/api/error.rs"], "the API's status codes stand in one place"),
+    ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (
         "sqlx::",
         &["src/database/", "src/queue/", "src/catalog/"],

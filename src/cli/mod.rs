@@ -8,14 +8,16 @@ pub mod exit;
 mod parts;
 mod progress;
 mod run;
+mod serve;
 mod setup;
 mod snapshot;
+mod token;
 mod validate;
 
 use clap::Parser as _;
 
 use crate::config::{ConfigError, Settings};
-use crate::telemetry;
+use crate::telemetry::{self, LogSettings};
 use args::{Arguments, Command};
 use exit::ExitCode;
 
@@ -26,7 +28,12 @@ pub async fn main() -> ExitCode {
     if !faults.is_empty() && !matches!(arguments.command, Command::Doctor(_)) {
         return bad_config(&ConfigError { faults });
     }
-    telemetry::start(settings.log_filter.as_deref(), settings.no_color);
+    telemetry::start(&LogSettings {
+        filter: settings.log_filter.as_deref(),
+        default_filter: arguments.command.default_log_filter(),
+        format: settings.log_format,
+        no_color: settings.no_color,
+    });
     match arguments.command {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
@@ -34,6 +41,8 @@ pub async fn main() -> ExitCode {
         Command::Validate(files) => validate::validate(&files, &settings),
         Command::Snapshot { what } => snapshot::snapshot(&what, &settings).await,
         Command::Explain { code } => validate::explain(&code),
+        Command::Serve(serve) => serve::serve(&serve, &settings).await,
+        Command::Token(command) => token::token(&command, &settings).await,
     }
 }
 
@@ -42,6 +51,13 @@ fn bad_config(error: &ConfigError) -> ExitCode {
         complain(fault);
     }
     ExitCode::BadConfig
+}
+
+/// Tells the person. This is the command's output.
+fn say(words: &str) {
+    use std::io::Write as _;
+    // Where nobody reads standard output there is nobody to tell.
+    let _ = writeln!(std::io::stdout(), "{words}");
 }
 
 /// Tells the person what went wrong. Standard output stays for results.

@@ -1,0 +1,132 @@
+//! The HTTP surface that Jetty's public clients speak.
+//!
+//! One file per group of paths; each has a `routes()` that [`router`] puts together. A path with a
+//! `{collection}` is closed to the tokens of other collections before its handler is asked.
+
+mod api_keys;
+mod auth;
+mod collections;
+mod deadline;
+mod error;
+mod extract;
+mod fields;
+mod figures;
+mod health;
+mod hosted;
+mod openapi;
+mod operator;
+mod path;
+mod serve;
+mod step_templates;
+mod tasks;
+mod translate;
+mod unknown;
+mod watch;
+mod write_limit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::middleware::from_fn_with_state;
+use jiff::Timestamp;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use auth::{Caller, Tenant};
+pub use error::{ApiError, BoxError, Created, Problem};
+pub use extract::{JsonBody, Query, Segments, from_json};
+pub use health::Readiness;
+pub use operator::{OperatorDoor, OperatorError, OperatorReply, operator_router};
+pub use serve::{serve, without_delay};
+
+use crate::catalog::Catalog;
+use crate::queue::Queue;
+use crate::store::Store;
+use unknown::Known;
+
+/// What the handlers work with.
+#[derive(Debug)]
+pub struct Api {
+    /// Collections and what belongs to them.
+    pub catalog: Catalog,
+    /// The queue, which is the index of runs too.
+    pub queue: Queue,
+    /// The results directory.
+    pub store: Store,
+    /// The time.
+    pub clock: fn() -> Timestamp,
+    /// What the daemon's parts say of themselves.
+    pub readiness: Arc<Readiness>,
+    /// The limits.
+    pub settings: ApiSettings,
+}
+
+/// The [`Api`] as handlers share it: requests are answered at the same time.
+pub type Shared = Arc<Api>;
+
+/// The API's limits.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// Largest body of JSON, in bytes.
+    pub max_json_bytes: usize,
+    /// Longest time for an ordinary answer. Paths that wait for a run or move files have their own.
+    pub answer_limit: Duration,
+    /// Less free disk than this, in bytes, and the daemon is not ready for work.
+    pub min_free_disk_bytes: u64,
+}
+
+/// All of the API, ready to be served.
+pub fn router(api: Shared) -> Router {
+    let (routes, document) = routes(&api).split_for_parts();
+    let document = openapi::with_ids(document);
+    let known = Known::of(&document);
+    let no_method = known.clone();
+    let routes = routes
+        .merge(openapi::pages(document))
+        .fallback(move |request: Request| async move { known.no_path(&request) })
+        .method_not_allowed_fallback(move |matched: MatchedPath, request: Request| async move {
+            no_method.no_method(matched.as_str(), request.method())
+        })
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn_with_state(Arc::clone(&api), watch::watch))
+        .with_state(api);
+    path::normalized(routes)
+}
+
+/// The description of the API.
+pub fn document(api: &Shared) -> OpenApi {
+    openapi::with_ids(routes(api).into_openapi())
+}
+
+fn routes(api: &Shared) -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(open(api)).merge(guarded(api))
+}
+
+/// What anybody may ask.
+fn open(api: &Shared) -> OpenApiRouter<Shared> {
+    quick(api, health::routes().merge(step_templates::routes()))
+}
+
+/// What wants a token. Paths that wait for a run or move files are merged beside the quick ones.
+fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
+    let quick_routes = hosted::routes()
+        .merge(collections::routes())
+        .merge(tasks::routes())
+        .merge(api_keys::routes())
+        .merge(figures::routes());
+    quick(api, quick_routes).route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
+}
+
+/// Paths that are answered soon, with small bodies.
+fn quick(api: &Shared, routes: OpenApiRouter<Shared>) -> OpenApiRouter<Shared> {
+    routes
+        .layer(from_fn_with_state(Arc::clone(api), deadline::enforce))
+        .layer(DefaultBodyLimit::max(api.settings.max_json_bytes))
+}
+
+#[cfg(test)]
+mod tests;
