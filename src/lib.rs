@@ -11,6 +11,7 @@ pub mod secret;
 pub mod trajectory;
 
 // Adapters: each owns one outside thing and never imports another.
+pub mod archive;
 pub mod provider;
 pub mod runtime;
 pub mod sandbox;

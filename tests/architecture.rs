@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runbook", &["run"]),
     ("trajectory", &["run"]),
     // Adapters: each owns one outside thing.
+    ("archive", &[]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -64,6 +65,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
     ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
+    ("zip::", &["src/archive/"], "only the archive knows the format"),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];
