@@ -20,6 +20,9 @@ const REDACT_CHUNK_BYTES: usize = 1 << 20;
 /// Deepest folder that is masked. The collector refuses deeper ones.
 const MAX_REDACT_DEPTH: usize = 64;
 
+/// How the name of a file starts that is still being written.
+pub(super) const UNFINISHED: &str = ".write-";
+
 /// The folder of one run.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
@@ -180,8 +183,8 @@ fn stays_inside(path: &str) -> bool {
     components.peek().is_some() && components.all(|c| matches!(c, Component::Normal(_)))
 }
 
-fn write_atomically(folder: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".write-").tempfile_in(folder)?;
+pub(super) fn write_atomically(folder: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
@@ -222,7 +225,7 @@ fn visit_files(
 fn redact_file(path: &Path, redactor: &Redactor) -> io::Result<bool> {
     let mut source = File::open(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut masked = tempfile::Builder::new().prefix(".write-").tempfile_in(folder)?;
+    let mut masked = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     let mut stream = RedactedStream::new(redactor.clone());
     let mut chunk = vec![0; REDACT_CHUNK_BYTES];
     let mut out = Vec::new();

@@ -3,18 +3,27 @@
 //! `<root>/<collection>/<task>/<run id>/` holds all that is known of a run. It is the truth: a
 //! person can list it, read it with ordinary tools, copy it and archive it.
 
+mod files;
 mod folder;
+mod labels;
 mod layout;
 mod log;
+mod open;
+mod path;
+mod upload;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::run::RunName;
 
+pub use files::{ListedFile, Listing, StoredFile};
 pub use folder::RunFolder;
+pub use labels::Label;
 pub use layout::{Area, Document};
 pub use log::LogFile;
+pub use path::{BadPath, StoragePath};
+pub use upload::{KeptUpload, UPLOADS_FOLDER, Upload};
 
 /// The results directory could not do its part.
 #[derive(Debug, thiserror::Error)]
