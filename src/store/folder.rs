@@ -5,7 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
-use super::layout::{Area, Document, VALIDATION_REPORT};
+use super::arrivals::Arrivals;
+use super::layout::{ARRIVALS, Area, Document, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -39,6 +40,10 @@ impl RunFolder {
         Ok(Self { path })
     }
 
+    pub(super) fn existing(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// The folder itself.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -67,28 +72,58 @@ impl RunFolder {
             .map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Starts the log of the agent's standard output, `logs/agent/<runtime>.txt`.
+    /// A document's bytes; `None` when it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn read(&self, document: Document) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.document(document);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Read { path, source }),
+        }
+    }
+
+    /// Opens the log of the agent's standard output, `logs/agent/<runtime>.txt`. Where there is one,
+    /// the same bytes are expected once more: see [`LogFile`].
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn agent_log(&self, runtime: &str) -> Result<LogFile, StoreError> {
-        LogFile::create(self.area(Area::AgentLogs).join(format!("{runtime}.txt")))
+        LogFile::open(self.agent_log_path(runtime))
     }
 
-    /// Starts the log of the agent's standard error, `logs/agent/stderr.txt`.
+    /// Where the log of the agent's standard output lies.
+    #[must_use]
+    pub fn agent_log_path(&self, runtime: &str) -> PathBuf {
+        self.area(Area::AgentLogs).join(format!("{runtime}.txt"))
+    }
+
+    /// When the lines of the agent's standard output arrived.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the file cannot be made, read or cut.
+    pub fn arrivals(&self) -> Result<Arrivals, StoreError> {
+        Arrivals::open(self.area(Area::AgentLogs).join(ARRIVALS))
+    }
+
+    /// Starts the log of the agent's standard error, `logs/agent/stderr.txt`. It is written in one
+    /// go, so an earlier one is replaced.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn stderr_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::create(self.area(Area::AgentLogs).join("stderr.txt"))
+        LogFile::replace(self.area(Area::AgentLogs).join("stderr.txt"))
     }
 
-    /// Starts the log of a model service that runs in this process, `logs/provider.jsonl`.
+    /// Opens the log of a model service that runs in this process, `logs/provider.jsonl`. What it
+    /// answered before a restart stays.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be made.
     pub fn provider_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::create(self.path.join("logs/provider.jsonl"))
+        LogFile::extend(self.path.join("logs/provider.jsonl"))
     }
 
     /// Copies a file that the run is given.

@@ -58,3 +58,9 @@ impl Document {
 
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
+
+/// What somebody who watches the run is told.
+pub(super) const EVENTS: &str = "events.jsonl";
+
+/// When the agent's lines arrived, below [`Area::AgentLogs`].
+pub(super) const ARRIVALS: &str = "arrivals.jsonl";

@@ -3,10 +3,13 @@
 //! `<root>/<collection>/<task>/<run id>/` holds all that is known of a run. It is the truth: a
 //! person can list it, read it with ordinary tools, copy it and archive it.
 
+mod arrivals;
+mod events;
 mod files;
 mod folder;
 mod labels;
 mod layout;
+mod live;
 mod log;
 mod open;
 mod path;
@@ -15,8 +18,14 @@ mod upload;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::run::RunName;
+use tokio::sync::watch;
 
+use crate::run::RunName;
+use layout::EVENTS;
+use live::LiveRuns;
+
+pub use arrivals::Arrivals;
+pub use events::{EventLog, EventReader, StoredEvent};
 pub use files::{ListedFile, Listing, StoredFile};
 pub use folder::RunFolder;
 pub use labels::Label;
@@ -72,6 +81,7 @@ impl StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    live: LiveRuns,
 }
 
 impl Store {
@@ -82,7 +92,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let create = |source| StoreError::Create { path: root.to_owned(), source };
         std::fs::create_dir_all(root).map_err(create)?;
-        Ok(Self { root: root.canonicalize().map_err(create)? })
+        Ok(Self { root: root.canonicalize().map_err(create)?, live: LiveRuns::default() })
     }
 
     /// Makes the folder of a new run, with all its areas.
@@ -91,15 +101,56 @@ impl Store {
     /// [`StoreError::Exists`] when the run's name is taken; the caller draws another id.
     /// [`StoreError::Create`] when it cannot be made.
     pub fn create(&self, name: &RunName) -> Result<RunFolder, StoreError> {
-        let task = self.root.join(name.collection.as_str()).join(name.task.as_str());
-        std::fs::create_dir_all(&task)
-            .map_err(|source| StoreError::Create { path: task.clone(), source })?;
-        let path = task.join(name.id.as_str());
+        let path = self.place(name);
+        let task = path.parent().unwrap_or(&self.root);
+        std::fs::create_dir_all(task)
+            .map_err(|source| StoreError::Create { path: task.to_owned(), source })?;
         match std::fs::create_dir(&path) {
             Ok(()) => RunFolder::new(path),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Exists { path }),
             Err(source) => Err(StoreError::Create { path, source }),
         }
+    }
+
+    /// The folder of a run whose name is known to be its own: what is missing of it is made.
+    ///
+    /// # Errors
+    /// [`StoreError::Create`] when it cannot be made.
+    pub fn run(&self, name: &RunName) -> Result<RunFolder, StoreError> {
+        RunFolder::new(self.place(name))
+    }
+
+    /// The folder of a run, where there is one. Nothing is made.
+    #[must_use]
+    pub fn find(&self, name: &RunName) -> Option<RunFolder> {
+        let path = self.place(name);
+        path.is_dir().then(|| RunFolder::existing(path))
+    }
+
+    /// Opens the news of a run for writing, or goes on with those that are there. A run has one
+    /// writer at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the file cannot be made, read or cut.
+    pub fn event_log(&self, name: &RunName) -> Result<EventLog, StoreError> {
+        EventLog::open(self.place(name).join(EVENTS), name.clone(), self.live.clone())
+    }
+
+    /// Reads the news of a run from the one after `after`; 0 reads all.
+    #[must_use]
+    pub fn events(&self, name: &RunName, after: u64) -> EventReader {
+        EventReader::new(self.place(name).join(EVENTS), after)
+    }
+
+    /// Follows the number of the last event of a run that goes on in this process. It begins at 0
+    /// whatever is in the file: take it, read the file, then wait for a change.
+    #[must_use]
+    pub fn watch(&self, name: &RunName) -> watch::Receiver<u64> {
+        self.live.watch(name)
+    }
+
+    fn place(&self, name: &RunName) -> PathBuf {
+        self.root.join(name.collection.as_str()).join(name.task.as_str()).join(name.id.as_str())
     }
 }
 

@@ -6,6 +6,7 @@ mod document;
 mod event;
 mod model_name;
 mod recorder;
+mod run_event;
 mod step;
 mod step_log;
 mod summary;
@@ -23,6 +24,7 @@ pub use event::{
     Task, TaskStage, TaskUsage, ToolResult, ToolResults, UserText,
 };
 pub use recorder::{Live, Recorder};
+pub use run_event::{FailureEvent, FinalUsage, FinishedEvent, RunEvent};
 pub use step::{MessageStep, Step, StepKind, StepUpdate, TaskReport, ToolCallStep, ToolOutcome};
 pub use step_log::{MAX_FIRST_STEPS, MAX_LAST_STEPS};
 pub use summary::Summary;
