@@ -20,9 +20,11 @@ pub mod toolchain;
 
 // Flow.
 pub mod plan;
+pub mod webhook;
 pub mod worker;
 
 // Edge.
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod telemetry;

@@ -35,7 +35,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trajectory",
         ],
     ),
+    ("webhook", &["run", "secret"]),
     // Edge.
+    ("api", &["run", "secret", "store"]),
     ("config", &["sandbox", "secret", "toolchain"]),
     ("telemetry", &[]),
     (
@@ -63,9 +65,17 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("bollard", &["src/sandbox/docker"], "only docker speaks to the container engine"),
     ("std::env::var", &["src/config.rs"], "only the configuration reads the environment"),
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
-    ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
-    ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
+    (
+        "reqwest::",
+        &["src/toolchain/", "src/webhook/"],
+        "only the toolchain downloads and only webhooks call out",
+    ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
+    (
+        "axum::",
+        &["src/provider/scripted/", "src/api/"],
+        "only the API and the scripted provider serve HTTP",
+    ),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];

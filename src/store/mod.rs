@@ -95,6 +95,16 @@ impl Store {
         Ok(Self { root: root.canonicalize().map_err(create)?, live: LiveRuns::default() })
     }
 
+    /// How much the disk of the results still takes, in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when it cannot be measured.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let disk = rustix::fs::statvfs(&self.root)
+            .map_err(|e| StoreError::Read { path: self.root.clone(), source: e.into() })?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Makes the folder of a new run, with all its areas.
     ///
     /// # Errors

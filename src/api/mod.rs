@@ -1,0 +1,104 @@
+//! The HTTP surface that Jetty's public clients speak.
+//!
+//! One file per group of paths; each has a `routes()` that [`router`] puts together. A path with a
+//! `{collection}` is closed to the tokens of other collections before its handler is asked.
+
+mod auth;
+mod deadline;
+mod error;
+mod extract;
+mod health;
+mod openapi;
+mod path;
+mod serve;
+mod unknown;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::middleware::from_fn_with_state;
+use jiff::Timestamp;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use auth::{Caller, Scope};
+pub use error::{ApiError, BoxError, Problem};
+pub use extract::{JsonBody, Query, Segments, from_json};
+pub use health::Readiness;
+pub use serve::serve;
+
+use crate::store::Store;
+use unknown::Known;
+
+/// What the handlers work with.
+#[derive(Debug)]
+pub struct Api {
+    /// The results directory.
+    pub store: Store,
+    /// The time.
+    pub clock: fn() -> Timestamp,
+    /// What the daemon's parts say of themselves.
+    pub readiness: Arc<Readiness>,
+    /// The limits.
+    pub settings: ApiSettings,
+}
+
+/// The [`Api`] as handlers share it: requests are answered at the same time.
+pub type Shared = Arc<Api>;
+
+/// The API's limits.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// Largest body of JSON, in bytes.
+    pub max_json_bytes: usize,
+    /// Longest time for an ordinary answer. Paths that wait for a run or move files have their own.
+    pub answer_limit: Duration,
+    /// Less free disk than this, in bytes, and the daemon is not ready for work.
+    pub min_free_disk_bytes: u64,
+}
+
+/// All of the API, ready to be served.
+pub fn router(api: Shared) -> Router {
+    let (routes, document) = routes(&api).split_for_parts();
+    let known = Known::of(&document);
+    let no_method = known.clone();
+    let routes = routes
+        .merge(openapi::pages(document))
+        .fallback(move |request: Request| async move { known.no_path(&request) })
+        .method_not_allowed_fallback(move |matched: MatchedPath, request: Request| async move {
+            no_method.no_method(matched.as_str(), request.method())
+        })
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn_with_state(Arc::clone(&api), watch::watch))
+        .with_state(api);
+    path::normalized(routes)
+}
+
+/// The description of the API.
+pub fn document(api: &Shared) -> OpenApi {
+    routes(api).into_openapi()
+}
+
+fn routes(api: &Shared) -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(open(api))
+}
+
+/// What anybody may ask.
+fn open(api: &Shared) -> OpenApiRouter<Shared> {
+    quick(api, health::routes())
+}
+
+/// Paths that are answered soon, with small bodies.
+fn quick(api: &Shared, routes: OpenApiRouter<Shared>) -> OpenApiRouter<Shared> {
+    routes
+        .layer(from_fn_with_state(Arc::clone(api), deadline::enforce))
+        .layer(DefaultBodyLimit::max(api.settings.max_json_bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! The API as its clients see it: requests in, whole answers out.
+
+mod scaffold;
+mod support;

@@ -1,0 +1,9 @@
+//! Webhooks: telling a URL that a run has ended.
+
+mod address;
+mod post;
+mod sign;
+
+pub use address::{BadTarget, Reach, parse_target};
+pub use post::{Post, PostError};
+pub use sign::signature;
