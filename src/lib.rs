@@ -10,9 +10,12 @@ pub mod runbook;
 pub mod secret;
 pub mod trajectory;
 
-// Adapters: each owns one outside thing and never imports another.
 pub mod archive;
+// Adapters: each owns one outside thing and never imports another, but that the queue's statements
+// run on the database.
+pub mod database;
 pub mod provider;
+pub mod queue;
 pub mod runtime;
 pub mod sandbox;
 pub mod store;

@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trajectory", &["run"]),
     // Adapters: each owns one outside thing.
     ("archive", &[]),
+    ("database", &["run", "secret"]),
+    ("queue", &["database", "run"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -76,6 +78,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         &["src/provider/scripted/", "src/api/"],
         "only the API and the scripted provider serve HTTP",
     ),
+    ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];

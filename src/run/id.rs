@@ -63,6 +63,15 @@ impl RunId {
         Self(uuid.simple().to_string()[..8].to_owned())
     }
 
+    /// Takes an id as somebody else gave it. A record that was made elsewhere keeps the id it has
+    /// there, as long as it can be a folder.
+    ///
+    /// # Errors
+    /// [`InvalidName`] when it breaks the rules of [`Slug`].
+    pub fn new(id: &str) -> Result<Self, InvalidName> {
+        Slug::new(id).map(|Slug(id)| Self(id))
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -77,7 +86,7 @@ impl fmt::Display for RunId {
 }
 
 /// Where a run belongs and what it is called.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunName {
     /// The tenant's folder.
     pub collection: Slug,
@@ -85,6 +94,21 @@ pub struct RunName {
     pub task: Slug,
     /// The run inside the task.
     pub id: RunId,
+}
+
+impl RunName {
+    /// The name as one word, as Jetty's clients know it. Two names can have the same, because the
+    /// dash between collection and task may also be part of them.
+    #[must_use]
+    pub fn workflow_id(&self) -> String {
+        format!("{}-{}--{}", self.collection, self.task, self.id)
+    }
+}
+
+impl fmt::Display for RunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.collection, self.task, self.id)
+    }
 }
 
 #[cfg(test)]
@@ -106,5 +130,19 @@ mod tests {
     fn an_id_has_eight_hexadecimal_digits() {
         let id = RunId::from_uuid(Uuid::from_u128(0xbb2b_b71e_0000_0000_0000_0000_0000_0000));
         assert_eq!(id.as_str(), "bb2bb71e");
+    }
+
+    #[test]
+    fn an_id_from_elsewhere_is_kept_as_long_as_it_can_be_a_folder() {
+        assert_eq!(RunId::new("session-7-turn_0").unwrap().as_str(), "session-7-turn_0");
+        assert!(RunId::new("../up").is_err());
+        let slug = |name: &str| Slug::new(name).unwrap();
+        let name = RunName {
+            collection: slug("acme"),
+            task: slug("a-b"),
+            id: RunId::from_uuid(Uuid::from_u128(0xbb2b_b71e << 96)),
+        };
+        assert_eq!(name.workflow_id(), "acme-a-b--bb2bb71e");
+        assert_eq!(name.to_string(), "acme/a-b/bb2bb71e");
     }
 }
