@@ -22,6 +22,7 @@ pub mod store;
 pub mod toolchain;
 
 // Flow.
+pub mod job;
 pub mod plan;
 pub mod webhook;
 pub mod worker;

@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("provider", &["run", "secret"]),
     // Flow.
     ("plan", &["provider", "run", "runbook", "secret"]),
+    ("job", &["plan", "run", "secret"]),
     (
         "worker",
         &[
@@ -84,7 +85,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Domain rooms do no I/O and know no time.
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory"];
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
 

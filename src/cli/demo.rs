@@ -26,6 +26,7 @@ pub(super) async fn demo(arguments: &DemoArguments, settings: &Settings) -> Exit
         collection,
         task,
         variables: BTreeMap::new(),
+        init_params: serde_json::Map::new(),
         assets: Vec::new(),
         script: Some(SCRIPT.to_owned()),
         overrides: Overrides {

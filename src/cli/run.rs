@@ -11,7 +11,7 @@ use super::exit::ExitCode;
 use super::parts::{self, Wanted};
 use super::progress::{Progress, Style};
 use crate::config::Settings;
-use crate::plan::{Draw, Overrides, RunRequest, plan};
+use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
 use crate::run::error_chain;
 use crate::run::{RunFailure, RunId, Slug};
 use crate::worker::{Parts, Stop, execute};
@@ -139,7 +139,8 @@ fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
             .iter()
             .map(|variable| (variable.name.clone(), variable.value.clone()))
             .collect(),
-        assets: arguments.files.clone(),
+        init_params: serde_json::Map::new(),
+        assets: arguments.files.iter().cloned().map(GivenFile::from).collect(),
         script: script.transpose()?,
         overrides: Overrides {
             agent: arguments.agent.clone(),
@@ -152,6 +153,7 @@ fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
             model_retries: arguments.model_retries,
             memory_bytes: arguments.memory,
             n_cpus: arguments.cpus,
+            ..Overrides::default()
         },
     })
 }

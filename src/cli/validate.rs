@@ -62,6 +62,7 @@ fn check(runbook: Vec<u8>, keyring: &Keyring) -> Vec<Finding> {
         collection,
         task,
         variables: BTreeMap::new(),
+        init_params: serde_json::Map::new(),
         assets: Vec::new(),
         script: None,
         overrides: Overrides::default(),

@@ -1,14 +1,14 @@
 //! What a run is given: its text, its files, its secrets, its MCP servers' variables.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::LazyLock;
 
 use regex::Regex;
 use serde_json::Value;
 
 use super::planner::{Planner, RESULTS_DIR};
-use crate::run::{Asset, Code, Finding, Place};
+use super::request::GivenFile;
+use crate::run::{Asset, Code, Finding, McpServers, Place};
 use crate::runbook::{Part, Rendered};
 use crate::secret::Secret;
 
@@ -24,6 +24,9 @@ what you assumed. Put every output under /app/results. Files that you were given
 
 /// Variables that every sandbox has, beside the declared secrets.
 const ALWAYS_SET: [&str; 6] = ["HOME", "USER", "LOGNAME", "PATH", "PWD", "RESULTS_DIR"];
+
+/// Longest name of an MCP server, in bytes, as in a runbook's front matter.
+const MAX_SERVER_NAME_BYTES: usize = 64;
 
 /// A variable in an MCP server's settings, `${NAME}` or `${NAME:-default}`.
 static VARIABLE: LazyLock<Regex> = LazyLock::new(|| {
@@ -61,15 +64,49 @@ impl Planner<'_> {
         found
     }
 
-    /// Finds variables of MCP servers that the sandbox will not have.
-    pub(super) fn mcp_variables(&mut self, secrets: &BTreeMap<String, Secret>) {
-        let servers = &self.runbook.front_matter().mcp_servers;
+    /// The variables that the request adds.
+    pub(super) fn agent_env(&mut self) -> BTreeMap<String, Secret> {
+        let given = &self.request.overrides.agent_env;
+        for name in given.keys().filter(|name| !is_variable(name)) {
+            self.find(
+                Code::UnusableInput,
+                format!(
+                    "`agent_env` has the variable `{name}`: a name has letters, digits and `_`, and \
+                     does not begin with a digit"
+                ),
+            );
+        }
+        given.clone()
+    }
+
+    /// The runbook's MCP servers and the request's. Finds variables that the sandbox will not have.
+    pub(super) fn mcp_servers(
+        &mut self,
+        secrets: &BTreeMap<String, Secret>,
+        agent_env: &BTreeMap<String, Secret>,
+    ) -> McpServers {
+        let mut servers = self.runbook.front_matter().mcp_servers.clone();
+        for (name, settings) in &self.request.overrides.mcp_servers {
+            if !is_server_name(name) || !settings.is_object() {
+                self.find(
+                    Code::UnusableInput,
+                    format!(
+                        "the MCP server `{name}` of the request cannot be used: a name has 1 to \
+                         {MAX_SERVER_NAME_BYTES} letters, digits, `_` and `-`, its settings are an \
+                         object"
+                    ),
+                );
+            }
+            servers.insert(name.clone(), settings.clone());
+        }
         let mut findings = Vec::new();
-        for (server, settings) in servers {
+        for (server, settings) in &servers {
             for_each_text(settings, &mut |text| {
                 for variable in VARIABLE.captures_iter(text) {
                     let name = &variable[1];
-                    let known = ALWAYS_SET.contains(&name) || secrets.contains_key(name);
+                    let known = ALWAYS_SET.contains(&name)
+                        || secrets.contains_key(name)
+                        || agent_env.contains_key(name);
                     if !known && variable.get(2).is_none() {
                         findings.push(Finding::new(
                             Code::UnsetVariable,
@@ -85,12 +122,13 @@ impl Planner<'_> {
         for finding in findings {
             self.find_at("mcp_servers", finding);
         }
+        servers
     }
 
     pub(super) fn assets(&mut self) -> Vec<Asset> {
         let mut assets: Vec<Asset> = Vec::new();
-        for path in &self.request.assets {
-            match asset(path) {
+        for file in &self.request.assets {
+            match asset(file) {
                 Ok(asset) if assets.iter().any(|other| other.name == asset.name) => self.find(
                     Code::MissingFile,
                     format!("two files are called `{}`: rename one", asset.name),
@@ -145,10 +183,26 @@ fn for_each_text(value: &Value, visit: &mut dyn FnMut(&str)) {
     }
 }
 
-/// A file for the run, by its base name.
-fn asset(path: &Path) -> Result<Asset, String> {
+/// Whether this can be the name of an environment variable.
+fn is_variable(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(is_word)
+}
+
+/// Whether this can be the name of an MCP server, by the rule of the runbook's front matter.
+fn is_server_name(name: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    (1..=MAX_SERVER_NAME_BYTES).contains(&name.len()) && name.chars().all(is_legal)
+}
+
+/// A file for the run, by the name that it was given or its base name.
+fn asset(file: &GivenFile) -> Result<Asset, String> {
+    let path = &file.path;
     let shown = path.display();
-    let name = path.file_name().and_then(|name| name.to_str());
+    let name = match &file.name {
+        Some(name) => Some(name.as_str()).filter(|name| is_file_name(name)),
+        None => path.file_name().and_then(|name| name.to_str()),
+    };
     let name = name.ok_or_else(|| format!("`{shown}` does not name a file"))?;
     let metadata =
         path.metadata().map_err(|e| format!("the file `{shown}` cannot be given: {e}"))?;
@@ -156,4 +210,9 @@ fn asset(path: &Path) -> Result<Asset, String> {
         return Err(format!("`{shown}` is not a regular file: give files one by one"));
     }
     Ok(Asset { name: name.to_owned(), host_path: path.to_owned() })
+}
+
+/// Whether a name is a single, harmless path segment.
+fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
 }

@@ -6,4 +6,4 @@ mod planner;
 mod request;
 
 pub use planner::{Draw, Planned, RESULTS_DIR, plan};
-pub use request::{Overrides, RunRequest};
+pub use request::{GivenFile, Overrides, RunRequest};

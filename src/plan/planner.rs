@@ -96,7 +96,8 @@ impl Planner<'_> {
         let network = self.network();
         let secrets = self.secrets();
         self.credentials(runtime, provider);
-        self.mcp_variables(&secrets);
+        let agent_env = self.agent_env();
+        let mcp_servers = self.mcp_servers(&secrets, &agent_env);
         self.evaluation();
         let assets = self.assets();
         let instruction = self.instruction();
@@ -116,15 +117,18 @@ impl Planner<'_> {
             image,
             network,
             limits,
-            init_params: variables
-                .map(|(name, value)| (name.clone(), value.clone().into()))
-                .collect(),
+            init_params: if request.init_params.is_empty() {
+                variables.map(|(name, value)| (name.clone(), value.clone().into())).collect()
+            } else {
+                request.init_params.clone()
+            },
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,
             assets,
             secrets,
-            mcp_servers: front_matter.mcp_servers.clone(),
+            agent_env,
+            mcp_servers,
             primary_outputs: front_matter.primary_outputs.clone(),
             notes: Vec::new(),
         })

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::run::{Network, Slug};
+use serde::{Deserialize, Serialize};
+
+use crate::run::{McpServers, Network, Slug};
+use crate::secret::Secret;
 
 /// A request to run a runbook. What it leaves open, the runbook decides, then the defaults.
 #[derive(Debug, Clone)]
@@ -17,16 +20,35 @@ pub struct RunRequest {
     pub task: Slug,
     /// Values for the runbook's template variables.
     pub variables: BTreeMap<String, String>,
+    /// What the client passed, as the record shows it; the variables where it is empty.
+    pub init_params: serde_json::Map<String, serde_json::Value>,
     /// Files for `/app/assets`.
-    pub assets: Vec<PathBuf>,
+    pub assets: Vec<GivenFile>,
     /// What the scripted provider answers.
     pub script: Option<String>,
     /// What is decided here and not by the runbook.
     pub overrides: Overrides,
 }
 
-/// The parts of a plan that a request can decide. `None` leaves a part to the runbook.
-#[derive(Debug, Clone, Default)]
+/// A file that a run is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenFile {
+    /// Where it lies on this machine.
+    pub path: PathBuf,
+    /// What the run calls it; `None` is the path's last part.
+    pub name: Option<String>,
+}
+
+impl From<PathBuf> for GivenFile {
+    fn from(path: PathBuf) -> Self {
+        Self { path, name: None }
+    }
+}
+
+/// The parts of a plan that a request can decide. `None` leaves a part to the runbook. Part of a
+/// job's frozen text: a field may be added, and must not change its meaning.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Overrides {
     /// The agent CLI.
     pub agent: Option<String>,
@@ -48,4 +70,10 @@ pub struct Overrides {
     pub memory_bytes: Option<u64>,
     /// Processors, as a share.
     pub n_cpus: Option<f64>,
+    /// MCP servers beside the runbook's; one of the same name takes its place.
+    pub mcp_servers: McpServers,
+    /// Environment variables for the agent beside the declared secrets. They may hold credentials,
+    /// so they are never a part of a frozen text.
+    #[serde(skip)]
+    pub agent_env: BTreeMap<String, Secret>,
 }

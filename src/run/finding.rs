@@ -94,6 +94,7 @@ pub enum Code {
     OptionalSecret,
     MissingFile,
     UnsetVariable,
+    UnusableInput,
     LimitOutOfRange,
     MissingScript,
     UnreadableScript,
@@ -131,7 +132,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -150,6 +151,7 @@ impl Code {
         Self::OptionalSecret,
         Self::MissingFile,
         Self::UnsetVariable,
+        Self::UnusableInput,
         Self::LimitOutOfRange,
         Self::MissingScript,
         Self::UnreadableScript,
@@ -274,6 +276,9 @@ impl Code {
                 "A file that the run is given is not there, is not a regular file, or has the \
                  name of another one.",
             ),
+            Self::UnusableInput => {
+                error("unusable-input", "A part of the request has a form that cannot be used.")
+            }
             Self::UnsetVariable => error(
                 "unset-variable",
                 "An MCP server's settings refer to a variable with `${NAME}` that the sandbox \

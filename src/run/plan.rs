@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::id::RunName;
@@ -70,7 +70,7 @@ impl ProviderName {
 }
 
 /// What a sandbox can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// Nothing but a loopback of its own and the sockets that are mounted.
@@ -150,6 +150,8 @@ pub struct RunPlan {
     pub assets: Vec<Asset>,
     /// Environment variables that the runbook declared as its secrets.
     pub secrets: BTreeMap<String, Secret>,
+    /// Environment variables that the request adds, with valid names. They may hold credentials.
+    pub agent_env: BTreeMap<String, Secret>,
     /// MCP servers, with valid names.
     pub mcp_servers: McpServers,
     /// Paths relative to `/app/results`, the most important first.

@@ -15,6 +15,13 @@ impl Keyring {
     pub fn get(&self, name: &str) -> Option<&Secret> {
         self.0.get(name)
     }
+
+    /// The same values with others added; those of a name that is there take its place.
+    #[must_use]
+    pub fn with(mut self, values: impl IntoIterator<Item = (String, Secret)>) -> Self {
+        self.0.extend(values);
+        self
+    }
 }
 
 impl FromIterator<(String, Secret)> for Keyring {

@@ -509,6 +509,7 @@ mod tests {
             session_id: Uuid::nil(),
             assets: vec![Asset { name: "in.csv".to_owned(), host_path: "/tmp/in.csv".into() }],
             secrets: BTreeMap::new(),
+            agent_env: BTreeMap::new(),
             mcp_servers: [("files".to_owned(), serde_json::json!({"env": {"K": "hidden"}}))].into(),
             primary_outputs: vec!["report.md".to_owned()],
             notes: vec!["A note of the plan.".to_owned()],

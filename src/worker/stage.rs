@@ -31,7 +31,8 @@ pub(super) fn sandbox_spec(
     let runtime_env = env.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
     let model_env = access.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     let results_dir = ("RESULTS_DIR".to_owned(), Secret::new(RESULTS_DIR.to_owned()));
-    let secrets = plan.secrets.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let given = plan.secrets.iter().chain(&plan.agent_env);
+    let given = given.map(|(name, value)| (name.clone(), value.clone()));
     let read_only = files.into_iter().map(|(inside, contents)| StagedFile {
         inside,
         source: Source::Bytes(contents),
@@ -46,7 +47,7 @@ pub(super) fn sandbox_spec(
         stdin,
         argv: std::iter::once(CLI.to_owned()).chain(args).collect(),
         // Ours come last: a runbook's secret must not redirect the agent.
-        env: secrets.chain([results_dir]).chain(model_env).chain(runtime_env).collect(),
+        env: given.chain([results_dir]).chain(model_env).chain(runtime_env).collect(),
         cwd: WORK_DIR.to_owned(),
         limits: SandboxLimits {
             memory_bytes: plan.limits.memory_bytes,

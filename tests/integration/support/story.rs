@@ -105,7 +105,10 @@ impl Story {
             collection: Slug::new("stories").unwrap(),
             task: Slug::new("one").unwrap(),
             variables: self.variables.iter().map(owned).collect(),
-            assets: self.assets.iter().map(|(name, text)| asset(&assets, name, text)).collect(),
+            init_params: serde_json::Map::new(),
+            assets: (self.assets.iter())
+                .map(|(name, text)| asset(&assets, name, text).into())
+                .collect(),
             script: self.provider.is_none().then(|| self.script.clone()),
             overrides: Overrides {
                 model_provider: self.provider.map(str::to_owned),

@@ -1,0 +1,137 @@
+//! The secrets of a job. They wait encrypted and apart from its text.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::{Keyring, Secret};
+
+/// The secrets of a job.
+#[derive(Debug, Clone, Default)]
+pub struct JobSecrets {
+    /// The collection's environment, as it was when the run was submitted.
+    pub environment: BTreeMap<String, Secret>,
+    /// Secrets that came with the request; they win over the environment.
+    pub params: BTreeMap<String, Secret>,
+    /// Environment variables for the agent.
+    pub agent_env: BTreeMap<String, Secret>,
+    /// What signs the call at the run's end.
+    pub webhook_secret: Option<Secret>,
+}
+
+/// The secrets of a job cannot be read. Nothing of them is in the error.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the secrets of the job are not in a form that this program reads")]
+pub struct SecretsError;
+
+/// The secrets as the text that is encrypted.
+#[derive(Serialize)]
+struct Shown<'a> {
+    environment: BTreeMap<&'a str, &'a str>,
+    params: BTreeMap<&'a str, &'a str>,
+    agent_env: BTreeMap<&'a str, &'a str>,
+    webhook_secret: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Read {
+    environment: BTreeMap<String, String>,
+    params: BTreeMap<String, String>,
+    agent_env: BTreeMap<String, String>,
+    webhook_secret: Option<String>,
+}
+
+impl JobSecrets {
+    /// The text that is to be encrypted.
+    #[must_use]
+    pub fn to_plaintext(&self) -> Secret {
+        let shown = Shown {
+            environment: exposed(&self.environment),
+            params: exposed(&self.params),
+            agent_env: exposed(&self.agent_env),
+            webhook_secret: self.webhook_secret.as_ref().map(Secret::expose),
+        };
+        let text = serde_json::to_string(&shown);
+        Secret::new(text.expect("our own types have string keys and cannot fail"))
+    }
+
+    /// Reads what was decrypted.
+    ///
+    /// # Errors
+    /// [`SecretsError`] when it is not what [`JobSecrets::to_plaintext`] gives.
+    pub fn from_plaintext(text: &str) -> Result<Self, SecretsError> {
+        let read: Read = serde_json::from_str(text).map_err(|_| SecretsError)?;
+        Ok(Self {
+            environment: hidden(read.environment),
+            params: hidden(read.params),
+            agent_env: hidden(read.agent_env),
+            webhook_secret: read.webhook_secret.map(Secret::new),
+        })
+    }
+
+    /// The values that the run may draw on: the collection's and the request's. `shared` are those
+    /// of the daemon itself, for an operator who said that runs may use them; they come last.
+    #[must_use]
+    pub fn keyring(&self, shared: Option<&Keyring>) -> Keyring {
+        let own = self.environment.iter().chain(&self.params);
+        let own = own.map(|(name, value)| (name.clone(), value.clone()));
+        shared.cloned().unwrap_or_default().with(own)
+    }
+}
+
+fn exposed(values: &BTreeMap<String, Secret>) -> BTreeMap<&str, &str> {
+    values.iter().map(|(name, value)| (name.as_str(), value.expose())).collect()
+}
+
+fn hidden(values: BTreeMap<String, String>) -> BTreeMap<String, Secret> {
+    values.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(values: &[(&str, &str)]) -> BTreeMap<String, Secret> {
+        values.iter().map(|&(n, v)| (n.to_owned(), Secret::new(v.to_owned()))).collect()
+    }
+
+    #[test]
+    fn secrets_are_read_back_and_never_shown() {
+        let secrets = JobSecrets {
+            environment: values(&[("KEY", "made-up-1")]),
+            params: values(&[("P", "made-up-2")]),
+            agent_env: values(&[("E", "made-up-3")]),
+            webhook_secret: Some(Secret::new("made-up-4".to_owned())),
+        };
+        assert!(!format!("{secrets:?}").contains("made-up"));
+        let text = secrets.to_plaintext();
+        let read = JobSecrets::from_plaintext(text.expose()).unwrap();
+        assert_eq!(read.to_plaintext().expose(), text.expose());
+        assert!(JobSecrets::from_plaintext("made-up").is_err());
+        assert_eq!(JobSecrets::from_plaintext("{}").unwrap().environment.len(), 0);
+    }
+
+    #[test]
+    fn a_request_wins_over_its_collection_and_the_daemon_comes_last() {
+        let secrets = JobSecrets {
+            environment: values(&[("A", "collection"), ("B", "collection")]),
+            params: values(&[("B", "request")]),
+            ..JobSecrets::default()
+        };
+        let shared: Keyring = values(&[("A", "daemon"), ("C", "daemon")]).into_iter().collect();
+        let get = |keyring: &Keyring, name| keyring.get(name).map(|v| v.expose().to_owned());
+        let own = secrets.keyring(None);
+        let all = secrets.keyring(Some(&shared));
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            ["A", "B", "C"].map(|name| get(&own, name)),
+            [text("collection"), text("request"), None]
+        );
+        assert_eq!(
+            ["A", "B", "C"].map(|name| get(&all, name)),
+            [text("collection"), text("request"), text("daemon")]
+        );
+    }
+}
