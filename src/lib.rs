@@ -5,10 +5,12 @@
 //! this list's layers and never back; `tests/architecture.rs` holds the table.
 
 // Domain: plain data and rules. No async, no files, no network, no clock.
+pub mod cadence;
 pub mod run;
 pub mod runbook;
 pub mod secret;
 pub mod trajectory;
+pub mod workflow;
 
 pub mod archive;
 // Adapters: each owns one outside thing and never imports another, but that the queue's statements

@@ -11,6 +11,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("run", &["secret"]),
     ("runbook", &["run"]),
     ("trajectory", &["run"]),
+    ("workflow", &["run", "runbook"]),
+    ("cadence", &[]),
     // Adapters: each owns one outside thing.
     ("archive", &[]),
     ("database", &["run", "secret"]),
@@ -86,6 +88,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
 
 /// Domain rooms do no I/O and know no time.
 const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job"];
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "workflow", "cadence"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
 

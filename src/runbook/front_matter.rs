@@ -162,12 +162,16 @@ fn mcp_servers(key: &str, node: &Node) -> Result<BTreeMap<String, serde_json::Va
     }
 }
 
+/// Whether an MCP server can have this name: 1 to 64 letters, digits, `_` and `-`.
+#[must_use]
+pub fn is_server_name(name: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    (1..=MAX_SERVER_NAME_BYTES).contains(&name.len()) && name.chars().all(is_legal)
+}
+
 fn mcp_server(servers: &str, server: &Entry) -> Result<(String, serde_json::Value), Refusal> {
     let Entry { at, key: name, node } = server;
-    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let names_a_server =
-        (1..=MAX_SERVER_NAME_BYTES).contains(&name.len()) && name.chars().all(is_legal);
-    if !names_a_server {
+    if !is_server_name(name) {
         let problem = Problem::Unfit {
             key: format!("{servers}.*"),
             expected: "a server's name of 1 to 64 letters, digits, `_` and `-`",
