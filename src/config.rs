@@ -4,11 +4,16 @@
 //! this file in prose.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 use url::Url;
 
 use crate::secret::{Keyring, Secret};
+use crate::telemetry::LogFormat;
 
 /// Where npm packages come from when nothing else is said.
 const DEFAULT_REGISTRY: &str = "https://registry.npmjs.org/";
@@ -19,6 +24,25 @@ const GOOGLE_KEY_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 
 /// A service account's key as JSON text.
 const GOOGLE_KEY: &str = "GOOGLE_APPLICATION_CREDENTIALS_JSON";
+
+/// Where the API listens: this machine alone can reach it. 8000 is what Jetty's clients try first.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+
+/// Connections served at the same time. Each may hold a followed run; a file descriptor each.
+const DEFAULT_MAX_CONNECTIONS: usize = 1024;
+
+/// Largest body of JSON. The largest known runbook has 40 KiB, but messages may carry pictures.
+const DEFAULT_MAX_JSON_BYTES: usize = 16 * 1024 * 1024;
+
+/// Longest ordinary answer, in seconds. Jetty's SDK gives up after 60.
+const DEFAULT_ANSWER_SECONDS: u64 = 30;
+
+/// Free disk that is kept, in bytes: runs write logs of up to 1 GiB.
+const DEFAULT_MIN_FREE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// How long runs may go on after a stop, in seconds. What is left then is left running and taken up
+/// again by the next start.
+const DEFAULT_DRAIN_SECONDS: u64 = 20;
 
 /// What is wrong with the environment. All faults at once, so that they are mended at once.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,10 +78,35 @@ pub struct Settings {
     pub path: String,
     /// What is logged (`RUNBOOKD_LOG`), in `tracing`'s filter syntax.
     pub log_filter: Option<String>,
+    /// What a log line looks like (`RUNBOOKD_LOG_FORMAT`: `text` or `json`).
+    pub log_format: LogFormat,
+    /// What `runbookd serve` listens with and how much it takes on.
+    pub server: ServerSettings,
     /// Whether colours are unwanted (`NO_COLOR`).
     pub no_color: bool,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
+}
+
+/// What `runbookd serve` needs beside the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The address to listen on (`RUNBOOKD_LISTEN`).
+    pub listen: SocketAddr,
+    /// The results directory (`RUNBOOKD_RESULTS`, else `results` in the state folder).
+    pub results_dir: PathBuf,
+    /// How many runs go on at the same time (`RUNBOOKD_SLOTS`); `None` follows the machine.
+    pub slots: Option<usize>,
+    /// How many connections are served at the same time (`RUNBOOKD_MAX_CONNECTIONS`).
+    pub max_connections: usize,
+    /// Largest body of JSON, in bytes (`RUNBOOKD_MAX_JSON_BYTES`).
+    pub max_json_bytes: usize,
+    /// Longest time for an ordinary answer (`RUNBOOKD_ANSWER_SECONDS`).
+    pub answer_limit: Duration,
+    /// Less free disk than this, in bytes, and no work is taken (`RUNBOOKD_MIN_FREE_BYTES`).
+    pub min_free_disk_bytes: u64,
+    /// How long runs may go on after the stop was asked for (`RUNBOOKD_DRAIN_SECONDS`).
+    pub drain_limit: Duration,
 }
 
 impl Settings {
@@ -116,6 +165,15 @@ impl Settings {
                 None
             }
         };
+        let log_format = match text("RUNBOOKD_LOG_FORMAT").as_deref() {
+            None | Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                faults.push(format!("RUNBOOKD_LOG_FORMAT is `{other}`: write `text` or `json`"));
+                LogFormat::Text
+            }
+        };
+        let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let Some(registry) = registry.filter(|_| faults.is_empty()) else {
             return Err(ConfigError { faults });
         };
@@ -130,9 +188,67 @@ impl Settings {
             extra_ca: text("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
             path: text("PATH").unwrap_or_default(),
             log_filter: text("RUNBOOKD_LOG"),
+            log_format,
+            server,
             no_color: text("NO_COLOR").is_some(),
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         })
+    }
+}
+
+impl ServerSettings {
+    fn from_vars(
+        vars: &BTreeMap<String, String>,
+        state_dir: &Path,
+        faults: &mut Vec<String>,
+    ) -> Self {
+        let mut read = Reader { vars, faults };
+        Self {
+            listen: read.or("RUNBOOKD_LISTEN", "an address such as 127.0.0.1:8000", DEFAULT_LISTEN),
+            results_dir: vars
+                .get("RUNBOOKD_RESULTS")
+                .and_then(|path| absolute(Path::new(path)))
+                .unwrap_or_else(|| state_dir.join("results")),
+            slots: read.at_all("RUNBOOKD_SLOTS", "a number of runs").map(NonZeroUsize::get),
+            max_connections: read.number("RUNBOOKD_MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS),
+            max_json_bytes: read.number("RUNBOOKD_MAX_JSON_BYTES", DEFAULT_MAX_JSON_BYTES),
+            answer_limit: read.seconds("RUNBOOKD_ANSWER_SECONDS", DEFAULT_ANSWER_SECONDS),
+            min_free_disk_bytes: read.or(
+                "RUNBOOKD_MIN_FREE_BYTES",
+                "a number of bytes",
+                DEFAULT_MIN_FREE_BYTES,
+            ),
+            drain_limit: read.seconds("RUNBOOKD_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS),
+        }
+    }
+}
+
+/// Reads variables and notes those that cannot be read.
+struct Reader<'a> {
+    vars: &'a BTreeMap<String, String>,
+    faults: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn at_all<T: FromStr>(&mut self, name: &str, wanted: &str) -> Option<T> {
+        let text = self.vars.get(name)?;
+        let value = text.parse().ok();
+        if value.is_none() {
+            self.faults.push(format!("{name} is `{text}`: write {wanted}"));
+        }
+        value
+    }
+
+    fn or<T: FromStr>(&mut self, name: &str, wanted: &str, default: T) -> T {
+        self.at_all(name, wanted).unwrap_or(default)
+    }
+
+    fn number(&mut self, name: &str, default: usize) -> usize {
+        self.at_all(name, "a number above 0").map_or(default, NonZeroUsize::get)
+    }
+
+    fn seconds(&mut self, name: &str, default: u64) -> Duration {
+        Duration::from_secs(self.or(name, "a number of seconds", default))
     }
 }
 
@@ -164,6 +280,27 @@ mod tests {
         let error = settings(&[("HOME", ""), ("npm_config_registry", "registry.example.org")]);
         let faults = error.unwrap_err().faults;
         assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn the_server_listens_on_this_machine_alone_unless_it_is_told_otherwise() {
+        let server = settings(&[("HOME", "/h")]).unwrap().server;
+        assert_eq!(server.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(server.results_dir, Path::new("/h/.local/state/runbookd/results"));
+        let error = settings(&[
+            ("HOME", "/h"),
+            ("RUNBOOKD_LISTEN", "localhost"),
+            ("RUNBOOKD_SLOTS", "0"),
+            ("RUNBOOKD_LOG_FORMAT", "xml"),
+        ]);
+        assert_eq!(
+            error.unwrap_err().faults,
+            [
+                "RUNBOOKD_LOG_FORMAT is `xml`: write `text` or `json`",
+                "RUNBOOKD_LISTEN is `localhost`: write an address such as 127.0.0.1:8000",
+                "RUNBOOKD_SLOTS is `0`: write a number of runs",
+            ]
+        );
     }
 
     #[test]

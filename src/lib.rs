@@ -12,9 +12,9 @@ pub mod secret;
 pub mod trajectory;
 pub mod workflow;
 
-pub mod archive;
 // Adapters: each owns one outside thing and never imports another, but that the queue's statements
 // run on the database.
+pub mod archive;
 pub mod database;
 pub mod provider;
 pub mod queue;
@@ -26,6 +26,7 @@ pub mod toolchain;
 // Flow.
 pub mod job;
 pub mod plan;
+pub mod records;
 pub mod webhook;
 pub mod worker;
 

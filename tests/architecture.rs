@@ -40,11 +40,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trajectory",
         ],
     ),
+    ("records", &["job", "queue", "run", "store"]),
     ("webhook", &["run", "secret"]),
-    // Edge.
-    ("api", &["run", "secret", "store"]),
-    ("config", &["sandbox", "secret", "toolchain"]),
+    // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
+    // Edge.
+    ("api", &["run", "secret", "store", "telemetry"]),
+    ("config", &["sandbox", "secret", "telemetry", "toolchain"]),
     (
         "cli",
         &[
@@ -81,6 +83,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         &["src/provider/scripted/", "src/api/"],
         "only the API and the scripted provider serve HTTP",
     ),
+    ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),

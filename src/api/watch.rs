@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::error::{self, Envelope};
+use crate::telemetry::meters;
 
 /// Names a request in the answer and in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,13 +32,14 @@ pub(super) async fn watch(State(api): State<Shared>, request: Request, next: Nex
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| UNMATCHED.to_owned(), |path| path.as_str().to_owned());
-    let span =
-        tracing::info_span!("request", request.id = %id, http.method = %method, http.route = route);
+    let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.route = %route);
+    let matched = route;
     let started = (api.clock)();
     async move {
         let response = error::finish(next.run(request).await, envelope, &id);
         let status = response.status().as_u16();
         let took = (api.clock)().duration_since(started).unsigned_abs();
+        meters::answered(method.as_str(), &matched, status, took);
         if error::is_ours(&response) {
             tracing::warn!(http.status = status, duration_ms = took.as_millis(), "answered");
         } else {

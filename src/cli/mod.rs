@@ -12,7 +12,7 @@ mod validate;
 use clap::Parser as _;
 
 use crate::config::{ConfigError, Settings};
-use crate::telemetry;
+use crate::telemetry::{self, LogSettings};
 use args::{Arguments, Command};
 use exit::ExitCode;
 
@@ -23,7 +23,12 @@ pub async fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(e) => return bad_config(&e),
     };
-    telemetry::start(settings.log_filter.as_deref(), settings.no_color);
+    telemetry::start(&LogSettings {
+        filter: settings.log_filter.as_deref(),
+        default_filter: telemetry::FOR_A_PERSON,
+        format: settings.log_format,
+        no_color: settings.no_color,
+    });
     match arguments.command {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
