@@ -24,6 +24,7 @@ pub mod store;
 pub mod toolchain;
 
 // Flow.
+pub mod intake;
 pub mod job;
 pub mod plan;
 pub mod records;

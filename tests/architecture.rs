@@ -40,12 +40,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trajectory",
         ],
     ),
+    (
+        "intake",
+        &[
+            "archive", "catalog", "database", "job", "plan", "queue", "run", "secret", "store",
+            "webhook", "workflow",
+        ],
+    ),
     ("records", &["job", "queue", "run", "store"]),
     ("webhook", &["run", "secret"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
-    ("api", &["run", "secret", "store", "telemetry"]),
+    ("api", &["archive", "queue", "records", "run", "secret", "store", "telemetry", "trajectory"]),
     ("config", &["sandbox", "secret", "telemetry", "toolchain"]),
     (
         "cli",
@@ -90,8 +97,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Domain rooms do no I/O and know no time.
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job"];
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "workflow", "cadence"];
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job", "workflow", "cadence"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
 

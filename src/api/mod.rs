@@ -5,12 +5,19 @@
 
 mod auth;
 mod deadline;
+mod download;
 mod error;
 mod extract;
+mod follow;
 mod health;
+mod logs;
+mod notes;
 mod openapi;
 mod path;
+mod runs;
 mod serve;
+mod stored;
+mod trajectories;
 mod unknown;
 mod watch;
 
@@ -29,7 +36,9 @@ use utoipa_axum::router::OpenApiRouter;
 pub use auth::{Caller, Scope};
 pub use error::{ApiError, BoxError, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
+pub use follow::Followers;
 pub use health::Readiness;
+pub use runs::RunParts;
 pub use serve::serve;
 
 use crate::store::Store;
@@ -44,6 +53,8 @@ pub struct Api {
     pub clock: fn() -> Timestamp,
     /// What the daemon's parts say of themselves.
     pub readiness: Arc<Readiness>,
+    /// What the paths about runs work with.
+    pub runs: RunParts,
     /// The limits.
     pub settings: ApiSettings,
 }

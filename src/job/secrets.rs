@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::run::RunName;
 use crate::secret::{Keyring, Secret};
 
 /// The secrets of a job.
@@ -44,6 +45,12 @@ struct Read {
 }
 
 impl JobSecrets {
+    /// What the secrets of a run are sealed for: they can be opened for no other.
+    #[must_use]
+    pub fn context(name: &RunName) -> String {
+        format!("job {name}")
+    }
+
     /// The text that is to be encrypted.
     #[must_use]
     pub fn to_plaintext(&self) -> Secret {

@@ -130,7 +130,9 @@ impl Records {
                 };
                 let labels = folder.labels()?;
                 let mut document = document(&folder, &job)?;
-                document.as_mut().map_or((), shorten);
+                if let Some(document) = &mut document {
+                    shorten(document);
+                }
                 Ok((job, document, labels, None))
             });
             read.collect::<Result<Vec<_>, StoreError>>()

@@ -126,13 +126,17 @@ impl RunFolder {
         LogFile::extend(self.path.join("logs/provider.jsonl"))
     }
 
-    /// Copies a file that the run is given.
+    /// Copies a file that the run is given, unless it lies there already. The name may have folders.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be copied.
     pub fn keep_asset(&self, name: &str, from: &Path) -> Result<(), StoreError> {
         let path = self.area(Area::Assets).join(name);
-        match std::fs::copy(from, &path) {
+        if path == from {
+            return Ok(());
+        }
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        match folder.and_then(|()| std::fs::copy(from, &path)) {
             Ok(_) => Ok(()),
             Err(source) => Err(StoreError::Write { path, source }),
         }

@@ -32,7 +32,7 @@ pub use labels::Label;
 pub use layout::{Area, Document};
 pub use log::LogFile;
 pub use path::{BadPath, StoragePath};
-pub use upload::{KeptUpload, UPLOADS_FOLDER, Upload};
+pub use upload::{FILE_ID, KeptUpload, UPLOADS_FOLDER, Upload, UploadedFile};
 
 /// The results directory could not do its part.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +128,25 @@ impl Store {
     /// [`StoreError::Create`] when it cannot be made.
     pub fn run(&self, name: &RunName) -> Result<RunFolder, StoreError> {
         RunFolder::new(self.place(name))
+    }
+
+    /// The results directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Removes the folder of a run that will never be. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the disk refuses it.
+    pub fn discard(&self, name: &RunName) -> Result<(), StoreError> {
+        let path = self.place(name);
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(StoreError::Write { path, source }),
+        }
     }
 
     /// The folder of a run, where there is one. Nothing is made.

@@ -4,13 +4,18 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::folder::UNFINISHED;
 use super::path::StoragePath;
-use super::{Store, StoreError};
+use super::{Area, RunFolder, Store, StoreError};
 use crate::run::Slug;
 
 /// The folder of a collection's uploads, beside its tasks.
 pub const UPLOADS_FOLDER: &str = "_sandbox_uploads";
+
+/// What begins the id of an upload of one file; its batch follows.
+pub const FILE_ID: &str = "file-";
 
 /// Longest name that an upload keeps, in bytes. Longer ones are cut before their extension.
 const MAX_NAME_BYTES: usize = 128;
@@ -40,6 +45,19 @@ pub struct KeptUpload {
     pub name: String,
     /// Its size.
     pub n_bytes: u64,
+}
+
+/// A file that was uploaded before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadedFile {
+    /// Its id, `file-` and its batch.
+    pub id: String,
+    /// Where it is.
+    pub path: StoragePath,
+    /// Its size.
+    pub n_bytes: u64,
+    /// When it came.
+    pub created: Timestamp,
 }
 
 impl Store {
@@ -81,6 +99,85 @@ impl Store {
             std::fs::remove_dir(batch).unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+impl Store {
+    /// The file that an id such as `file-0123456789ab` names: the one of its batch. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn upload(&self, collection: &Slug, id: &str) -> Result<Option<UploadedFile>, StoreError> {
+        let batch = id.strip_prefix(FILE_ID).and_then(|batch| Slug::new(batch).ok());
+        let Some(batch) = batch else { return Ok(None) };
+        let folder = self.root.join(collection.as_str()).join(UPLOADS_FOLDER).join(batch.as_str());
+        let read = |source| StoreError::Read { path: folder.clone(), source };
+        let listed = match std::fs::read_dir(&folder) {
+            Ok(listed) => listed,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(read(source)),
+        };
+        for entry in listed {
+            let entry = entry.map_err(read)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let metadata = entry.metadata().map_err(read)?;
+            if name.starts_with(UNFINISHED) || !metadata.is_file() {
+                continue;
+            }
+            let path = format!("{collection}/{UPLOADS_FOLDER}/{batch}/{name}");
+            let path = StoragePath::parse(&path).map_err(|e| read(io::Error::other(e)))?;
+            let created = metadata.modified().map_err(read)?;
+            let created = Timestamp::try_from(created).unwrap_or(Timestamp::UNIX_EPOCH);
+            let (id, n_bytes) = (id.to_owned(), metadata.len());
+            return Ok(Some(UploadedFile { id, path, n_bytes, created }));
+        }
+        Ok(None)
+    }
+
+    /// The newest uploads of a collection, at most `limit`. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn uploads(
+        &self,
+        collection: &Slug,
+        limit: usize,
+    ) -> Result<Vec<UploadedFile>, StoreError> {
+        let folder = self.root.join(collection.as_str()).join(UPLOADS_FOLDER);
+        let read = |source| StoreError::Read { path: folder.clone(), source };
+        let listed = match std::fs::read_dir(&folder) {
+            Ok(listed) => listed,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(read(source)),
+        };
+        let mut found = Vec::new();
+        for entry in listed {
+            if let Ok(batch) = entry.map_err(read)?.file_name().into_string() {
+                found.extend(self.upload(collection, &format!("{FILE_ID}{batch}"))?);
+            }
+        }
+        found.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Gives a run a stored file under a name. The file is shared where the disk can, so it must not
+    /// be written to any more: uploads and results never are. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the disk refuses it.
+    pub fn link_asset(
+        &self,
+        folder: &RunFolder,
+        from: &StoragePath,
+        name: &str,
+    ) -> Result<(), StoreError> {
+        let to = folder.area(Area::Assets).join(name);
+        let source = self.root.join(from.to_string());
+        let linked = std::fs::hard_link(&source, &to);
+        linked
+            .or_else(|_| std::fs::copy(&source, &to).map(|_| ()))
+            .map_err(|source| StoreError::Write { path: to, source })
     }
 }
 

@@ -17,7 +17,7 @@ pub use atif::{AtifDocument, AtifFacts};
 pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
 pub use document::{
     DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, TrajectoryDocument,
-    TrajectoryHead, read_head,
+    TrajectoryHead, content_type, read_head,
 };
 pub use event::{
     AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,
