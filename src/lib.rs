@@ -15,6 +15,9 @@ pub mod workflow;
 // Adapters: each owns one outside thing and never imports another, but that the queue's statements
 // run on the database.
 pub mod archive;
+// Adapters: each owns one outside thing and never imports another, but that the statements of the
+// queue and of the catalog run on the database.
+pub mod catalog;
 pub mod database;
 pub mod provider;
 pub mod queue;

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("archive", &[]),
     ("database", &["run", "secret"]),
     ("queue", &["database", "run"]),
+    ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
@@ -92,6 +93,11 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
+    (
+        "sqlx::",
+        &["src/database/", "src/queue/", "src/catalog/"],
+        "only these speak to the database",
+    ),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];

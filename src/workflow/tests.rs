@@ -212,6 +212,11 @@ fn several_steps_keep_their_order() {
     );
 }
 
+fn refused(workflow: &Value, expected: &str) {
+    let error = Workflow::parse(workflow).unwrap_err().to_string();
+    assert!(error.contains(expected), "{workflow}\n{error}\n{expected}");
+}
+
 #[test]
 fn what_is_wrong_with_a_workflow_is_said_all_at_once() {
     let run = json!({"activity": "runbook"});
@@ -254,6 +259,14 @@ fn what_is_wrong_with_a_workflow_is_said_all_at_once() {
             json!({"steps": ["run"], "step_configs": {"run": {"activity": "completion"}}}),
             "write `\"activity\": \"runbook\"` with `\"instruction_path\": \"init_params.instruction\"`",
         ),
+    ] {
+        refused(&workflow, expected);
+    }
+}
+
+#[test]
+fn a_value_of_a_wrong_type_is_named_by_its_path() {
+    for (workflow, expected) in [
         (
             with_step(json!([]), json!({})),
             "`init_params` must be an object of names and values; it is a list",
@@ -289,8 +302,7 @@ fn what_is_wrong_with_a_workflow_is_said_all_at_once() {
             "; `step_configs.run.cpus` must be",
         ),
     ] {
-        let error = Workflow::parse(&workflow).unwrap_err().to_string();
-        assert!(error.contains(expected), "{workflow}\n{error}\n{expected}");
+        refused(&workflow, expected);
     }
 }
 
@@ -422,13 +434,10 @@ proptest! {
     fn nothing_makes_it_panic_and_every_step_that_resolves_is_whole(
         init_params in any_value(), config in any_value(), request in any_value(),
     ) {
-        let config = match config {
-            Value::Object(mut config) => {
-                config.insert("activity".to_owned(), json!("runbook"));
-                Value::Object(config)
-            }
-            other => other,
-        };
+        let mut config = config;
+        if let Some(config) = config.as_object_mut() {
+            config.insert("activity".to_owned(), json!("runbook"));
+        }
         let workflow =
             json!({"init_params": init_params, "step_configs": {"run": config}, "steps": ["run"]});
         let Ok(workflow) = Workflow::parse(&workflow) else { return Ok(()) };
@@ -456,4 +465,12 @@ proptest! {
 fn a_problem_can_be_told_apart_by_its_kind() {
     let error = Workflow::parse(&json!({})).unwrap_err();
     assert_eq!(error.problems, [WorkflowProblem::NoSteps]);
+}
+
+#[test]
+fn every_parameter_is_documented() {
+    let text = include_str!("../../docs/workflows.md");
+    for parameter in super::PARAMETERS {
+        assert!(text.contains(&format!("`{}`", parameter.name)), "{}", parameter.name);
+    }
 }
