@@ -29,8 +29,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
+            "database",
+            "job",
             "plan",
             "provider",
+            "queue",
             "run",
             "runbook",
             "runtime",

@@ -79,10 +79,12 @@ impl ExitCode {
             | RunFailure::NoResult { .. }
             | RunFailure::DidNothing { .. }
             | RunFailure::WrongAgentVersion { .. }
+            | RunFailure::SetupFailed { .. }
             | RunFailure::Timeout { .. }
             | RunFailure::OutputLimit { .. }
             | RunFailure::OutOfMemory { .. }
             | RunFailure::SandboxFailed { .. }
+            | RunFailure::SandboxLost { .. }
             | RunFailure::Internal { .. } => Self::RunFailed,
         }
     }

@@ -1,6 +1,7 @@
 //! The parts that a run needs, from the settings.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -20,6 +21,9 @@ use crate::worker::{AgentSource, Claims, Parts};
 /// The image of a run that names none. Small, with the shell and the tools that the launcher and
 /// the agent CLI need.
 const DEFAULT_IMAGE: &str = "debian:bookworm-slim";
+
+/// The folder in the state folder with the sockets of model services in this process.
+const SOCKETS: &str = "models";
 
 /// What a command asks of the parts.
 pub(super) struct Wanted<'a> {
@@ -54,6 +58,7 @@ pub(super) async fn build(
     Ok(Parts {
         engine,
         claims,
+        sockets: settings.state_dir.join(SOCKETS),
         agents: agents(wanted.agent_cli, settings)?,
         store,
         keyring: settings.keyring.clone(),
@@ -172,7 +177,7 @@ fn agents(agent_cli: Option<&Path>, settings: &Settings) -> Result<AgentSource, 
         registry_token: settings.registry_token.clone(),
         extra_ca: settings.extra_ca.clone(),
     });
-    toolchain.map(|toolchain| AgentSource::Pinned(Box::new(toolchain))).map_err(|e| {
+    toolchain.map(|toolchain| AgentSource::Pinned(Arc::new(toolchain))).map_err(|e| {
         complain(&format!("{}. {}", error_chain(&e), e.mend()));
         ExitCode::BadConfig
     })

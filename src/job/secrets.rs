@@ -49,6 +49,11 @@ impl JobSecrets {
     #[must_use]
     pub fn context(name: &RunName) -> String {
         format!("job {name}")
+    /// The place for which the secrets of a run are encrypted: those of one run cannot be opened as
+    /// another's.
+    #[must_use]
+    pub fn context(name: &RunName) -> String {
+        format!("job/{}/{}/{}", name.collection, name.task, name.id)
     }
 
     /// The text that is to be encrypted.

@@ -9,6 +9,8 @@ mod default {
 
     /// Most public runbooks end within 20 minutes; an hour leaves room and still ends a stuck run.
     pub(super) const WALL: Duration = Duration::from_secs(3600);
+    /// Installing what a runbook needs takes minutes; a download that hangs must not take the hour.
+    pub(super) const SETUP: Duration = Duration::from_secs(600);
     /// After its answer the CLI ends within seconds; a child that holds it open must not.
     pub(super) const LINGER: Duration = Duration::from_secs(30);
     /// The CLI's own default, about three minutes of waiting.
@@ -39,6 +41,7 @@ impl Planner<'_> {
     pub(super) fn limits(&mut self) -> Limits {
         let (overrides, front_matter) = (&self.request.overrides, self.runbook.front_matter());
         let wall = overrides.wall.or(front_matter.timeout).unwrap_or(default::WALL);
+        let setup = front_matter.setup_timeout.unwrap_or(default::SETUP);
         let memory_bytes = overrides.memory_bytes.or(front_matter.memory_bytes);
         let memory_bytes = memory_bytes.unwrap_or(default::MEMORY_BYTES);
         let n_cpus = overrides.n_cpus.or(front_matter.n_cpus).unwrap_or(default::N_CPUS);
@@ -47,6 +50,15 @@ impl Planner<'_> {
             "timeout_sec",
             !wall.is_zero() && wall.as_secs() <= bound::MAX_WALL_SEC,
             format!("the time limit is {} s: write 1 to {}", wall.as_secs(), bound::MAX_WALL_SEC),
+        );
+        self.check(
+            "setup_timeout_sec",
+            setup.as_secs() <= bound::MAX_WALL_SEC,
+            format!(
+                "the time limit of the setup is {} s: write 1 to {}",
+                setup.as_secs(),
+                bound::MAX_WALL_SEC
+            ),
         );
         self.check(
             "memory",
@@ -72,6 +84,7 @@ impl Planner<'_> {
         );
         Limits {
             wall,
+            setup,
             linger: default::LINGER,
             max_turns,
             model_retries: overrides.model_retries.unwrap_or(default::MODEL_RETRIES),

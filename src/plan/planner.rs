@@ -117,6 +117,7 @@ impl Planner<'_> {
             image,
             network,
             limits,
+            setup: front_matter.setup.clone(),
             init_params: if request.init_params.is_empty() {
                 variables.map(|(name, value)| (name.clone(), value.clone().into())).collect()
             } else {

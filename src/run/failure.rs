@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a run failed. `Display` is a sentence for the person who started the run, [`Self::code`] a
-/// stable word for programs, [`Self::mend`] what to do about it.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+/// stable word for programs, [`Self::mend`] what to do about it. Part of what the worker saves of a
+/// run's end before it removes the sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 pub enum RunFailure {
     /// Planning or the checks before the start found problems. No sandbox was made.
     #[error("the run was refused before it started: {}", problems.join("; "))]
@@ -126,6 +129,14 @@ pub enum RunFailure {
         /// What failed, and what to do.
         detail: String,
     },
+    /// The setup script did not end well, so the agent was never started.
+    #[error("the setup script {end}; its last lines: {}", last_lines(tail))]
+    SetupFailed {
+        /// How it ended.
+        end: SetupEnd,
+        /// The last of what it wrote, secrets masked.
+        tail: String,
+    },
     /// The run took longer than it may.
     #[error("timeout after {} s", limit.as_secs())]
     Timeout {
@@ -150,6 +161,12 @@ pub enum RunFailure {
         /// What failed.
         detail: String,
     },
+    /// The sandbox went away while its agent worked, and not by our doing.
+    #[error("the sandbox was lost: {detail}")]
+    SandboxLost {
+        /// What is known about it.
+        detail: String,
+    },
     /// The results directory could not be written.
     #[error("the results could not be written: {detail}")]
     StoreFailed {
@@ -162,6 +179,35 @@ pub enum RunFailure {
         /// What is known about it.
         detail: String,
     },
+}
+
+/// How a setup script ended that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum SetupEnd {
+    /// With this exit code.
+    #[error("failed with exit code {0}")]
+    Exited(i32),
+    /// This signal ended it.
+    #[error("was ended by signal {0}")]
+    Signaled(i32),
+    /// The kernel ended something of it because the sandbox's memory was used up.
+    #[error("ran out of memory ({limit_bytes} bytes)")]
+    OutOfMemory {
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// It took longer than it may.
+    #[error("did not end within {} s", limit.as_secs())]
+    Timeout {
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// The lines in one, for a sentence.
+fn last_lines(tail: &str) -> String {
+    let lines: Vec<&str> = tail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "none".to_owned() } else { lines.join(" | ") }
 }
 
 impl RunFailure {
@@ -188,10 +234,12 @@ impl RunFailure {
             Self::DidNothing { .. } => "did_nothing",
             Self::WrongAgentVersion { .. } => "wrong_agent_version",
             Self::AgentUnavailable { .. } => "agent_unavailable",
+            Self::SetupFailed { .. } => "setup_failed",
             Self::Timeout { .. } => "timeout",
             Self::OutputLimit { .. } => "output_limit",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::SandboxFailed { .. } => "sandbox_failed",
+            Self::SandboxLost { .. } => "sandbox_lost",
             Self::StoreFailed { .. } => "store_failed",
             Self::Internal { .. } => "internal",
         }
@@ -228,12 +276,19 @@ impl RunFailure {
             Self::DidNothing { .. } => "Check that the runbook says what to do.",
             Self::WrongAgentVersion { .. } => "Use an image without its own agent CLI on the path.",
             Self::AgentUnavailable { .. } => "Check the registry and the cache folder.",
+            Self::SetupFailed { .. } => {
+                "Read logs/setup.txt in the results folder; the model was not asked."
+            }
             Self::Timeout { .. } => "Raise the time limit, or split the runbook.",
             Self::OutputLimit { .. } => {
                 "Raise the output limit, or find out what floods the output."
             }
             Self::OutOfMemory { .. } => "Raise the memory limit.",
             Self::SandboxFailed { .. } => "Check the engine and the image.",
+            Self::SandboxLost { .. } => {
+                "Find out who removed it, or whether the engine or the machine was restarted; then \
+                 start the run again."
+            }
             Self::StoreFailed { .. } => "Check the results folder: free space, permissions.",
             Self::Internal { .. } => "Please report it with the log.",
         }

@@ -8,7 +8,7 @@ mod plan;
 mod status;
 
 pub use error_chain::error_chain;
-pub use failure::RunFailure;
+pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, RunId, RunName, Slug};
 pub use plan::{Asset, Limits, McpServers, Network, ProviderName, RunPlan, RuntimeName};

@@ -85,9 +85,12 @@ pub type McpServers = BTreeMap<String, serde_json::Value>;
 /// How much a run may take. Every limit is enforced or said to be unenforced at the start.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Limits {
-    /// From the agent's start to its end.
+    /// From the start of the setup script, or of the agent where there is none, to the agent's end.
     #[serde(rename = "timeout_sec", serialize_with = "whole_seconds")]
     pub wall: Duration,
+    /// From the start of the setup script to its end.
+    #[serde(rename = "setup_timeout_sec", serialize_with = "whole_seconds")]
+    pub setup: Duration,
     /// From the agent's last `result` to the end of its process. A background task can keep the
     /// process alive for ever after its answer.
     #[serde(rename = "linger_sec", serialize_with = "whole_seconds")]
@@ -138,6 +141,8 @@ pub struct RunPlan {
     pub network: Network,
     /// How much the run may take.
     pub limits: Limits,
+    /// A shell script that prepares the sandbox before the agent starts.
+    pub setup: Option<String>,
     /// What the client passed to the runbook; no secrets.
     pub init_params: serde_json::Map<String, serde_json::Value>,
     /// The runbook as it was given.
@@ -158,4 +163,19 @@ pub struct RunPlan {
     pub primary_outputs: Vec<String>,
     /// What was noticed while planning and does not stop the run, as whole sentences.
     pub notes: Vec<String>,
+}
+
+impl RunPlan {
+    /// The values of the plan that nobody may see: the declared secrets, and of the other variables
+    /// those whose name says so. (The others are words like `production`, which stand everywhere.)
+    pub fn secret_values(&self) -> impl Iterator<Item = &Secret> {
+        let names_a_secret = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"]
+                .iter()
+                .any(|word| name.contains(word))
+        };
+        let given = self.agent_env.iter().filter(move |(name, _)| names_a_secret(name));
+        self.secrets.values().chain(given.map(|(_, value)| value))
+    }
 }

@@ -1,11 +1,11 @@
 //! Where a run stands, and what it achieved.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::failure::RunFailure;
 
-/// Where a run stands. A terminal status never changes.
-#[derive(Debug, Clone, PartialEq)]
+/// Where a run stands. A terminal status never changes. Part of what the worker saves of a run's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RunStatus {
     /// Recorded, not started.
     Pending,

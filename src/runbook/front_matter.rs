@@ -33,6 +33,10 @@ pub struct FrontMatter {
     pub snapshot: Option<String>,
     /// `image`.
     pub image: Option<String>,
+    /// `setup`: a shell script that prepares the sandbox before the agent starts.
+    pub setup: Option<String>,
+    /// `setup_timeout_sec`: how long that may take.
+    pub setup_timeout: Option<Duration>,
     /// `primary_outputs`: paths that stay inside the results directory, the most important first.
     pub primary_outputs: Vec<String>,
     /// `secrets`, by the name that `{{secrets.NAME}}` uses.
@@ -103,14 +107,12 @@ impl FrontMatter {
             "model_provider" => self.model_provider = text(key, node)?,
             "snapshot" => self.snapshot = text(key, node)?,
             "image" => self.image = text(key, node)?,
+            "setup" => self.setup = text(key, node)?,
+            "setup_timeout_sec" => self.setup_timeout = seconds(key, node)?,
             "primary_outputs" => self.primary_outputs = paths(key, node)?,
             "secrets" => self.secrets = secrets::read(key, node, unknown)?,
             "mcp_servers" => self.mcp_servers = mcp_servers(key, node)?,
-            "timeout_sec" => {
-                let expected = "a whole number of seconds from 1, such as `1200`";
-                let seconds: Option<u32> = count(key, expected, node)?;
-                self.timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
-            }
+            "timeout_sec" => self.timeout = seconds(key, node)?,
             "max_turns" => {
                 self.max_turns = count(key, "a whole number from 1, such as `50`", node)?;
             }
@@ -132,6 +134,12 @@ fn keys(root: &Node) -> Result<&[Entry], Refusal> {
             Err(Refusal { at: root.at, problem: Problem::NotMapping { found: root.in_words() } })
         }
     }
+}
+
+fn seconds(key: &str, node: &Node) -> Result<Option<Duration>, Refusal> {
+    let expected = "a whole number of seconds from 1, such as `1200`";
+    let seconds: Option<u32> = count(key, expected, node)?;
+    Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
 }
 
 /// The version as a text. A number has lost its spelling in the tree, so it is read once more.
@@ -221,6 +229,10 @@ model_provider: >-
 snapshot: local
 image: |
   ghcr.io/acme/box:1
+setup: |
+  pip install --user pandas
+  echo "ready: now"
+setup_timeout_sec: 90
 primary_outputs:
   # The best one first.
   - deck.pdf
@@ -258,6 +270,8 @@ colour: red
             model_provider: text("open router"),
             snapshot: text("local"),
             image: text("ghcr.io/acme/box:1"),
+            setup: text("pip install --user pandas\necho \"ready: now\""),
+            setup_timeout: Some(Duration::from_secs(90)),
             primary_outputs: texts(&["deck.pdf", "sub dir/übersicht.md"]),
             secrets: BTreeMap::from([
                 (
@@ -282,8 +296,8 @@ colour: red
             network_enabled: Some(false),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
-                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 26 },
-                UnknownKey { name: "colour".to_owned(), line: 37 },
+                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 30 },
+                UnknownKey { name: "colour".to_owned(), line: 41 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -300,6 +314,8 @@ colour: red
             "model_provider",
             "snapshot",
             "image",
+            "setup",
+            "setup_timeout_sec",
             "primary_outputs",
             "secrets",
             "mcp_servers",

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Longest list of what was left out. The rest is counted.
 const MAX_LISTED: usize = 200;
@@ -84,8 +85,8 @@ pub struct Collected {
     pub cut_off: bool,
 }
 
-/// A file that was copied.
-#[derive(Debug, PartialEq, Eq)]
+/// A file that was copied. Part of what the worker saves of a run's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectedFile {
     /// Its path below the folder. Bytes of a name that are no UTF-8 are written as `%XX`.
     pub path: String,

@@ -213,8 +213,9 @@ impl Engine {
         }
     }
 
-    /// Takes over a sandbox that an earlier daemon of the same owner started. `None` where there
-    /// is none, or it never started: then the reaper removes what is there.
+    /// Takes over a sandbox that an earlier daemon of the same owner started, also one whose agent has
+    /// ended or whose container somebody removed: its files are still there. `None` where there is
+    /// none, or it never started: then the reaper removes what is there.
     ///
     /// # Errors
     /// When its record cannot be read or the engine does not answer.
@@ -262,6 +263,18 @@ impl Engine {
             }
         }
         Ok(reaped)
+    }
+
+    /// Removes what there is of one sandbox, whoever made it. Where nothing is there, nothing happens.
+    ///
+    /// # Errors
+    /// When something stays behind, or it was made by an engine that is not connected.
+    pub async fn discard(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        match self.reap_one(id).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SandboxError::Exists { id: id.clone() }),
+            Err(error) => Err(error),
+        }
     }
 
     /// What carries our label now, one sentence for each thing. Empty when nothing leaked.

@@ -3,7 +3,7 @@
 //! ```text
 //! <state>/sandboxes/<id>/   0700, so that the modes inside matter only to the sandbox
 //!   state.json              the record, for the next start of the daemon
-//!   launch/                 the two scripts and the standard input (read-only inside)
+//!   launch/                 the scripts and the standard input (read-only inside)
 //!   in/                     staged read-only files (read-only inside)
 //!   out/                    standard output and error; nobody inside but root gets here
 //!   rw/{app,logs,tmp,home}  what the agent may write
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use super::collect::AgentFolder;
 use super::error::SandboxError;
 use super::launcher::{
-    AGENT_SCRIPT, AGENT_UID, LAUNCH_SCRIPT, LAUNCHED_FILE, Output, STDERR_FILE, STDIN_FILE,
-    STDOUT_FILE, StartsAs, agent_script, launch_script,
+    AGENT_SCRIPT, AGENT_UID, LAUNCH_SCRIPT, LAUNCHED_FILE, Output, SETUP_FILE, SETUP_SCRIPT,
+    STDERR_FILE, STDIN_FILE, STDOUT_FILE, StartsAs, agent_script, launch_script, setup_code,
 };
 use super::remove::remove_tree;
 use super::spec::{
@@ -105,13 +105,19 @@ pub(super) struct HostFolder {
     root: PathBuf,
     stdout: PathBuf,
     stderr: PathBuf,
+    setup_log: PathBuf,
 }
 
 impl HostFolder {
     pub(super) fn at(state_dir: &Path, id: &SandboxId) -> Self {
         let root = sandboxes(state_dir).join(id.as_str());
         let out = root.join("out");
-        Self { stdout: out.join(STDOUT_FILE), stderr: out.join(STDERR_FILE), root }
+        Self {
+            stdout: out.join(STDOUT_FILE),
+            stderr: out.join(STDERR_FILE),
+            setup_log: out.join(SETUP_FILE),
+            root,
+        }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -124,6 +130,10 @@ impl HostFolder {
 
     pub(super) fn stderr(&self) -> &Path {
         &self.stderr
+    }
+
+    pub(super) fn setup_log(&self) -> &Path {
+        &self.setup_log
     }
 
     /// A file beside the output, for the engine.
@@ -157,6 +167,15 @@ impl HostFolder {
     /// Whether the launcher handed over to the agent.
     pub(super) fn launched(&self) -> bool {
         fs::metadata(self.out(LAUNCHED_FILE)).is_ok_and(|metadata| metadata.len() > 0)
+    }
+
+    /// How the setup script ended, once it has.
+    pub(super) fn setup_code(&self) -> io::Result<Option<i32>> {
+        match fs::read_to_string(self.out(LAUNCHED_FILE)) {
+            Ok(text) => Ok(setup_code(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the folder and everything in it. On failure what was made is removed.
@@ -216,11 +235,15 @@ impl HostFolder {
         let script = launch_script(spec, staging.output, staging.starts_as);
         write_file(&launch.join(LAUNCH_SCRIPT), script.as_bytes(), 0o444)?;
         write_file(&launch.join(AGENT_SCRIPT), agent_script(spec).as_bytes(), 0o444)?;
+        if let Some(setup) = &spec.setup {
+            write_file(&launch.join(SETUP_SCRIPT), setup.script.as_bytes(), 0o444)?;
+        }
         write_file(&launch.join(STDIN_FILE), &spec.stdin, 0o444)?;
         make_folder(&self.root.join("in"), 0o755)?;
         make_folder(&self.root.join("out"), 0o700)?;
         write_file(&self.stdout, b"", 0o600)?;
-        write_file(&self.stderr, b"", 0o600)
+        write_file(&self.stderr, b"", 0o600)?;
+        write_file(&self.setup_log, b"", 0o600)
     }
 
     fn make_writable(&self, agent_files: AgentFiles) -> io::Result<()> {

@@ -1,10 +1,11 @@
-//! The two small scripts that start the agent: one with the sandbox's root, one as the agent.
+//! The small scripts that start the agent: one with the sandbox's root, one as the agent.
 //!
 //! The first opens what the agent shall hold and not be able to open (its output), and gives away
 //! every privilege. The second sets the environment and becomes the agent: only there, so that a
 //! variable like `LD_PRELOAD` meets no privileged program and no value stands in an argument.
 
-use super::spec::{AGENT_HOME, SandboxSpec};
+use super::spec::{AGENT_HOME, SandboxSpec, Setup};
+use crate::secret::Secret;
 
 /// The agent's user and group. Uncommon on hosts and in images, so that no other process of the
 /// machine shares it, and below 65536, so that rootless engines can map it.
@@ -32,8 +33,19 @@ pub(super) const STDERR_FILE: &str = "stderr";
 /// Written when the launcher hands over to the agent.
 pub(super) const LAUNCHED_FILE: &str = "launched";
 
-/// Descriptor on which the launcher says that it hands over.
+/// What runs before the agent.
+pub(super) const SETUP_SCRIPT: &str = "setup.sh";
+/// What the setup script writes.
+pub(super) const SETUP_FILE: &str = "setup";
+
+/// Descriptor on which the launcher says that it hands over, and how the setup script ended.
 pub(super) const LAUNCHED_FD: u8 = 4;
+
+/// Descriptor of the setup script's output.
+pub(super) const SETUP_FD: u8 = 6;
+
+/// What stands before the exit code of the setup script in [`LAUNCHED_FILE`].
+pub(super) const SETUP_ENDED: &str = "setup ended ";
 
 /// Descriptor on which `bwrap` writes down what it started and how it ended.
 pub(super) const STATUS_FD: u8 = 3;
@@ -85,10 +97,15 @@ pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: Start
     let open_output = match output {
         Output::Opened => format!(
             "exec >>{OUTPUT_ROOT}/{STDOUT_FILE} 2>>{OUTPUT_ROOT}/{STDERR_FILE} \
-             {LAUNCHED_FD}>>{OUTPUT_ROOT}/{LAUNCHED_FILE}\n"
+             {LAUNCHED_FD}>>{OUTPUT_ROOT}/{LAUNCHED_FILE} {SETUP_FD}>>{OUTPUT_ROOT}/{SETUP_FILE}\n"
         ),
         // Bubblewrap's own: a writer of the first could forge how the agent ended.
         Output::Inherited => format!("exec {STATUS_FD}>&- {SECCOMP_FD}>&-\n"),
+    };
+    // The agent's script closes them when the setup has ended.
+    let close = match spec.setup {
+        Some(_) => String::new(),
+        None => format!("exec {LAUNCHED_FD}>&- {SETUP_FD}>&-\n"),
     };
     let cwd = quote(&spec.cwd);
     format!(
@@ -103,7 +120,7 @@ pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: Start
          exec <{LAUNCH_ROOT}/{STDIN_FILE}\n\
          {open_output}\
          echo launched >&{LAUNCHED_FD}\n\
-         exec {LAUNCHED_FD}>&-\n\
+         {close}\
          {become_agent}/bin/sh {LAUNCH_ROOT}/{AGENT_SCRIPT}\n",
         blocks = spec.limits.file_bytes / ULIMIT_BLOCK_BYTES,
     )
@@ -112,12 +129,45 @@ pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: Start
 /// The script that becomes the agent. It holds the environment's values.
 pub(super) fn agent_script(spec: &SandboxSpec) -> String {
     let mut script = "# Sets the agent's environment and becomes the agent.\n".to_owned();
-    for (name, value) in &spec.env {
-        script.push_str(&format!("export {name}={}\n", quote(value.expose())));
-    }
+    script.extend(spec.setup.as_ref().map(setup_part));
+    script.push_str(&exports(&spec.env));
     let argv: Vec<String> = spec.argv.iter().map(|argument| quote(argument)).collect();
     script.push_str(&format!("exec {}\n", argv.join(" ")));
     script
+}
+
+/// Runs the setup script in an environment of its own and notes how it ended. It cannot reach the
+/// agent's input and output, nor the note.
+fn setup_part(setup: &Setup) -> String {
+    format!(
+        "setup_shell=/bin/sh\n\
+         if command -v bash >/dev/null; then setup_shell=bash; fi\n\
+         (\n\
+         {exports}\
+         exec \"$setup_shell\" -e {LAUNCH_ROOT}/{SETUP_SCRIPT} \
+         </dev/null >&{SETUP_FD} 2>&1 {LAUNCHED_FD}>&- {SETUP_FD}>&-\n\
+         )\n\
+         setup_code=$?\n\
+         echo \"{SETUP_ENDED}$setup_code\" >&{LAUNCHED_FD}\n\
+         [ \"$setup_code\" = 0 ] || exit \"$setup_code\"\n\
+         exec {LAUNCHED_FD}>&- {SETUP_FD}>&-\n",
+        exports = exports(&setup.env),
+    )
+}
+
+fn exports(env: &[(String, Secret)]) -> String {
+    let lines = env.iter().map(|(name, value)| {
+        let value = quote(value.expose());
+        format!("export {name}={value}\n")
+    });
+    lines.collect()
+}
+
+/// The exit code of the setup script, from what the launcher wrote; `None` while it runs.
+pub(super) fn setup_code(launched: &str) -> Option<i32> {
+    // A line that is still being written has no end yet.
+    let mut whole = launched.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.find_map(|line| line.trim_end().strip_prefix(SETUP_ENDED)?.parse().ok())
 }
 
 /// One word of a POSIX shell that means exactly `text`.
@@ -134,7 +184,6 @@ mod tests {
     use super::*;
     use crate::run::Network;
     use crate::sandbox::{SandboxId, SandboxLimits};
-    use crate::secret::Secret;
 
     fn spec(argv: &[&str], env: &[(&str, &str)]) -> SandboxSpec {
         SandboxSpec {
@@ -143,6 +192,7 @@ mod tests {
             image: None,
             mounts: vec![],
             files: vec![],
+            setup: None,
             stdin: vec![],
             argv: argv.iter().map(|&a| a.to_owned()).collect(),
             env: env.iter().map(|&(n, v)| (n.to_owned(), Secret::new(v.to_owned()))).collect(),
@@ -168,9 +218,9 @@ mod tests {
             cd '/app/it'\''s'
             export HOME=/home/agent USER=agent LOGNAME=agent
             exec </run/runbookd/launch/stdin
-            exec >>/run/runbookd/out/stdout 2>>/run/runbookd/out/stderr 4>>/run/runbookd/out/launched
+            exec >>/run/runbookd/out/stdout 2>>/run/runbookd/out/stderr 4>>/run/runbookd/out/launched 6>>/run/runbookd/out/setup
             echo launched >&4
-            exec 4>&-
+            exec 4>&- 6>&-
             exec setpriv --reuid 59999 --regid 59999 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all -- /bin/sh /run/runbookd/launch/agent.sh
         "]]
         .assert_eq(&script);
@@ -182,6 +232,19 @@ mod tests {
         assert!(!script.contains("setpriv") && !script.contains(OUTPUT_ROOT), "{script}");
         assert!(script.contains("exec 3>&- 5>&-\n"), "{script}");
         assert!(script.ends_with("exec /bin/sh /run/runbookd/launch/agent.sh\n"), "{script}");
+    }
+
+    #[test]
+    fn the_end_of_the_setup_is_read_once_its_line_is_whole() {
+        for (text, code) in [
+            ("", None),
+            ("launched\n", None),
+            ("launched\nsetup ended 0", None),
+            ("launched\nsetup ended 0\n", Some(0)),
+            ("launched\nsetup ended 137\n", Some(137)),
+        ] {
+            assert_eq!(setup_code(text), code, "{text:?}");
+        }
     }
 
     proptest! {

@@ -30,6 +30,26 @@ pub(super) enum Live {
     Bubblewrap(Cell),
 }
 
+/// The note of a setup script's end. The script and the agent cannot write it.
+#[derive(Debug, Clone)]
+pub struct SetupNote {
+    id: SandboxId,
+    folder: HostFolder,
+}
+
+impl SetupNote {
+    /// The exit code of the setup script; `None` while it runs, and where it was killed together
+    /// with what would have noted its end.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    pub fn code(&self) -> Result<Option<i32>, SandboxError> {
+        self.folder
+            .setup_code()
+            .map_err(|source| SandboxError::Wait { id: self.id.clone(), source: source.into() })
+    }
+}
+
 impl Sandbox {
     pub(super) fn new(id: SandboxId, live: Live, folder: HostFolder) -> Self {
         Self { id, live, folder, settled: false }
@@ -53,7 +73,19 @@ impl Sandbox {
         self.folder.stderr()
     }
 
-    /// Starts the agent.
+    /// What the setup script wrote: a regular file of the host that grows.
+    #[must_use]
+    pub fn setup_log(&self) -> &Path {
+        self.folder.setup_log()
+    }
+
+    /// Where the end of the setup script is noted.
+    #[must_use]
+    pub fn setup_note(&self) -> SetupNote {
+        SetupNote { id: self.id.clone(), folder: self.folder.clone() }
+    }
+
+    /// Starts the agent, or its setup script where it has one.
     ///
     /// # Errors
     /// When the engine cannot start it. The sandbox must be destroyed all the same.

@@ -28,8 +28,8 @@ pub use engine::{
 };
 pub use error::{EngineFault, SandboxError};
 pub use host_folder::{EngineKind, Folder};
-pub use live::Sandbox;
+pub use live::{Sandbox, SetupNote};
 pub use spec::{
     AGENT_HOME, Access, AgentSignal, Exit, InvalidSpec, Mount, STAGED_ROOT, SandboxId,
-    SandboxLimits, SandboxSpec, Source, StagedFile,
+    SandboxLimits, SandboxSpec, Setup, Source, StagedFile,
 };

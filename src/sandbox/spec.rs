@@ -4,6 +4,8 @@ use std::fmt;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::run::Network;
 use crate::secret::Secret;
 
@@ -65,6 +67,8 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// Files to copy in before the start.
     pub files: Vec<StagedFile>,
+    /// What runs before the agent, if anything.
+    pub setup: Option<Setup>,
     /// What the agent reads on its standard input.
     pub stdin: Vec<u8>,
     /// The agent's program and arguments. Visible to others on the host: never a secret.
@@ -77,6 +81,16 @@ pub struct SandboxSpec {
     pub limits: SandboxLimits,
     /// What it can reach.
     pub network: Network,
+}
+
+/// A shell script that runs before the agent, as the agent's user and where the agent starts. The
+/// agent starts only when it has ended with exit code 0; else the sandbox ends with its code.
+#[derive(Debug)]
+pub struct Setup {
+    /// The script. `bash -e` reads it, or `sh -e` where there is no bash.
+    pub script: String,
+    /// Its environment, on top of the image's own, `HOME`, `USER` and `LOGNAME`.
+    pub env: Vec<(String, Secret)>,
 }
 
 /// A host file, folder or unix socket that is shown inside, read-only.
@@ -150,7 +164,7 @@ pub enum InvalidSpec {
     /// A zero byte cannot be passed on.
     #[error("{what} holds a zero byte")]
     ZeroByte {
-        /// An argument, or a variable's name.
+        /// An argument, the setup script, or a variable's name.
         what: String,
     },
     /// The name of an environment variable is not usable.
@@ -219,7 +233,12 @@ impl SandboxSpec {
         if self.argv.iter().any(|argument| argument.contains('\0')) {
             return Err(InvalidSpec::ZeroByte { what: "an argument".to_owned() });
         }
-        for (name, value) in &self.env {
+        let setup = self.setup.as_ref();
+        if setup.is_some_and(|setup| setup.script.contains('\0')) {
+            return Err(InvalidSpec::ZeroByte { what: "the setup script".to_owned() });
+        }
+        let setup_env = setup.map_or(&[][..], |setup| &setup.env);
+        for (name, value) in self.env.iter().chain(setup_env) {
             check_variable(name, value)?;
         }
         check_inside(&self.cwd)?;
@@ -321,8 +340,8 @@ pub enum AgentSignal {
     Kill,
 }
 
-/// How the agent ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the agent ended. Part of what the worker saves of a run's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// The exit code; 128 + n where signal n ended it. (Both engines report it so. A program that
     /// catches the signal and exits with that code by itself looks the same.)

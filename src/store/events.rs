@@ -87,7 +87,7 @@ impl EventLog {
         self.is_closed
     }
 
-    /// Appends news.
+    /// Appends news. After the last line there are none.
     ///
     /// # Errors
     /// [`StoreError::Write`] when the disk refuses it. Nothing of it counts then.
@@ -124,6 +124,9 @@ impl EventLog {
     }
 
     fn write<E: Serialize>(&mut self, line: &Line<'_, E>) -> Result<(), StoreError> {
+        if self.is_closed {
+            return Ok(());
+        }
         let mut text = serde_json::to_vec(line).map_err(|e| self.fault(e.into()))?;
         text.push(b'\n');
         // A part of a line would make the next one unreadable.

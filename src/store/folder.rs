@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
 use super::arrivals::Arrivals;
-use super::layout::{ARRIVALS, Area, Document, VALIDATION_REPORT};
+use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -117,6 +117,15 @@ impl RunFolder {
         LogFile::replace(self.area(Area::AgentLogs).join("stderr.txt"))
     }
 
+    /// Starts the log of the setup script, `logs/setup.txt`. It is written in one go, so an earlier
+    /// one is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn setup_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::replace(self.path.join(SETUP_LOG))
+    }
+
     /// Opens the log of a model service that runs in this process, `logs/provider.jsonl`. What it
     /// answered before a restart stays.
     ///
@@ -127,6 +136,20 @@ impl RunFolder {
     }
 
     /// Copies a file that the run is given, unless it lies there already. The name may have folders.
+    /// Empties an area, for files that are collected once more.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when something cannot be removed.
+    pub fn clear(&self, area: Area) -> Result<(), StoreError> {
+        let path = self.area(area);
+        let cleared = match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => std::fs::create_dir_all(&path),
+        };
+        cleared.map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Copies a file that the run is given.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be copied.

@@ -56,6 +56,9 @@ impl Document {
     }
 }
 
+/// What the setup script wrote, relative to the run's folder.
+pub const SETUP_LOG: &str = "logs/setup.txt";
+
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
 

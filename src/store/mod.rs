@@ -30,6 +30,7 @@ pub use files::{ListedFile, Listing, StoredFile};
 pub use folder::RunFolder;
 pub use labels::Label;
 pub use layout::{Area, Document};
+pub use layout::{Area, Document, SETUP_LOG};
 pub use log::LogFile;
 pub use path::{BadPath, StoragePath};
 pub use upload::{FILE_ID, KeptUpload, UPLOADS_FOLDER, Upload, UploadedFile};
@@ -120,6 +121,12 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Exists { path }),
             Err(source) => Err(StoreError::Create { path, source }),
         }
+    }
+
+    /// The results directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The folder of a run whose name is known to be its own: what is missing of it is made.

@@ -497,6 +497,7 @@ mod tests {
             network: Network::None,
             limits: Limits {
                 wall: Duration::from_secs(60),
+                setup: Duration::from_secs(30),
                 linger: Duration::from_secs(5),
                 max_turns: Some(9),
                 model_retries: 10,
@@ -505,6 +506,7 @@ mod tests {
                 n_pids: 64,
                 output_bytes: 1 << 20,
             },
+            setup: Some("true".to_owned()),
             init_params: Map::new(),
             runbook: Vec::new(),
             instruction: "Write the report.".to_owned(),

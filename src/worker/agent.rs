@@ -1,7 +1,7 @@
 //! The agent CLI of a run: the pinned one, or one that the operator names.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::watch::{Phase, RunUpdate, Watcher};
@@ -12,10 +12,10 @@ use crate::toolchain::{AgentCli, FetchProgress, Target, Toolchain, ToolchainErro
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
 /// Where agent CLIs come from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum AgentSource {
     /// The pinned package, from the cache or the registry.
-    Pinned(Box<Toolchain>),
+    Pinned(Arc<Toolchain>),
     /// An executable that the operator answers for. What it says of its version is still checked.
     Executable(PathBuf),
 }

@@ -7,6 +7,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::follow::{FollowError, Follower, Progress};
+use super::tenure::{Lost, Tenure};
 use super::watch::{RunUpdate, Watcher};
 use crate::run::Limits;
 use crate::runtime::StopReason;
@@ -23,6 +24,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Later than any run.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// How often the queue is told how far the output has been read. It is a write to the disk.
+const ADVANCE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long an adopted sandbox whose time is up may take to say that its agent has ended by itself
+/// meanwhile. An engine answers within milliseconds.
+const ADOPTION_GRACE: Duration = Duration::from_secs(5);
+
 /// How a run is stopped from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
@@ -30,6 +38,36 @@ pub struct Stop {
     pub cancel: CancellationToken,
     /// Ends the run at once.
     pub force: CancellationToken,
+    /// Lets go of a run that a queue knows, without ending it: the next process takes it over.
+    pub(super) leave: CancellationToken,
+    /// The run is somebody else's: its sandbox goes, and nothing more is written.
+    pub(super) lost: CancellationToken,
+}
+
+/// A run that is not ours any more, or soon not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LetGo {
+    /// The next process takes it over.
+    Leave,
+    /// Somebody else has it.
+    Lost,
+}
+
+impl From<Lost> for LetGo {
+    fn from(_: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+impl Stop {
+    /// Waits until the run has to be let go.
+    pub(super) async fn let_go(&self) -> LetGo {
+        tokio::select! {
+            biased;
+            () = self.lost.cancelled() => LetGo::Lost,
+            () = self.leave.cancelled() => LetGo::Leave,
+        }
+    }
 }
 
 /// How an agent was attended.
@@ -50,6 +88,14 @@ pub(super) enum AttendError {
     Follow(#[from] FollowError),
     #[error("the reader of the agent's output panicked")]
     Reader,
+    #[error("the run was let go")]
+    LetGo(LetGo),
+}
+
+impl From<Lost> for AttendError {
+    fn from(lost: Lost) -> Self {
+        Self::LetGo(lost.into())
+    }
 }
 
 /// The clock, as the run sees it.
@@ -62,15 +108,22 @@ pub(super) async fn attend(
     bounds: Bounds<'_>,
     watch: Watcher<'_>,
 ) -> Attended {
+    let wall = bounds.since + bounds.limits.wall;
     let mut attendance = Attendance {
         follower: Some(follower),
-        wall: Instant::now() + bounds.limits.wall,
+        wall: if bounds.is_adopted { wall.max(Instant::now() + ADOPTION_GRACE) } else { wall },
+        advanced: Instant::now(),
         bounds,
         stopped: None,
         result_since: None,
         kill_at: None,
     };
     let mut exit = attendance.last(sandbox, watch).await;
+    if let Err(AttendError::LetGo(_)) = exit {
+        let Attendance { follower, stopped, .. } = attendance;
+        return Attended { exit, stopped, follower };
+    }
+    attendance.explain(&exit, wall);
     // What it said last: whoever watches sees it, and the limit on its output holds to the end.
     match attendance.look(watch).await {
         Ok(None) => {}
@@ -86,6 +139,12 @@ pub(super) struct Bounds<'a> {
     pub(super) limits: &'a Limits,
     pub(super) stop: &'a Stop,
     pub(super) clock: Clock,
+    /// When the sandbox was started.
+    pub(super) since: Instant,
+    /// Whether an earlier process started it.
+    pub(super) is_adopted: bool,
+    /// Who is told how far the output has been read.
+    pub(super) tenure: &'a Tenure,
 }
 
 struct Attendance<'a> {
@@ -93,6 +152,8 @@ struct Attendance<'a> {
     /// `None` only while a blocking thread reads with it.
     follower: Option<Follower>,
     wall: Instant,
+    /// When the queue was told last how far the output has been read.
+    advanced: Instant,
     stopped: Option<StopReason>,
     /// When the agent's standing result arrived.
     result_since: Option<Instant>,
@@ -136,13 +197,15 @@ impl Attendance<'_> {
         look: &mut Interval,
         watch: Watcher<'_>,
     ) -> Result<Next, AttendError> {
-        let (cancel, force) = (self.bounds.stop.cancel.clone(), self.bounds.stop.force.clone());
+        let stop = self.bounds.stop;
+        let (cancel, force) = (stop.cancel.clone(), stop.force.clone());
         let wait = sandbox.wait();
         tokio::pin!(wait);
         loop {
             let deadline = self.deadline();
             tokio::select! {
                 biased;
+                let_go = stop.let_go() => return Err(AttendError::LetGo(let_go)),
                 () = force.cancelled(), if !self.is_killed() => return Ok(Next::Kill),
                 () = cancel.cancelled(), if self.stopped.is_none() => {
                     return Ok(Next::Stop(StopReason::Cancelled));
@@ -185,6 +248,15 @@ impl Attendance<'_> {
         }
     }
 
+    /// Why an adopted agent ended by a signal that this process did not send: the one before it did,
+    /// when the run's time was up.
+    fn explain(&mut self, exit: &Result<Exit, AttendError>, wall: Instant) {
+        let by_signal = exit.as_ref().is_ok_and(|exit| exit.signal().is_some() && !exit.oom_killed);
+        if self.bounds.is_adopted && self.stopped.is_none() && by_signal && wall <= Instant::now() {
+            self.stopped = Some(StopReason::Timeout(self.bounds.limits.wall));
+        }
+    }
+
     /// Asks the agent to end. The first reason stays.
     async fn stop(&mut self, sandbox: &Sandbox, reason: StopReason) -> Result<(), AttendError> {
         if self.stopped.is_none() {
@@ -216,6 +288,10 @@ impl Attendance<'_> {
                 (true, since) => since,
                 (false, _) => None,
             };
+            if self.advanced.elapsed() >= ADVANCE_EVERY {
+                self.advanced = Instant::now();
+                self.bounds.tenure.advance(n_bytes, (self.bounds.clock)()).await?;
+            }
             let limit_bytes = self.bounds.limits.output_bytes;
             if self.stopped.is_none() {
                 if let Some(failure) = progress.must_stop {

@@ -1,16 +1,16 @@
-//! After the agent's end: nothing of it goes on, what it made is collected, its sandbox is removed.
+//! After the agent's end: nothing of it goes on, and what it made is collected.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::attend::Stop;
-use crate::provider::scripted::LedgerEntry;
+use super::keep::{KeepError, keep_end};
 use crate::sandbox::{
     AgentFolder, CollectLimits, Collected, CollectedFile, Folder, Sandbox, SandboxError, collect,
 };
-use crate::secret::{RedactedStream, Redactor};
-use crate::store::{Area, RunFolder, StoreError};
+use crate::secret::Redactor;
+use crate::store::{Area, LogFile, RunFolder, SETUP_LOG, StoreError};
 
 /// What is collected of `/app/results`. A report with its pictures has megabytes and a few hundred
 /// files; more is a mistake (a virtual environment, a checkout) that must not fill the disk.
@@ -21,14 +21,8 @@ const RESULTS: CollectLimits =
 const SESSIONS: CollectLimits =
     CollectLimits { n_entries: 5_000, total_bytes: 2 << 30, file_bytes: 1 << 30, depth: 16 };
 
-/// Most of the agent's standard error that is kept, in bytes. It is empty in a good run.
-const MAX_STDERR_BYTES: u64 = 16 << 20;
-
-/// How much of the end of the standard error goes into a failure, in bytes.
-const STDERR_TAIL_BYTES: usize = 4096;
-
 /// What an agent left.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Remains {
     /// What was collected of `/app/results`.
     pub(super) results: Vec<CollectedFile>,
@@ -36,8 +30,8 @@ pub(super) struct Remains {
     pub(super) logs: Vec<String>,
     /// The end of the standard error, secrets masked.
     pub(super) stderr_tail: String,
-    /// What the scripted provider answered.
-    pub(super) ledger: Vec<LedgerEntry>,
+    /// The end of what the setup script wrote, secrets masked.
+    pub(super) setup_tail: String,
     /// What could not be collected, as whole sentences.
     pub(super) warnings: Vec<String>,
 }
@@ -49,19 +43,20 @@ pub(super) enum ConcludeError {
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("could not keep the agent's standard error")]
-    Stderr(#[source] io::Error),
+    #[error(transparent)]
+    Log(#[from] KeepError),
     #[error("the collector of the agent's files panicked")]
     Collector,
 }
 
-/// Ends what is left of the agent, collects its files unless the run was ended by force, and
-/// removes the sandbox in any case. The first fault is given beside what could be collected.
+/// Ends what is left of the agent and collects its files, unless the run was ended by force. The
+/// first fault is given beside what could be collected. The sandbox stays for the caller to remove.
 pub(super) async fn conclude(
-    mut sandbox: Sandbox,
+    sandbox: &mut Sandbox,
     folder: &RunFolder,
     redactor: Redactor,
     stop: &Stop,
+    has_setup: bool,
 ) -> (Remains, Result<(), ConcludeError>) {
     let killed = sandbox.kill().await.map_err(ConcludeError::Sandbox);
     let (remains, collected) = if killed.is_ok() && !stop.force.is_cancelled() {
@@ -69,6 +64,7 @@ pub(super) async fn conclude(
             results: sandbox.folder(Folder::Results),
             sessions: sandbox.folder(Folder::Sessions),
             stderr: sandbox.stderr().to_owned(),
+            setup_log: has_setup.then(|| sandbox.setup_log().to_owned()),
             folder: folder.clone(),
             redactor,
         };
@@ -79,8 +75,7 @@ pub(super) async fn conclude(
     } else {
         (Remains::default(), Ok(()))
     };
-    let destroyed = sandbox.destroy().await.map_err(ConcludeError::Sandbox);
-    (remains, killed.and(collected).and(destroyed))
+    (remains, killed.and(collected))
 }
 
 /// Everything that collecting needs, so that it can go to a thread that may block.
@@ -88,6 +83,8 @@ struct Collection {
     results: AgentFolder,
     sessions: AgentFolder,
     stderr: PathBuf,
+    /// `None` where there was no setup script.
+    setup_log: Option<PathBuf>,
     folder: RunFolder,
     redactor: Redactor,
 }
@@ -96,17 +93,38 @@ impl Collection {
     /// Copies what there is. A fault in one part does not cost the others.
     fn collect(self) -> (Remains, Result<(), ConcludeError>) {
         let mut remains = Remains::default();
+        // An earlier process may have been killed while it collected.
+        let cleared = [Area::Results, Area::Sessions].map(|area| self.folder.clear(area));
+        if let Some(fault) = cleared.into_iter().find_map(Result::err) {
+            return (remains, Err(fault.into()));
+        }
         remains.results = self.copy(&self.results, Area::Results, &RESULTS, &mut remains.warnings);
         let sessions = self.copy(&self.sessions, Area::Sessions, &SESSIONS, &mut remains.warnings);
         let below =
             |area: Area| move |file: CollectedFile| format!("{}/{}", area.path(), file.path);
         remains.logs = sessions.into_iter().map(below(Area::Sessions)).collect();
         let redacted = self.folder.redact(Area::Sessions, &self.redactor);
-        let stderr = self.keep_stderr().map(|tail| {
-            remains.logs.push(format!("{}/stderr.txt", Area::AgentLogs.path()));
-            remains.stderr_tail = tail;
-        });
-        (remains, redacted.map(|_| ()).map_err(ConcludeError::Store).and(stderr))
+        let redacted = redacted.map(|_| ()).map_err(ConcludeError::Store);
+        let stderr = self.keep_stderr(&mut remains);
+        let setup = self.keep_setup_log(&mut remains);
+        (remains, redacted.and(stderr).and(setup))
+    }
+
+    fn keep_stderr(&self, remains: &mut Remains) -> Result<(), ConcludeError> {
+        remains.stderr_tail = self.keep(&self.stderr, self.folder.stderr_log()?)?;
+        remains.logs.push(format!("{}/stderr.txt", Area::AgentLogs.path()));
+        Ok(())
+    }
+
+    fn keep_setup_log(&self, remains: &mut Remains) -> Result<(), ConcludeError> {
+        let Some(log) = &self.setup_log else { return Ok(()) };
+        remains.setup_tail = self.keep(log, self.folder.setup_log()?)?;
+        remains.logs.push(SETUP_LOG.to_owned());
+        Ok(())
+    }
+
+    fn keep(&self, from: &Path, log: LogFile) -> Result<String, ConcludeError> {
+        Ok(keep_end(from, log, &self.redactor)?)
     }
 
     /// Copies a folder. What is left out is worth a warning, but not the run.
@@ -154,27 +172,5 @@ impl Collection {
             ));
         }
         files
-    }
-
-    /// Copies the standard error with its secrets masked, and gives its end.
-    fn keep_stderr(&self) -> Result<String, ConcludeError> {
-        let mut file = File::open(&self.stderr).map_err(ConcludeError::Stderr)?;
-        let length = file.metadata().map_err(ConcludeError::Stderr)?.len();
-        let from = length.saturating_sub(MAX_STDERR_BYTES);
-        file.seek(SeekFrom::Start(from)).map_err(ConcludeError::Stderr)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_STDERR_BYTES).read_to_end(&mut bytes).map_err(ConcludeError::Stderr)?;
-        let mut clean = Vec::new();
-        let mut stream = RedactedStream::new(self.redactor.clone());
-        stream.feed(&bytes, &mut clean);
-        stream.finish(&mut clean);
-        let mut log = self.folder.stderr_log()?;
-        if from > 0 {
-            log.append(format!("[the first {from} bytes are left out]\n").as_bytes())?;
-        }
-        log.append(&clean)?;
-        log.sync()?;
-        let tail = &clean[clean.len().saturating_sub(STDERR_TAIL_BYTES)..];
-        Ok(String::from_utf8_lossy(tail).into_owned())
     }
 }

@@ -1,37 +1,43 @@
-//! One run, top to bottom.
+//! One run, top to bottom. `stay.rs` tells what happens beside a sandbox that runs.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 
 use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::agent::AgentSource;
-use super::attend::{Attended, Bounds, Clock, Stop, attend};
+use super::attend::{Clock, LetGo, Stop};
 use super::claim::Claims;
-use super::conclude::{ConcludeError, Remains, conclude};
-use super::follow::{FollowError, Follower, Seal};
+use super::ending::Ending;
 use super::model::Model;
-use super::record::{AgentEnding, Ended, Record};
+use super::news::News;
+use super::record::{Ended, Record};
 use super::report::RunReport;
 use super::stage::sandbox_spec;
+use super::stay::Stay;
+use super::tenure::{Lost, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
-use crate::run::{Finding, RunFailure, RunPlan, RunStatus, error_chain};
+use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment};
-use crate::sandbox::{Engine, Exit, Sandbox, SandboxId};
+use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::store::{Store, StoreError};
-use crate::trajectory::Recorder;
 
-/// How an agent ends that is killed, as a shell reports it.
-const KILLED: Exit = Exit { code: 137, oom_killed: false };
+/// What whoever watches is told of a run that was taken over.
+const ADOPTED: &str = "runbookd was restarted while the run went on; nothing of it was lost.";
 
 /// What a run needs of the world.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Parts {
     /// Where sandboxes are made.
     pub engine: Engine,
     /// Which sandboxes belong to a process that lives.
     pub claims: Claims,
+    /// The folder for the sockets of model services in this process.
+    pub sockets: PathBuf,
     /// Where agent CLIs come from.
     pub agents: AgentSource,
     /// Where the record goes.
@@ -54,112 +60,214 @@ pub async fn execute(
     watch: Watcher<'_>,
 ) -> Result<RunReport, StoreError> {
     let record = Record::open(parts, plan)?;
-    watch(RunUpdate::Opened { name: plan.name.clone(), folder: record.folder().path().to_owned() });
-    plan.notes.iter().for_each(|note| watch(RunUpdate::Note(note.clone())));
-    let run = Run { parts, plan, record: &record, stop };
-    let ended = match AssertUnwindSafe(run.live(watch)).catch_unwind().await {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(status)) => Ended::without_agent(status),
-        // The panic's own message is on standard error already.
-        Err(_) => {
-            run.reap().await;
-            let detail = "the run's task panicked".to_owned();
-            Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
+    let run = Run { parts, plan, record: &record, stop, tenure: &Tenure::Own };
+    match run.to_its_end(Entry::New, watch).await {
+        Ok(done) => Ok(done.report),
+        Err(Unfinished::Store(e)) => Err(e),
+        Err(Unfinished::LetGo(_) | Unfinished::Requeued) => {
+            unreachable!("only a run that a queue knows is let go")
         }
-    };
-    record.close(plan, ended, (parts.clock)())
+    }
+}
+
+/// Where a run is entered.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// Nothing was done for it.
+    New,
+    /// An earlier process had it and did not say that its agent was started.
+    Leased,
+    /// An earlier process started its agent then.
+    Started(Timestamp),
+    /// An earlier process saved its end.
+    Finishing(Box<Ending>),
 }
 
 /// A run between its record's opening and its closing.
-struct Run<'a> {
-    parts: &'a Parts,
-    plan: &'a RunPlan,
-    record: &'a Record,
-    stop: &'a Stop,
+pub(super) struct Run<'a> {
+    pub(super) parts: &'a Parts,
+    pub(super) plan: &'a RunPlan,
+    pub(super) record: &'a Record,
+    pub(super) stop: &'a Stop,
+    pub(super) tenure: &'a Tenure,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) report: RunReport,
+    /// The agent's, where it had one.
+    pub(super) exit_code: Option<i32>,
+}
+
+/// Why a run has not ended here.
+#[derive(Debug)]
+pub(super) enum Unfinished {
+    /// Its record cannot be written.
+    Store(StoreError),
+    /// Somebody else goes on with it.
+    LetGo(LetGo),
+    /// Its agent could not be started, and it is in the queue again.
+    Requeued,
+}
+
+/// What breaks the story off.
+pub(super) enum Break {
+    /// There was no agent.
+    Status(RunStatus),
+    /// There was no agent because something of ours did not do its part: it may be tried again.
+    NotReady(RunFailure),
+    LetGo(LetGo),
+}
+
+impl From<RunStatus> for Break {
+    fn from(status: RunStatus) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<Lost> for Break {
+    fn from(lost: Lost) -> Self {
+        Self::LetGo(lost.into())
+    }
 }
 
 impl Run<'_> {
-    /// The story. The error is the status of a run that had no agent.
-    async fn live(&self, watch: Watcher<'_>) -> Result<Ended, RunStatus> {
-        let Self { parts, plan, record, stop } = self;
+    /// Lives through a run from where it is entered, and closes its record.
+    pub(super) async fn to_its_end(
+        &self,
+        entry: Entry,
+        watch: Watcher<'_>,
+    ) -> Result<Done, Unfinished> {
+        let Self { parts, plan, record, .. } = self;
+        let events = parts.store.event_log(&plan.name).map_err(Unfinished::Store)?;
+        let mut news = News::new(events, parts.clock, watch);
+        let folder = record.folder().path().to_owned();
+        news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
+        if matches!(entry, Entry::New) {
+            plan.notes.iter().for_each(|note| news.tell(RunUpdate::Note(note.clone())));
+        }
+        let lived = {
+            let mut tell = |update| news.tell(update);
+            AssertUnwindSafe(self.live(entry, &mut tell)).catch_unwind().await
+        };
+        let ended = match lived {
+            Ok(lived) => self.what_of_it(lived, &mut news).await?,
+            // The panic's own message is on standard error already.
+            Err(_) => {
+                self.reap().await;
+                let detail = "the run's task panicked".to_owned();
+                Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
+            }
+        };
+        let exit_code = ended.exit_code();
+        let report = record.close(plan, ended, (parts.clock)()).map_err(Unfinished::Store)?;
+        news.finish(&report);
+        Ok(Done { report, exit_code })
+    }
+
+    /// The story.
+    async fn live(&self, entry: Entry, watch: Watcher<'_>) -> Result<Ended, Break> {
+        let Self { parts, plan, .. } = self;
+        let id = self.sandbox_id()?;
+        let _claim = parts.claims.claim(&id).map_err(|e| not_ready(&e))?;
+        let adopted = match entry {
+            Entry::New => None,
+            Entry::Leased => self.adopt(&id, (parts.clock)()).await?,
+            Entry::Started(at) => match self.adopt(&id, at).await? {
+                None => return Ok(self.judge_lost().await?),
+                adopted => adopted,
+            },
+            Entry::Finishing(ending) => {
+                parts.engine.discard(&id).await.map_err(|e| sandbox_failed(&e))?;
+                return Ok(self.judge_saved(*ending).await?);
+            }
+        };
         let access = provider::access(plan.provider, plan.runtime, &parts.keyring)
             .map_err(|faults| no_access(&faults))?;
-        let redactor = Redactor::new(access.secrets.iter().chain(plan.secrets.values()));
+        let redactor = Redactor::new(access.secrets.iter().chain(plan.secret_values()));
+        let model = Model::start(plan, &parts.sockets, &id).await.map_err(Break::NotReady)?;
+        let (sandbox, adopted) = match adopted {
+            Some((sandbox, at)) => {
+                watch(RunUpdate::Note(ADOPTED.to_owned()));
+                (sandbox, Some(at))
+            }
+            None => (self.provision(id, &access, &model, watch).await?, None),
+        };
+        self.stay(Stay { sandbox, adopted, model, redactor }, watch).await
+    }
+
+    /// Takes over the sandbox of an earlier process. What is there of one that never started goes.
+    async fn adopt(
+        &self,
+        id: &SandboxId,
+        at: Timestamp,
+    ) -> Result<Option<(Sandbox, Timestamp)>, Break> {
+        let engine = &self.parts.engine;
+        let adopted = engine.adopt(id).await.map_err(|e| sandbox_failed(&e))?;
+        if adopted.is_none() {
+            engine.discard(id).await.map_err(|e| not_ready(&e))?;
+        }
+        Ok(adopted.map(|sandbox| (sandbox, at)))
+    }
+
+    /// Makes a sandbox with everything in place.
+    async fn provision(
+        &self,
+        id: SandboxId,
+        access: &provider::Access,
+        model: &Model,
+        watch: Watcher<'_>,
+    ) -> Result<Sandbox, Break> {
+        let Self { parts, plan, stop, .. } = self;
         let cli = tokio::select! {
             biased;
-            () = stop.cancel.cancelled() => return Err(RunStatus::Cancelled),
-            cli = parts.agents.fetch(plan.runtime, watch) => cli.map_err(RunStatus::Failed)?,
+            let_go = stop.let_go() => return Err(Break::LetGo(let_go)),
+            () = stop.cancel.cancelled() => return Err(RunStatus::Cancelled.into()),
+            cli = parts.agents.fetch(plan.runtime, watch) => cli.map_err(Break::NotReady)?,
         };
-        let model = Model::start(plan).await.map_err(RunStatus::Failed)?;
         let invocation = self.invocation();
         invocation.notes.iter().for_each(|note| watch(RunUpdate::Note(note.clone())));
         watch(RunUpdate::Phase(Phase::Provisioning));
-        let id = self.sandbox_id()?;
-        let _claim = parts.claims.claim(&id).map_err(|e| sandbox_failed(&e))?;
-        let mut spec = sandbox_spec(id, plan, invocation, &access, &cli);
+        let mut spec = sandbox_spec(id, plan, invocation, access, &cli);
         spec.mounts.extend(model.mounts());
-        let mut sandbox = parts.engine.provision(spec).await.map_err(|e| sandbox_failed(&e))?;
-        let attended = self.attend(&mut sandbox, redactor.clone(), watch).await;
-        // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
-        watch(RunUpdate::Phase(Phase::Collecting));
-        let (remains, concluded) = conclude(sandbox, record.folder(), redactor, stop).await;
-        let ledger = model.stop().await;
-        self.judge(attended?, Remains { ledger, ..remains }, concluded).await
-    }
-
-    /// Starts the agent and stays with it until it has ended.
-    async fn attend(
-        &self,
-        sandbox: &mut Sandbox,
-        redactor: Redactor,
-        watch: Watcher<'_>,
-    ) -> Result<Attended, RunStatus> {
-        let Self { parts, plan, record, stop } = self;
-        sandbox.start().await.map_err(|e| sandbox_failed(&e))?;
-        watch(RunUpdate::Phase(Phase::Running));
-        record.is_running(plan, (parts.clock)()).map_err(|e| store_failed(&e))?;
-        let log = record.folder().agent_log(plan.runtime.as_str()).map_err(|e| store_failed(&e))?;
-        let follower = Follower::open(sandbox.stdout(), plan.runtime, redactor, log)
-            .map_err(|e| sandbox_failed(&e))?;
-        let bounds = Bounds { limits: &plan.limits, stop, clock: parts.clock };
-        Ok(attend(sandbox, follower, bounds, watch).await)
-    }
-
-    /// Reads the last of the agent's words and decides how the run ended.
-    async fn judge(
-        &self,
-        attended: Attended,
-        remains: Remains,
-        concluded: Result<(), ConcludeError>,
-    ) -> Result<Ended, RunStatus> {
-        let (plan, folder) = (self.plan.clone(), self.record.folder().clone());
-        let now = (self.parts.clock)();
-        let judged = tokio::task::spawn_blocking(move || {
-            let Attended { exit, stopped, follower } = attended;
-            let (recorder, seal) = match follower {
-                Some(follower) => follower.finish(now)?,
-                None => (Recorder::new(), Seal::default()),
-            };
-            let exit = match (exit, concluded) {
-                (_, Err(e)) => Err(sandbox_failure(&e)),
-                (Ok(exit), Ok(())) => Ok(exit),
-                // Stopped before its agent came up: the sandbox has no end of an agent to tell.
-                (Err(_), Ok(())) if stopped.is_some() => Ok(KILLED),
-                (Err(e), Ok(())) => Err(sandbox_failure(&e)),
-            };
-            let ending = AgentEnding { recorder, seal, exit, stopped, remains };
-            Ok::<_, FollowError>(Ended::with_agent(&plan, &folder, ending))
-        });
-        match judged.await {
-            Ok(ended) => ended.map_err(|e| sandbox_failed(&e)),
-            Err(e) => Err(RunStatus::Failed(RunFailure::Internal { detail: e.to_string() })),
+        tokio::select! {
+            biased;
+            let_go = stop.let_go() => {
+                // What was begun of it goes: the run is as if nobody had touched it.
+                self.reap().await;
+                Err(Break::LetGo(let_go))
+            }
+            sandbox = parts.engine.provision(spec) => sandbox.map_err(|e| not_provisioned(&e)),
         }
     }
 
-    /// Removes the sandbox that a panic has left: no run ends before its sandbox does.
-    async fn reap(&self) {
+    /// What the end of the story means for the record.
+    async fn what_of_it(
+        &self,
+        lived: Result<Ended, Break>,
+        news: &mut News<'_>,
+    ) -> Result<Ended, Unfinished> {
+        let failure = match lived {
+            Ok(ended) => return Ok(ended),
+            Err(Break::Status(status)) => return Ok(Ended::without_agent(status)),
+            Err(Break::LetGo(let_go)) => return Err(Unfinished::LetGo(let_go)),
+            Err(Break::NotReady(failure)) => failure,
+        };
+        match self.tenure.retry(&failure, (self.parts.clock)()).await {
+            Ok(true) => {
+                news.tell(RunUpdate::Note(format!("The run is tried again: {failure}.")));
+                Err(Unfinished::Requeued)
+            }
+            Ok(false) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
+            Err(lost) => Err(Unfinished::LetGo(lost.into())),
+        }
+    }
+
+    /// Removes the sandbox that was left in the middle of something: no run ends before it does.
+    pub(super) async fn reap(&self) {
         let Ok(own) = self.sandbox_id() else { return };
-        if let Err(e) = self.parts.engine.reap(|id| *id != own).await {
+        if let Err(e) = self.parts.engine.discard(&own).await {
             tracing::error!(sandbox.id = %own, error = %error_chain(&e), "sandbox `{own}` stays behind");
         }
     }
@@ -179,12 +287,22 @@ impl Run<'_> {
         )
     }
 
-    /// Unique on this machine although run ids are only unique inside their task.
     fn sandbox_id(&self) -> Result<SandboxId, RunStatus> {
-        let session = self.plan.session_id.simple().to_string();
-        SandboxId::new(&format!("{}-{}", self.plan.name.id, &session[..8]))
+        sandbox_id(&self.plan.name, self.plan.session_id, self.tenure.attempt())
             .map_err(|e| RunStatus::Failed(RunFailure::Internal { detail: error_chain(&e) }))
     }
+}
+
+/// Unique on this machine although run ids are only unique inside their task. A number that was used
+/// for a sandbox of the run is never used again.
+pub(super) fn sandbox_id(
+    name: &RunName,
+    session_id: Uuid,
+    attempt: Option<u64>,
+) -> Result<SandboxId, InvalidSpec> {
+    let session = session_id.simple().to_string();
+    let attempt = attempt.map(|number| format!("-{number}")).unwrap_or_default();
+    SandboxId::new(&format!("{}-{}{attempt}", name.id, &session[..8]))
 }
 
 /// The plan was made with the same keyring, so this is a key that was taken away meanwhile.
@@ -194,14 +312,21 @@ fn no_access(faults: &[Finding]) -> RunStatus {
     })
 }
 
-fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
+/// Something of ours that may do its part the next time.
+pub(super) fn not_ready(error: &dyn std::error::Error) -> Break {
+    Break::NotReady(sandbox_failure(error))
+}
+
+/// What contradicts the specification does so the next time too; an engine may have come back.
+fn not_provisioned(error: &SandboxError) -> Break {
+    let is_ours = matches!(error, SandboxError::Spec(_) | SandboxError::NoImage);
+    if is_ours { Break::Status(sandbox_failed(error)) } else { not_ready(error) }
+}
+
+pub(super) fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
     RunStatus::Failed(sandbox_failure(error))
 }
 
-fn sandbox_failure(error: &dyn std::error::Error) -> RunFailure {
+pub(super) fn sandbox_failure(error: &dyn std::error::Error) -> RunFailure {
     RunFailure::SandboxFailed { detail: error_chain(error) }
-}
-
-fn store_failed(error: &dyn std::error::Error) -> RunStatus {
-    RunStatus::Failed(RunFailure::StoreFailed { detail: error_chain(error) })
 }

@@ -9,13 +9,14 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::lines::{Ending, Lines, MAX_LINE_BYTES};
 use crate::run::{RunFailure, RuntimeName};
 use crate::runtime;
 use crate::secret::{RedactedStream, Redactor};
-use crate::store::{LogFile, StoreError};
+use crate::store::{Arrivals, LogFile, StoreError};
 use crate::trajectory::{AgentEvent, Recorder, StepUpdate};
 
 /// How much is read at once, in bytes. Large enough for speed, small enough that a flood cannot
@@ -45,12 +46,20 @@ pub(super) struct Progress {
 }
 
 /// What is known of the stream at its end. Part of `trajectory.json`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seal {
     /// Bytes that the agent wrote, before masking.
     pub(super) n_bytes: u64,
     /// What looked wrong with the file itself, as whole sentences.
     pub(super) findings: Vec<String>,
+}
+
+/// Where a follower keeps what it reads.
+pub(super) struct Keep {
+    /// The log; `None` where the log itself is read.
+    pub(super) log: Option<LogFile>,
+    /// When the lines arrived.
+    pub(super) arrivals: Arrivals,
 }
 
 /// Reads a growing file and folds it into a record.
@@ -62,7 +71,7 @@ pub(super) struct Follower {
     hash: Sha256,
     redacted: RedactedStream,
     lines: Lines,
-    log: LogFile,
+    keep: Keep,
     recorder: Recorder,
     n_lines: u64,
     findings: Vec<String>,
@@ -76,7 +85,7 @@ impl Follower {
         path: &Path,
         runtime: RuntimeName,
         redactor: Redactor,
-        log: LogFile,
+        keep: Keep,
     ) -> Result<Self, FollowError> {
         let file = File::open(path)
             .map_err(|source| FollowError::Read { path: path.to_owned(), source })?;
@@ -88,7 +97,7 @@ impl Follower {
             hash: Sha256::new(),
             redacted: RedactedStream::new(redactor),
             lines: Lines::new(MAX_LINE_BYTES),
-            log,
+            keep,
             recorder: Recorder::new(),
             n_lines: 0,
             findings: Vec::new(),
@@ -125,12 +134,16 @@ impl Follower {
         std::mem::replace(&mut self.redacted, empty).finish(&mut self.clean);
         self.ingest(now)?;
         let lines = std::mem::replace(&mut self.lines, Lines::new(MAX_LINE_BYTES));
-        let (recorder, runtime, n_lines) = (&mut self.recorder, self.runtime, &mut self.n_lines);
+        let Self { runtime, recorder, n_lines, keep, .. } = &mut self;
         lines.finish(|line, ending| {
             *n_lines += 1;
-            recorder.record(*n_lines, now, event(runtime, line, ending));
+            let arrived = keep.arrivals.of(*n_lines).unwrap_or(now);
+            recorder.record(*n_lines, arrived, event(*runtime, line, ending));
         });
-        self.log.sync()?;
+        keep.arrivals.note(*n_lines, now)?;
+        if let Some(log) = &keep.log {
+            log.sync()?;
+        }
         if !self.is_unchanged().map_err(|source| self.unreadable(source))? {
             self.findings.push(
                 "The agent's output file was changed after it was read; the log holds what was \
@@ -167,17 +180,22 @@ impl Follower {
 
     /// Writes the clean bytes to the log and folds their lines into the record.
     fn ingest(&mut self, now: Timestamp) -> Result<Progress, FollowError> {
-        self.log.append(&self.clean)?;
+        if let Some(log) = &mut self.keep.log {
+            log.append(&self.clean)?;
+        }
         let mut progress = Progress::default();
-        let Self { runtime, lines, recorder, n_lines, clean, .. } = self;
+        let Self { runtime, lines, recorder, n_lines, clean, keep, .. } = self;
         lines.feed(clean, |line, ending| {
             *n_lines += 1;
             let event = event(*runtime, line, ending);
             if progress.must_stop.is_none() {
                 progress.must_stop = runtime::early_stop(*runtime, &event);
             }
-            progress.updates.extend(recorder.record(*n_lines, now, event));
+            // Read a second time, a line keeps the time of the first.
+            let arrived = keep.arrivals.of(*n_lines).unwrap_or(now);
+            progress.updates.extend(recorder.record(*n_lines, arrived, event));
         });
+        keep.arrivals.note(*n_lines, now)?;
         let summary = recorder.summary();
         progress.has_result = summary.last_result.is_some() && !summary.went_on_after_result;
         Ok(progress)

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::conclude::Remains;
+use super::ending::{Ending, How};
 use super::execute::Parts;
-use super::follow::Seal;
 use super::report::RunReport;
 use super::settle::settle;
 use crate::provider;
@@ -29,6 +29,7 @@ pub(super) struct Ended {
     usage: UsageReport,
     notes: Vec<String>,
     remains: Remains,
+    exit_code: Option<i32>,
 }
 
 impl Ended {
@@ -40,18 +41,39 @@ impl Ended {
             usage: UsageReport::default(),
             notes: Vec::new(),
             remains: Remains::default(),
+            exit_code: None,
         }
+    }
+
+    /// The agent's exit code, where it had one.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        self.exit_code
+    }
+
+    /// A run whose sandbox ended without an agent.
+    pub(super) fn before_agent(status: RunStatus, remains: Remains) -> Self {
+        Self { remains, ..Self::without_agent(status) }
     }
 
     /// A run whose agent has ended.
     /// It reads session files, so it belongs on a thread that may block.
-    pub(super) fn with_agent(plan: &RunPlan, folder: &RunFolder, end: AgentEnding) -> Self {
-        let AgentEnding { recorder, seal, exit, stopped, mut remains } = end;
+    pub(super) fn with_agent(
+        plan: &RunPlan,
+        folder: &RunFolder,
+        recorder: Recorder,
+        ending: Ending,
+    ) -> Self {
+        let exit_code = ending.exit_code();
+        let Ending { how, seal, mut remains, .. } = ending;
+        let (exit, stopped) = match how {
+            How::Agent { exit, stopped } => (exit, stopped),
+            How::NoAgent { status } => return Self::before_agent(status, remains),
+        };
         remains.logs.push(format!("{}/{}.txt", Area::AgentLogs.path(), plan.runtime.as_str()));
         let facts = OutcomeFacts {
             summary: recorder.summary(),
             end: exit.as_ref().map_or(AgentEnd::Exited(0), |exit| agent_end(plan, *exit)),
-            stopped,
+            stopped: stopped.clone(),
             stderr_tail: &remains.stderr_tail,
             provider: plan.provider.as_str(),
             credential: provider::credentials(plan.provider).first().copied().unwrap_or("one"),
@@ -59,24 +81,32 @@ impl Ended {
         };
         let mut notes = runtime::end_warnings(plan.runtime, &facts);
         let status = match exit {
-            Ok(_) => runtime::outcome(plan.runtime, &facts),
+            Ok(exit) => explained(runtime::outcome(plan.runtime, &facts), exit, stopped.as_ref()),
+            // Somebody wanted it stopped, and it is.
+            Err(_) if stopped == Some(StopReason::Cancelled) => RunStatus::Cancelled,
             // What the agent said of itself cannot make up for a sandbox that failed.
             Err(failure) => RunStatus::Failed(failure),
         };
         notes.extend(seal.findings);
         let usage = settle(plan.runtime, &recorder, folder, &mut notes);
-        Self { status, recorder, usage, notes, remains }
+        Self { status, recorder, usage, notes, remains, exit_code }
     }
 }
 
-/// All that the end of an agent left.
-pub(super) struct AgentEnding {
-    pub(super) recorder: Recorder,
-    pub(super) seal: Seal,
-    /// How the process ended, or why that is not known.
-    pub(super) exit: Result<Exit, RunFailure>,
-    pub(super) stopped: Option<StopReason>,
-    pub(super) remains: Remains,
+/// Says of a crash by a signal that the signal was not ours.
+fn explained(status: RunStatus, exit: Exit, stopped: Option<&StopReason>) -> RunStatus {
+    match (status, exit.signal()) {
+        (RunStatus::Failed(RunFailure::AgentCrashed { detail }), Some(9 | 15))
+            if stopped.is_none() =>
+        {
+            let detail = format!(
+                "{detail} (not sent by runbookd: the agent did it itself, somebody killed it, or its \
+                 engine was stopped)"
+            );
+            RunStatus::Failed(RunFailure::AgentCrashed { detail })
+        }
+        (status, _) => status,
+    }
 }
 
 fn agent_end(plan: &RunPlan, exit: Exit) -> AgentEnd {
@@ -99,9 +129,41 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Makes the run's folder and writes what is known before anything is started.
+    /// Makes the run's folder and writes what is known before anything is started. The folder must
+    /// not be there: the name was drawn for this run alone.
     pub(super) fn open(parts: &Parts, plan: &RunPlan) -> Result<Self, StoreError> {
-        let folder = parts.store.create(&plan.name)?;
+        Self::begin(parts.store.create(&plan.name)?, plan, (parts.clock)())
+    }
+
+    /// Opens the record of a run that a queue knows since `created`. Its name is its own.
+    pub(super) fn of_job(
+        parts: &Parts,
+        plan: &RunPlan,
+        created: Timestamp,
+    ) -> Result<Self, StoreError> {
+        Self::begin(parts.store.run(&plan.name)?, plan, created)
+    }
+
+    /// Opens the record of a run whose agent was started in an earlier process.
+    pub(super) fn of_started(
+        parts: &Parts,
+        plan: &RunPlan,
+        created: Timestamp,
+        started: Option<Timestamp>,
+    ) -> Result<Self, StoreError> {
+        let record = Self {
+            folder: parts.store.run(&plan.name)?,
+            created,
+            started: OnceLock::new(),
+            init_params: plan.init_params.clone(),
+        };
+        if let Some(at) = started {
+            record.started.get_or_init(|| at);
+        }
+        Ok(record)
+    }
+
+    fn begin(folder: RunFolder, plan: &RunPlan, created: Timestamp) -> Result<Self, StoreError> {
         folder.write(Document::Runbook, &plan.runbook)?;
         folder.write(Document::Instruction, plan.instruction.as_bytes())?;
         for asset in &plan.assets {
@@ -109,7 +171,7 @@ impl Record {
         }
         let record = Self {
             folder,
-            created: (parts.clock)(),
+            created,
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
         };
@@ -135,12 +197,11 @@ impl Record {
 
     /// Closes the record: judges what was achieved and writes everything.
     pub(super) fn close(
-        self,
+        &self,
         plan: &RunPlan,
         ended: Ended,
         now: Timestamp,
     ) -> Result<RunReport, StoreError> {
-        self.keep_ledger(&ended.remains.ledger)?;
         let verdict = self.verdict(plan, &ended);
         self.write(plan, &ended, &verdict, now)?;
         let atif = AtifDocument::new(&AtifFacts {
@@ -195,7 +256,7 @@ impl Record {
     }
 
     /// Keeps what the scripted provider answered, one JSON object a line.
-    fn keep_ledger(&self, ledger: &[LedgerEntry]) -> Result<(), StoreError> {
+    pub(super) fn keep_ledger(&self, ledger: &[LedgerEntry]) -> Result<(), StoreError> {
         if ledger.is_empty() {
             return Ok(());
         }

@@ -6,7 +6,9 @@ use crate::plan::RESULTS_DIR;
 use crate::provider::Access as ModelAccess;
 use crate::run::{Asset, RunPlan};
 use crate::runtime::Invocation;
-use crate::sandbox::{Access, Mount, SandboxId, SandboxLimits, SandboxSpec, Source, StagedFile};
+use crate::sandbox::{
+    Access, Mount, SandboxId, SandboxLimits, SandboxSpec, Setup, Source, StagedFile,
+};
 use crate::secret::Secret;
 
 /// Where the agent starts; its results and assets are below it.
@@ -33,6 +35,12 @@ pub(super) fn sandbox_spec(
     let results_dir = ("RESULTS_DIR".to_owned(), Secret::new(RESULTS_DIR.to_owned()));
     let given = plan.secrets.iter().chain(&plan.agent_env);
     let given = given.map(|(name, value)| (name.clone(), value.clone()));
+    let run_env = given.chain([results_dir]);
+    let setup = plan.setup.as_ref().map(|script| Setup {
+        script: script.clone(),
+        // Nothing of the provider: an installer does not need its credentials.
+        env: run_env.clone().collect(),
+    });
     let read_only = files.into_iter().map(|(inside, contents)| StagedFile {
         inside,
         source: Source::Bytes(contents),
@@ -44,10 +52,11 @@ pub(super) fn sandbox_spec(
         image: plan.image.clone(),
         mounts: vec![Mount { host: cli.to_owned(), inside: CLI.to_owned() }],
         files: read_only.chain(credential_files(access)).chain(assets(plan)).collect(),
+        setup,
         stdin,
         argv: std::iter::once(CLI.to_owned()).chain(args).collect(),
         // Ours come last: a runbook's secret must not redirect the agent.
-        env: given.chain([results_dir]).chain(model_env).chain(runtime_env).collect(),
+        env: run_env.chain(model_env).chain(runtime_env).collect(),
         cwd: WORK_DIR.to_owned(),
         limits: SandboxLimits {
             memory_bytes: plan.limits.memory_bytes,

@@ -39,6 +39,8 @@ pub enum Phase {
     WaitingForDownload,
     /// The sandbox is being made.
     Provisioning,
+    /// The setup script runs.
+    Setup,
     /// The agent works.
     Running,
     /// The agent has ended; its files are being collected.

@@ -20,6 +20,7 @@ mod runs_fake;
 mod runs_outcomes;
 mod runs_prompt;
 mod runs_provider;
+mod runs_setup;
 mod runs_stop;
 mod runs_usage;
 mod runs_walls;

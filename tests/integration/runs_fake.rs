@@ -119,7 +119,7 @@ async fn an_exit_code_is_shown_with_the_standard_error(stage: &Stage) {
 async fn an_agent_that_kills_itself_crashed(stage: &Stage) {
     let scene = fake(stage, &[INIT, REPLY, RESULT, "kill -9 $$"]).await;
     expect![[r#"
-        failed: agent_crashed: the agent crashed: signal 9, after it had reported success
+        failed: agent_crashed: the agent crashed: signal 9, after it had reported success (not sent by runbookd: the agent did it itself, somebody killed it, or its engine was stopped)
         verdict: null, 0 files, report absent
         usage: agent_result claude-sonnet-4-6 100/17/0/0/0/0
         message: I work.

@@ -72,6 +72,7 @@ fn spec(script: &str) -> SandboxSpec {
         image: None,
         mounts: vec![],
         files: vec![],
+        setup: None,
         stdin: vec![],
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         env: vec![],

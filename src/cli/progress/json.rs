@@ -64,6 +64,7 @@ fn phase_line(phase: &Phase) -> Value {
         }
         Phase::WaitingForDownload => "waiting_for_download",
         Phase::Provisioning => "provisioning",
+        Phase::Setup => "setup",
         Phase::Running => "running",
         Phase::Collecting => "collecting",
     };

@@ -33,6 +33,7 @@ fn phase(phase: &Phase) -> Option<&'static str> {
         Phase::FetchingAgent { .. } => None,
         Phase::WaitingForDownload => Some("waiting for another process to download the agent CLI"),
         Phase::Provisioning => Some("making the sandbox"),
+        Phase::Setup => Some("the setup script runs"),
         Phase::Running => Some("the agent works"),
         Phase::Collecting => Some("collecting its files"),
     }

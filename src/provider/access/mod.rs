@@ -11,7 +11,7 @@ use crate::run::{Code, Finding, ProviderName, RuntimeName};
 use crate::secret::{Keyring, Secret};
 
 /// Where the scripted provider's socket stands inside the sandbox.
-pub const SCRIPTED_SOCKET: &str = "/run/runbookd/model.sock";
+pub const SCRIPTED_SOCKET: &str = "/run/runbookd/model/model.sock";
 
 /// A model service as one sandbox sees it.
 #[derive(Debug, Clone, Default)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::VERSION;
 use super::failure::reported_failure;
 use crate::run::{RunFailure, RunStatus};
@@ -40,8 +42,8 @@ pub enum AgentEnd {
     },
 }
 
-/// Why we stopped an agent.
-#[derive(Debug, Clone, PartialEq)]
+/// Why we stopped an agent. Part of what the worker saves of a run's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum StopReason {
     /// The run took longer than it may.
     Timeout(Duration),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::cgroup::Cgroup;
 use super::super::error::{EngineFault, SandboxError};
 use super::super::host_folder::HostFolder;
-use super::super::launcher::{LAUNCHED_FD, LAUNCHED_FILE, SECCOMP_FD, STATUS_FD};
+use super::super::launcher::{LAUNCHED_FD, LAUNCHED_FILE, SECCOMP_FD, SETUP_FD, STATUS_FD};
 use super::super::process::{self, Process};
 use super::super::spec::{AgentSignal, Exit, SandboxId};
 use super::args::STATUS_FLAG;
@@ -52,11 +52,12 @@ const AGENT_NUMBER: i32 = 2;
 fn host_script() -> String {
     format!(
         "umask 022\n\
-         status=$1 launched=$2 seccomp=$3\n\
-         shift 3\n\
+         status=$1 launched=$2 seccomp=$3 setup=$4\n\
+         shift 4\n\
          while [ \"$1\" != -- ]; do echo $$ >\"$1\" || exit 125; shift; done\n\
          shift\n\
-         exec \"$@\" {STATUS_FD}>\"$status\" {LAUNCHED_FD}>>\"$launched\" {SECCOMP_FD}<\"$seccomp\"\n"
+         exec \"$@\" {STATUS_FD}>\"$status\" {LAUNCHED_FD}>>\"$launched\" {SECCOMP_FD}<\"$seccomp\" \
+         {SETUP_FD}>>\"$setup\"\n"
     )
 }
 
@@ -155,6 +156,7 @@ impl Cell {
             .arg(self.folder.out(STATUS_FILE))
             .arg(self.folder.out(LAUNCHED_FILE))
             .arg(self.folder.out(SECCOMP_FILE))
+            .arg(self.folder.setup_log())
             .args(self.cgroup.doors())
             .arg("--")
             .args(&self.command)

@@ -127,6 +127,8 @@ impl Container {
         let container = Self { client: docker.client.clone(), id, name, folder, reclaim };
         match container.life().await {
             Ok(Some(Life::Alive | Life::Ended { .. })) => Ok(Some(container)),
+            // Removed by somebody, but what its agent said is still here.
+            Ok(None) if container.folder.launched() => Ok(Some(container)),
             Ok(Some(Life::Created) | None) => Ok(None),
             Err(source) => Err(SandboxError::Wait { id: container.id.clone(), source }),
         }

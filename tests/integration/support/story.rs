@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Limits, Network, RunId, RunPlan, Slug};
@@ -125,6 +125,7 @@ impl Story {
         Parts {
             engine: stage.engine.clone(),
             claims: Claims::open(stage.state.path().join("claims")).unwrap(),
+            sockets: stage.state.path().join("models"),
             agents: self.fake_agent.as_ref().map_or_else(pinned, |script| {
                 let path = work.join("agent");
                 std::fs::write(&path, script).unwrap();
@@ -158,7 +159,7 @@ fn pinned() -> AgentSource {
         registry_token: None,
         extra_ca: std::env::var_os("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
     });
-    AgentSource::Pinned(Box::new(toolchain.unwrap()))
+    AgentSource::Pinned(Arc::new(toolchain.unwrap()))
 }
 
 /// Where the pinned CLI is kept from one test to the next.

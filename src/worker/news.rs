@@ -1,0 +1,161 @@
+//! Tells the news of a run: on disk, where any number of watchers read it, and to the one who stands
+//! by.
+
+use tokio::time::Instant;
+
+use super::attend::Clock;
+use super::report::RunReport;
+use super::watch::{Phase, RunUpdate, Watcher};
+use crate::run::error_chain;
+use crate::store::{EventLog, StoreError};
+use crate::trajectory::{FailureEvent, FinalUsage, FinishedEvent, Live, RunEvent};
+
+/// How often the usage is told. A busy agent has news twenty times a second.
+const USAGE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The news of one run.
+pub(super) struct News<'a> {
+    log: EventLog,
+    clock: Clock,
+    outer: Watcher<'a>,
+    /// Updates of the agent's fold that were heard in this process.
+    n_updates: u64,
+    last_phase: Option<&'static str>,
+    usage_at: Option<Instant>,
+    /// The last usage, where it was not told yet.
+    untold: Option<Live>,
+    /// Whether the disk refused a line: told once.
+    is_broken: bool,
+}
+
+impl<'a> News<'a> {
+    pub(super) fn new(log: EventLog, clock: Clock, outer: Watcher<'a>) -> Self {
+        Self {
+            log,
+            clock,
+            outer,
+            n_updates: 0,
+            last_phase: None,
+            usage_at: None,
+            untold: None,
+            is_broken: false,
+        }
+    }
+
+    /// Passes news on.
+    pub(super) fn tell(&mut self, update: RunUpdate) {
+        let is_old = match &update {
+            RunUpdate::Step(step) => {
+                self.n_updates += 1;
+                // An earlier process told it before the agent's log was read again.
+                let is_old = self.n_updates <= self.log.n_updates();
+                if !is_old {
+                    let event = RunEvent::from(step);
+                    let at = (self.clock)();
+                    let written = self.log.append_update(at, &event);
+                    self.note_fault(written);
+                }
+                is_old
+            }
+            RunUpdate::Live(live) => {
+                let is_old = self.n_updates < self.log.n_updates();
+                if !is_old {
+                    self.tell_usage(live);
+                }
+                is_old
+            }
+            RunUpdate::Opened { name, .. } => {
+                if self.log.seq() == 0 {
+                    self.write(&RunEvent::Opened {
+                        collection: name.collection.to_string(),
+                        task: name.task.to_string(),
+                        trajectory_id: name.id.to_string(),
+                    });
+                    self.write(&RunEvent::Status { status: "pending" });
+                }
+                false
+            }
+            RunUpdate::Phase(phase) => {
+                self.tell_phase(phase);
+                false
+            }
+            RunUpdate::Note(text) => {
+                self.write(&RunEvent::Note { text: text.clone() });
+                false
+            }
+        };
+        if !is_old {
+            (self.outer)(update);
+        }
+    }
+
+    /// Tells how the run ended. Nothing comes after it.
+    pub(super) fn finish(&mut self, report: &RunReport) {
+        if let Some(live) = self.untold.take() {
+            self.write(&RunEvent::from(&live));
+        }
+        let event = RunEvent::Finished(Box::new(FinishedEvent {
+            status: report.status.as_str(),
+            failure: FailureEvent::of(&report.status),
+            passed: report.verdict.passed(),
+            verdict: report.verdict.clone(),
+            usage: FinalUsage {
+                source: report.usage.source,
+                total: report.usage.by_model.total(),
+                by_model: report.usage.by_model.clone(),
+            },
+            duration_ms: u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
+            n_steps: report.n_steps,
+            warnings: report.warnings.clone(),
+            answer: report.answer.clone(),
+        }));
+        let at = (self.clock)();
+        let written = self.log.close(at, &event);
+        self.note_fault(written);
+    }
+
+    fn tell_phase(&mut self, phase: &Phase) {
+        let (word, status) = match phase {
+            Phase::FetchingAgent { .. } => ("fetching_agent", None),
+            Phase::WaitingForDownload => ("waiting_for_download", None),
+            Phase::Provisioning => ("provisioning", None),
+            Phase::Setup => ("setup", Some("running")),
+            Phase::Running => ("running", Some("running")),
+            Phase::Collecting => ("collecting", None),
+        };
+        if self.last_phase == Some(word) {
+            // A download tells its progress many times.
+            return;
+        }
+        if let Some(status) = status.filter(|_| !matches!(self.last_phase, Some("setup"))) {
+            self.write(&RunEvent::Status { status });
+        }
+        self.last_phase = Some(word);
+        self.write(&RunEvent::Phase { phase: word });
+    }
+
+    fn tell_usage(&mut self, live: &Live) {
+        if self.usage_at.is_some_and(|at| at.elapsed() < USAGE_EVERY) {
+            self.untold = Some(live.clone());
+            return;
+        }
+        self.usage_at = Some(Instant::now());
+        self.untold = None;
+        self.write(&RunEvent::from(live));
+    }
+
+    fn write(&mut self, event: &RunEvent) {
+        let at = (self.clock)();
+        let written = self.log.append(at, event);
+        self.note_fault(written);
+    }
+
+    /// News that cannot be written do not end a run; what it made is worth more.
+    fn note_fault(&mut self, written: Result<(), StoreError>) {
+        if let Err(e) = written
+            && !std::mem::replace(&mut self.is_broken, true)
+        {
+            tracing::warn!(error = %error_chain(&e), "the news of the run cannot be written");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The runs that this process works on.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::queue::Grant;
+use crate::worker::attend::Stop;
+
+/// The runs that this process works on, with what stops each.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held {
+    runs: Arc<Mutex<Vec<(Grant, Stop)>>>,
+}
+
+/// Takes its run off the list when it is dropped, however the run ends.
+#[derive(Debug)]
+pub(super) struct Holding {
+    held: Held,
+    grant: Grant,
+}
+
+impl Held {
+    pub(super) fn add(&self, grant: Grant, stop: Stop) -> Holding {
+        self.runs().push((grant.clone(), stop));
+        Holding { held: self.clone(), grant }
+    }
+
+    pub(super) fn list(&self) -> Vec<(Grant, Stop)> {
+        self.runs().clone()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.runs().len()
+    }
+
+    fn runs(&self) -> MutexGuard<'_, Vec<(Grant, Stop)>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.held.runs().retain(|(grant, _)| *grant != self.grant);
+    }
+}

@@ -1,0 +1,194 @@
+//! One leased run: from the job's text to its finish in the queue.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::workers::Shared;
+use crate::job::{JobSecrets, JobSpec};
+use crate::plan::plan;
+use crate::queue::{Cost, Ended, Finish, Grant, JobUsage, Leased, QueueError, Stage};
+use crate::run::{RunFailure, RunPlan, RunStatus, error_chain};
+use crate::trajectory::{CostBasis, Usage};
+use crate::worker::attend::{LetGo, Stop};
+use crate::worker::ending::Ending;
+use crate::worker::execute::{Done, Entry, Parts, Run, Unfinished};
+use crate::worker::record::Record;
+use crate::worker::tenure::Tenure;
+
+/// How often the end of a run is written to a queue that does not take it.
+const N_FINISH_TRIES: u32 = 60;
+
+/// How long after a failed try the next one follows. With their number this is ten minutes: longer
+/// than a disk is full unnoticed. After that the next start of the process finishes the run.
+const FINISH_AGAIN: Duration = Duration::from_secs(10);
+
+/// Millionths in a dollar.
+const MICROS: f64 = 1e6;
+
+/// Works on a run until it has ended or is let go.
+pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
+    if leased.cancel_requested {
+        stop.cancel.cancel();
+    }
+    let grant = leased.grant.clone();
+    let finish = match run(shared, leased, stop).await {
+        Ok(finish) => finish,
+        Err(Unfinished::Store(e)) => Finish {
+            total_bytes: 0,
+            ..failed(&RunFailure::StoreFailed { detail: error_chain(&e) })
+        },
+        Err(Unfinished::Requeued | Unfinished::LetGo(LetGo::Lost)) => return,
+        Err(Unfinished::LetGo(LetGo::Leave)) => return release(shared, &grant).await,
+    };
+    write_finish(shared, &grant, finish, stop).await;
+}
+
+/// Runs it, and says what the queue is to know of its end.
+async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unfinished> {
+    let (next_off, started, entry) = match &leased.stage {
+        Stage::Fresh if shared.was_held(&leased.grant) => (0, None, Ok(Entry::Leased)),
+        Stage::Fresh => (0, None, Ok(Entry::New)),
+        Stage::Started { at, next_off } => (*next_off, Some(*at), Ok(Entry::Started(*at))),
+        Stage::Finishing { started, next_off, ending } => {
+            let saved = Ending::from_json(ending).map(|ending| Entry::Finishing(Box::new(ending)));
+            (*next_off, *started, saved)
+        }
+    };
+    let tenure = Tenure::leased(shared.queue.clone(), leased.grant.clone(), next_off);
+    let with_bytes = |finish| Finish { total_bytes: tenure.recorded(), ..finish };
+    let (plan, parts) = match prepared(shared, &leased) {
+        Ok(prepared) => prepared,
+        Err(failure) => return Ok(with_bytes(failed(&failure))),
+    };
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(e) => return Ok(with_bytes(failed(&internal(&e)))),
+    };
+    let record = match entry {
+        Entry::New | Entry::Leased => Record::of_job(&parts, &plan, leased.created),
+        Entry::Started(_) | Entry::Finishing(_) => {
+            Record::of_started(&parts, &plan, leased.created, started)
+        }
+    };
+    let record = record.map_err(Unfinished::Store)?;
+    let run = Run { parts: &parts, plan: &plan, record: &record, stop, tenure: &tenure };
+    let done = run.to_its_end(entry, &mut |_| {}).await?;
+    Ok(with_bytes(finish_of(&done)))
+}
+
+/// The plan of a job, and the parts with the keys that it may use. It was planned before it was
+/// taken into the queue, so a failure here is about something that has changed since.
+fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFailure> {
+    let name = &leased.grant.name;
+    let spec = JobSpec::thaw(&leased.spec).map_err(|e| internal(&e))?;
+    let secrets = match &leased.sealed {
+        Some(sealed) => {
+            let opened = shared.vault.open(sealed, &JobSecrets::context(name));
+            let opened = opened.map_err(|e| internal(&e))?;
+            JobSecrets::from_plaintext(opened.expose()).map_err(|e| internal(&e))?
+        }
+        None => JobSecrets::default(),
+    };
+    let session = leased.session_id.as_deref().unwrap_or_default();
+    let session = Uuid::parse_str(session).map_err(|e| internal(&e))?;
+    let keyring = secrets.keyring(shared.shared_keys.as_ref());
+    let request = spec.request(name, &secrets, shared.parts.store.root());
+    let plan = plan(&request, &keyring, JobSpec::draw(name, session)).accepted()?;
+    Ok((plan, Parts { keyring, ..shared.parts.clone() }))
+}
+
+/// Gives a run back whose agent was not started. One whose agent works stays ours: the next process
+/// of this worker takes it over.
+async fn release(shared: &Shared, grant: &Grant) {
+    match shared.queue.release(grant, (shared.parts.clock)()).await {
+        Ok(_) | Err(QueueError::Started | QueueError::Lost) => {}
+        Err(e) => {
+            tracing::warn!(run.id = %grant.name.id, error = %error_chain(&e), "a run was not given back; the next start takes it over");
+        }
+    }
+}
+
+/// Tells the queue how a run ended.
+async fn write_finish(shared: &Shared, grant: &Grant, mut finish: Finish, stop: &Stop) {
+    for _ in 0..N_FINISH_TRIES {
+        match shared.queue.finish(grant, &finish, (shared.parts.clock)()).await {
+            Ok(()) | Err(QueueError::Lost) => return,
+            // What an earlier process had read and this one could not find again.
+            Err(QueueError::Offset { recorded }) => finish.total_bytes = recorded,
+            Err(e) => {
+                tracing::warn!(run.id = %grant.name.id, error = %error_chain(&e), "the end of a run was not written to the queue; it is tried again");
+                tokio::select! {
+                    biased;
+                    _ = stop.let_go() => return,
+                    () = sleep(FINISH_AGAIN) => {}
+                }
+            }
+        }
+    }
+    tracing::error!(run.id = %grant.name.id, "the end of a run was not written to the queue; the next start does it");
+}
+
+fn finish_of(done: &Done) -> Finish {
+    let report = &done.report;
+    let (ended, reason) = match &report.status {
+        RunStatus::Completed => (Ended::Completed, None),
+        RunStatus::Cancelled => (Ended::Cancelled, None),
+        RunStatus::Failed(failure) => (Ended::Failed, Some(reason(failure))),
+        RunStatus::Pending | RunStatus::Running => {
+            (Ended::Failed, Some("the run was closed before it ended".to_owned()))
+        }
+    };
+    Finish {
+        ended,
+        reason,
+        exit_code: done.exit_code.map(i64::from),
+        total_bytes: 0,
+        usage: usage(&report.usage.by_model.total()),
+        duration: Some(report.took),
+    }
+}
+
+fn failed(failure: &RunFailure) -> Finish {
+    Finish {
+        ended: Ended::Failed,
+        reason: Some(reason(failure)),
+        exit_code: None,
+        total_bytes: 0,
+        usage: JobUsage::default(),
+        duration: None,
+    }
+}
+
+/// What a list of runs shows of a failure.
+fn reason(failure: &RunFailure) -> String {
+    format!("{}: {failure}", failure.code())
+}
+
+fn usage(total: &Usage) -> JobUsage {
+    JobUsage {
+        input_tokens: total.input,
+        output_tokens: total.output,
+        cache_read_tokens: total.cache_read,
+        cache_write_tokens: total.cache_write(),
+        cost: match (total.cost_usd.map(micros), total.cost_basis) {
+            (Some(micros), CostBasis::Reported) => Cost::Reported(micros),
+            (Some(micros), CostBasis::Estimated) => Cost::Estimated(micros),
+            (Some(_), CostBasis::Unknown) | (None, _) => Cost::Unknown,
+        },
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cost is a small positive amount, and one that is not becomes 0 or the largest"
+)]
+fn micros(usd: f64) -> u64 {
+    (usd * MICROS).round() as u64
+}
+
+fn internal(error: &dyn std::error::Error) -> RunFailure {
+    RunFailure::Internal { detail: error_chain(error) }
+}

@@ -1,0 +1,113 @@
+//! By what right a run is written about: nobody else knows of it, or a lease of the queue that
+//! another worker can take over.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::queue::{Grant, Queue, QueueError, Requeued};
+use crate::run::{RunFailure, error_chain};
+
+/// How long after its first failure a run that could not be started is tried again. A registry or an
+/// engine that is restarted is back by then.
+const FIRST_RETRY: SignedDuration = SignedDuration::from_secs(15);
+
+/// Somebody else has the run now: nothing more may be written about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost;
+
+/// The right to write about a run.
+#[derive(Debug)]
+pub(super) enum Tenure {
+    /// The run of this process, which no queue knows.
+    Own,
+    /// A lease.
+    Leased(Lease),
+}
+
+/// A lease of the queue.
+#[derive(Debug)]
+pub(super) struct Lease {
+    queue: Queue,
+    grant: Grant,
+    /// Bytes of the agent's output that the queue knows of.
+    recorded: AtomicU64,
+}
+
+impl Tenure {
+    pub(super) fn leased(queue: Queue, grant: Grant, recorded: u64) -> Self {
+        Self::Leased(Lease { queue, grant, recorded: AtomicU64::new(recorded) })
+    }
+
+    /// The number of the sandbox among those of the run; `None` where there is only one.
+    pub(super) fn attempt(&self) -> Option<u64> {
+        match self {
+            Self::Own => None,
+            Self::Leased(lease) => Some(lease.grant.attempt),
+        }
+    }
+
+    /// Bytes of the agent's output that are known to have been recorded.
+    pub(super) fn recorded(&self) -> u64 {
+        match self {
+            Self::Own => 0,
+            Self::Leased(lease) => lease.recorded.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The agent has been started.
+    pub(super) async fn started(&self, now: Timestamp) -> Result<(), Lost> {
+        let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(()) };
+        tolerate(queue.started(grant, now).await)
+    }
+
+    /// The agent's output was recorded up to `n_bytes`.
+    pub(super) async fn advance(&self, n_bytes: u64, now: Timestamp) -> Result<(), Lost> {
+        let Self::Leased(Lease { queue, grant, recorded }) = self else { return Ok(()) };
+        let from = recorded.load(Ordering::Relaxed);
+        if n_bytes <= from {
+            return Ok(());
+        }
+        match queue.advance(grant, from, n_bytes, now).await {
+            Ok(()) => recorded.store(n_bytes, Ordering::Relaxed),
+            // An earlier advance came through and its answer was lost.
+            Err(QueueError::Offset { recorded: known }) => {
+                recorded.store(known, Ordering::Relaxed);
+            }
+            other => tolerate(other)?,
+        }
+        Ok(())
+    }
+
+    /// Saves what cannot be found out again once the sandbox is removed.
+    pub(super) async fn finishing(&self, ending: &str, now: Timestamp) -> Result<(), Lost> {
+        let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(()) };
+        tolerate(queue.finishing(grant, ending, now).await)
+    }
+
+    /// Gives a run back whose agent could not be started through no fault of its own. False where it
+    /// stays with us and has to be ended.
+    pub(super) async fn retry(&self, failure: &RunFailure, now: Timestamp) -> Result<bool, Lost> {
+        let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(false) };
+        let backoff = FIRST_RETRY * i32::try_from(grant.attempt.clamp(1, 20)).unwrap_or(1);
+        let run_at = now.checked_add(backoff).unwrap_or(now);
+        match queue.retry(grant, run_at, &failure.to_string(), now).await {
+            Ok(Requeued::Queued | Requeued::Cancelled) => Ok(true),
+            Err(QueueError::OutOfAttempts { .. } | QueueError::Started) => Ok(false),
+            Err(e) => tolerate(Err(e)).map(|()| false),
+        }
+    }
+}
+
+/// Only a lost lease ends a run. A queue that cannot be written to for a moment does not: what was
+/// not saved is found out again after a restart, or was advice.
+fn tolerate(written: Result<(), QueueError>) -> Result<(), Lost> {
+    match written {
+        Ok(()) => Ok(()),
+        Err(QueueError::Lost) => Err(Lost),
+        Err(e) => {
+            tracing::warn!(error = %error_chain(&e), "the queue was not told how far a run is");
+            Ok(())
+        }
+    }
+}
