@@ -12,11 +12,9 @@ pub mod secret;
 pub mod trajectory;
 pub mod workflow;
 
-// Adapters: each owns one outside thing and never imports another, but that the queue's statements
-// run on the database.
-pub mod archive;
 // Adapters: each owns one outside thing and never imports another, but that the statements of the
 // queue and of the catalog run on the database.
+pub mod archive;
 pub mod catalog;
 pub mod database;
 pub mod provider;
@@ -31,6 +29,7 @@ pub mod intake;
 pub mod job;
 pub mod plan;
 pub mod records;
+pub mod routines;
 pub mod webhook;
 pub mod worker;
 

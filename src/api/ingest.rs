@@ -82,8 +82,7 @@ async fn ingest(
     let ended = ended(wish.status.as_deref())?;
     let id = match &wish.trajectory_id {
         None => RunId::from_uuid(Uuid::new_v4()),
-        Some(id) => RunId::new(id)
-            .map_err(|e| fault("trajectory_id", e.to_string()))?,
+        Some(id) => RunId::new(id).map_err(|e| fault("trajectory_id", e.to_string()))?,
     };
     let created = wish.created.unwrap_or(now);
     let labels = labels(&wish, created)?;
@@ -139,7 +138,9 @@ fn ended(status: Option<&str>) -> Result<Ended, ApiError> {
         Some("cancelled") => Ok(Ended::Cancelled),
         Some(other) => Err(fault(
             "status",
-            format!("`{other}` is not how a run can have ended: write completed, failed or cancelled"),
+            format!(
+                "`{other}` is not how a run can have ended: write completed, failed or cancelled"
+            ),
         )),
     }
 }
@@ -165,9 +166,8 @@ fn labels(wish: &Ingested, created: Timestamp) -> Result<Vec<Value>, ApiError> {
     }
     found.extend(wish.cost_usd.map(|cost| ("cost_est_usd".to_owned(), cost.to_string())));
     let author = wish.author.as_deref().unwrap_or(AUTHOR);
-    let label = |(key, value)| {
-        json!({ "key": key, "value": value, "created": created, "author": author })
-    };
+    let label =
+        |(key, value)| json!({ "key": key, "value": value, "created": created, "author": author });
     Ok(found.into_iter().map(label).collect())
 }
 

@@ -10,16 +10,23 @@ mod error;
 mod extract;
 mod follow;
 mod health;
+mod ingest;
 mod logs;
 mod notes;
 mod openapi;
 mod path;
+mod receive;
+mod routines;
 mod runs;
 mod serve;
 mod stored;
+mod submit;
 mod trajectories;
+mod translate;
 mod unknown;
+mod uploads;
 mod watch;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,15 +45,21 @@ pub use error::{ApiError, BoxError, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use follow::Followers;
 pub use health::Readiness;
-pub use runs::RunParts;
+pub use runs::{RunParts, RunSettings};
 pub use serve::serve;
 
+use crate::catalog::Catalog;
+use crate::queue::Queue;
 use crate::store::Store;
 use unknown::Known;
 
 /// What the handlers work with.
 #[derive(Debug)]
 pub struct Api {
+    /// Collections and what belongs to them.
+    pub catalog: Catalog,
+    /// The queue, which is the index of runs too.
+    pub queue: Queue,
     /// The results directory.
     pub store: Store,
     /// The time.

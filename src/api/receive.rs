@@ -65,8 +65,7 @@ impl Received {
         let (store, collection, batch) =
             (self.api.store.clone(), self.collection.clone(), self.batch.clone());
         let told = name.clone();
-        let mut upload =
-            blocking(KEEP, move || store.receive(&collection, &batch, &told)).await?;
+        let mut upload = blocking(KEEP, move || store.receive(&collection, &batch, &told)).await?;
         let mut waiting = Vec::new();
         loop {
             let chunk = chunk(&mut field, &self.api).await?;
@@ -128,10 +127,7 @@ pub(super) async fn next<'f>(
     }
 }
 
-async fn chunk(
-    field: &mut Field<'_>,
-    api: &Shared,
-) -> Result<Option<axum::body::Bytes>, ApiError> {
+async fn chunk(field: &mut Field<'_>, api: &Shared) -> Result<Option<axum::body::Bytes>, ApiError> {
     let limit = api.runs.settings.max_upload_bytes;
     match tokio::time::timeout(SILENCE_LIMIT, field.chunk()).await {
         Ok(chunk) => chunk.map_err(|fault| broken(&fault, limit)),
@@ -152,4 +148,3 @@ fn broken(fault: &MultipartError, limit: usize) -> ApiError {
         ApiError::BadRequest(format!("the form cannot be read: {said}"))
     }
 }
-

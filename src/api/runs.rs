@@ -1,32 +1,54 @@
 //! What the paths about runs have in common.
 
+use std::time::Duration;
+
 use super::Shared;
 use super::error::ApiError;
 use super::follow::Followers;
-use crate::queue::{Job, Queue};
+use crate::catalog::CatalogError;
+use crate::intake::Intake;
+use crate::queue::Job;
 use crate::records::{RecordError, Records};
 use crate::run::Slug;
 
 /// What the paths about runs work with.
 #[derive(Debug)]
 pub struct RunParts {
-    /// The queue.
-    pub queue: Queue,
+    /// What takes requests in.
+    pub intake: Intake,
     /// Runs as clients see them.
     pub records: Records,
     /// Those who follow a run while it goes on.
     pub followers: Followers,
+    /// The limits.
+    pub settings: RunSettings,
 }
 
-/// The collection and the task of a path. A name that cannot be one names nothing.
-pub(super) fn names(collection: &str, task: &str) -> Result<(Slug, Slug), ApiError> {
-    match (Slug::new(collection), Slug::new(task)) {
-        (Ok(collection), Ok(task)) => Ok((collection, task)),
-        (Err(_), _) => Err(ApiError::NotFound("Collection not found".to_owned())),
-        (_, Err(_)) => {
-            Err(ApiError::NotFound(format!("Task '{task}' in collection '{collection}' not found")))
-        }
-    }
+/// The limits of the paths about runs.
+#[derive(Debug, Clone, Copy)]
+pub struct RunSettings {
+    /// Largest body with files, in bytes.
+    pub max_upload_bytes: usize,
+    /// How long `run-sync` waits at most. The run goes on after it.
+    pub sync_wait: Duration,
+}
+
+/// The collection and the task of a path under their own names. A task that was deleted still names
+/// its runs.
+pub(super) async fn names(
+    api: &Shared,
+    collection: &str,
+    task: &str,
+) -> Result<(Slug, Slug), ApiError> {
+    let collection = api.catalog.collection(collection).await?.name;
+    let task = match api.catalog.task(&collection, task).await {
+        Ok(task) => task.name,
+        Err(CatalogError::NotFound { .. }) => Slug::new(task).map_err(|_| {
+            ApiError::NotFound(format!("Task '{task}' in collection '{collection}' not found"))
+        })?,
+        Err(error) => return Err(error.into()),
+    };
+    Ok((collection, task))
 }
 
 /// The run of a path.
@@ -34,7 +56,7 @@ pub(super) async fn find(
     api: &Shared,
     (collection, task, id): &(String, String, String),
 ) -> Result<Job, ApiError> {
-    let (collection, task) = names(collection, task)?;
+    let (collection, task) = names(api, collection, task).await?;
     let found = api.runs.records.find(&collection, &task, id).await.map_err(unseen)?;
     found.ok_or_else(|| {
         ApiError::NotFound(format!(

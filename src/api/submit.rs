@@ -176,11 +176,9 @@ async fn submit(
         let detail = "The server is stopping: send the request again in a minute".to_owned();
         return Err(ApiError::Unavailable { detail, source: None });
     }
-    let (collection, task) = names(&collection, &task)?;
-    let known = api.catalog.collection(collection.as_str()).await;
-    let known = known?;
+    let (collection, task) = names(api, &collection, &task).await?;
     let key = idempotency_key(request.headers())?;
-    let mut received = Received::new(api, known.name)?;
+    let mut received = Received::new(api, collection.clone())?;
     let read = if is_json(request.headers()) {
         from_json(request, api).await
     } else {
@@ -295,8 +293,8 @@ impl Fields {
     fn read(&mut self, name: &str, text: String) -> Result<(), ApiError> {
         match name {
             "init_params" => {
-                self.init_params = parse_init_params(&text)
-                    .map_err(|e| invalid(name, e.to_string()))?;
+                self.init_params =
+                    parse_init_params(&text).map_err(|e| invalid(name, e.to_string()))?;
                 refuse_double_wrapping(&self.init_params)
                     .map_err(|e| invalid(name, e.to_string()))?;
             }

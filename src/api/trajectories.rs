@@ -76,7 +76,7 @@ async fn list(
     Segments((collection, task)): Segments<(String, String)>,
     Query(wish): Query<Wish>,
 ) -> Result<Json<Value>, ApiError> {
-    let (collection, task) = names(&collection, &task)?;
+    let (collection, task) = names(&api, &collection, &task).await?;
     let statuses = wish.statuses()?;
     let filter = ListFilter { collection, task: Some(task), statuses, routine: None };
     answer(&api, &filter, wish.page()).await
@@ -120,7 +120,7 @@ async fn stats(
     State(api): State<Shared>,
     Segments((collection, task)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let (collection, task) = names(&collection, &task)?;
+    let (collection, task) = names(&api, &collection, &task).await?;
     let stats = api.queue.stats(&collection, Some(&task)).await;
     let stats = stats.map_err(|e| ApiError::internal("could not sum the runs up", e))?;
     let mut by_status = Map::new();

@@ -51,19 +51,14 @@ struct Whose {
 }
 
 /// The collection that a request without one in its path is about.
-async fn collection(
-    api: &Shared,
-    caller: &Caller,
-    named: Option<&str>,
-) -> Result<Slug, ApiError> {
+async fn collection(api: &Shared, caller: &Caller, named: Option<&str>) -> Result<Slug, ApiError> {
     let name = named.or(caller.own_collection()).ok_or_else(|| {
         ApiError::BadRequest(
             "An admin token belongs to no collection: add `?collection=…`".to_owned(),
         )
     })?;
     caller.may(name)?;
-    let found = api.catalog.collection(name).await;
-    Ok(found?.name)
+    Ok(api.catalog.collection(name).await?.name)
 }
 
 /// The form of an upload.
@@ -117,7 +112,8 @@ async fn take_all(
         }
     }
     if received.files.is_empty() {
-        let msg = format!("send at least one file in the field `{wanted}` (curl -F {wanted}=@PATH)");
+        let msg =
+            format!("send at least one file in the field `{wanted}` (curl -F {wanted}=@PATH)");
         return Err(ApiError::Invalid(vec![Problem::of_field(wanted, "missing", msg)]));
     }
     Ok(purpose)
@@ -146,22 +142,25 @@ async fn create(
     let collection = collection(&api, &caller, whose.collection.as_deref()).await?;
     let mut received = Received::new(&api, collection)?;
     let taken = take_all(&api, &mut form, (&mut received, "file")).await;
-    let error = match taken {
-        Ok(_) if received.files.len() == 1 => None,
-        Ok(_) => Some(ApiError::BadRequest(
-            "Send one file at a time, or several with `POST /api/v1/sandbox/upload`".to_owned(),
-        )),
-        Err(error) => Some(error),
+    let too_many =
+        "Send one file at a time, or several with `POST /api/v1/sandbox/upload`".to_owned();
+    let purpose = match taken {
+        Ok(purpose) if received.files.len() == 1 => Ok(purpose),
+        Ok(_) => Err(ApiError::BadRequest(too_many)),
+        Err(error) => Err(error),
     };
-    if let Some(error) = error {
-        received.forget().await?;
-        return Err(error);
-    }
+    let purpose = match purpose {
+        Ok(purpose) => purpose,
+        Err(error) => {
+            received.forget().await?;
+            return Err(error);
+        }
+    };
     let id = format!("{FILE_ID}{}", received.batch());
     let file = &received.files[0];
     let name = file.path.rsplit('/').next().unwrap_or_default();
     let created = (api.clock)();
-    Ok(Json(object(&id, (name, file.n_bytes), (created, taken.ok().flatten()))))
+    Ok(Json(object(&id, (name, file.n_bytes), (created, purpose))))
 }
 
 /// A file as OpenAI's clients know it.

@@ -45,10 +45,6 @@ struct Read {
 }
 
 impl JobSecrets {
-    /// What the secrets of a run are sealed for: they can be opened for no other.
-    #[must_use]
-    pub fn context(name: &RunName) -> String {
-        format!("job {name}")
     /// The place for which the secrets of a run are encrypted: those of one run cannot be opened as
     /// another's.
     #[must_use]

@@ -135,7 +135,6 @@ impl RunFolder {
         LogFile::extend(self.path.join("logs/provider.jsonl"))
     }
 
-    /// Copies a file that the run is given, unless it lies there already. The name may have folders.
     /// Empties an area, for files that are collected once more.
     ///
     /// # Errors
@@ -149,7 +148,7 @@ impl RunFolder {
         cleared.map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Copies a file that the run is given.
+    /// Copies a file that the run is given, unless it lies there already. The name may have folders.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be copied.

@@ -29,7 +29,6 @@ pub use events::{EventLog, EventReader, StoredEvent};
 pub use files::{ListedFile, Listing, StoredFile};
 pub use folder::RunFolder;
 pub use labels::Label;
-pub use layout::{Area, Document};
 pub use layout::{Area, Document, SETUP_LOG};
 pub use log::LogFile;
 pub use path::{BadPath, StoragePath};
@@ -135,12 +134,6 @@ impl Store {
     /// [`StoreError::Create`] when it cannot be made.
     pub fn run(&self, name: &RunName) -> Result<RunFolder, StoreError> {
         RunFolder::new(self.place(name))
-    }
-
-    /// The results directory itself.
-    #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// Removes the folder of a run that will never be. Blocks.

@@ -61,9 +61,8 @@ pub async fn enqueue(
 
 /// The summary of a run that its webhook tells.
 fn message(trajectory: &Map<String, Value>) -> String {
-    let part = |key: &&str| {
-        ((*key).to_owned(), trajectory.get(*key).cloned().unwrap_or(Value::Null))
-    };
+    let part =
+        |key: &&str| ((*key).to_owned(), trajectory.get(*key).cloned().unwrap_or(Value::Null));
     let mut told: Map<String, Value> = TOLD.iter().map(part).collect();
     for extra in ["workflow_id", "error", "verdict"] {
         told.extend(trajectory.get(extra).map(|value| (extra.to_owned(), value.clone())));
