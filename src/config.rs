@@ -40,6 +40,15 @@ const DEFAULT_ANSWER_SECONDS: u64 = 30;
 /// Free disk that is kept, in bytes: runs write logs of up to 1 GiB.
 const DEFAULT_MIN_FREE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
+/// Largest body with files, in bytes: data sets, not disk images.
+const DEFAULT_MAX_UPLOAD_BYTES: usize = 2 * 1024 * 1024 * 1024;
+
+/// How long `run-sync` waits, in seconds: as long as a run may take when nobody says otherwise.
+const DEFAULT_SYNC_SECONDS: u64 = 1200;
+
+/// Runs that one token follows at the same time. A page of runs follows each of its lines.
+const DEFAULT_MAX_STREAMS: usize = 64;
+
 /// How long runs may go on after a stop, in seconds. What is left then is left running and taken up
 /// again by the next start.
 const DEFAULT_DRAIN_SECONDS: u64 = 20;
@@ -107,6 +116,16 @@ pub struct ServerSettings {
     pub min_free_disk_bytes: u64,
     /// How long runs may go on after the stop was asked for (`RUNBOOKD_DRAIN_SECONDS`).
     pub drain_limit: Duration,
+    /// Largest body with files, in bytes (`RUNBOOKD_MAX_UPLOAD_BYTES`).
+    pub max_upload_bytes: usize,
+    /// How long `run-sync` waits at most (`RUNBOOKD_SYNC_SECONDS`).
+    pub sync_wait: Duration,
+    /// Runs that one token may follow at the same time (`RUNBOOKD_MAX_STREAMS`).
+    pub max_streams: usize,
+    /// Whether webhooks may lead to private addresses (`RUNBOOKD_WEBHOOK_PRIVATE=1`).
+    pub private_webhooks: bool,
+    /// Whether every run may use this process's own keys (`RUNBOOKD_SHARE_KEYS=1`).
+    pub share_keys: bool,
 }
 
 impl Settings {
@@ -219,6 +238,11 @@ impl ServerSettings {
                 DEFAULT_MIN_FREE_BYTES,
             ),
             drain_limit: read.seconds("RUNBOOKD_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS),
+            max_upload_bytes: read.number("RUNBOOKD_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
+            sync_wait: read.seconds("RUNBOOKD_SYNC_SECONDS", DEFAULT_SYNC_SECONDS),
+            max_streams: read.number("RUNBOOKD_MAX_STREAMS", DEFAULT_MAX_STREAMS),
+            private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
+            share_keys: read.flag("RUNBOOKD_SHARE_KEYS"),
         }
     }
 }
@@ -245,6 +269,10 @@ impl Reader<'_> {
 
     fn number(&mut self, name: &str, default: usize) -> usize {
         self.at_all(name, "a number above 0").map_or(default, NonZeroUsize::get)
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        self.or(name, "0 or 1", 0_u8) != 0
     }
 
     fn seconds(&mut self, name: &str, default: u64) -> Duration {

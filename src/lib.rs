@@ -37,4 +37,5 @@ pub mod worker;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod telemetry;

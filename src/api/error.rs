@@ -97,6 +97,19 @@ impl Problem {
     }
 }
 
+/// The answer after something was made.
+#[derive(Debug)]
+pub struct Created(
+    /// What was made.
+    pub Value,
+);
+
+impl IntoResponse for Created {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, axum::Json(self.0)).into_response()
+    }
+}
+
 /// Who reads an error: its shape differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Envelope {

@@ -44,6 +44,8 @@ impl<T: DeserializeOwned> FromRequestParts<Shared> for Query<T> {
             let (name, why) = why.split_once(": ").unwrap_or(("", why));
             let mut loc = vec![json!("query")];
             loc.extend((!name.is_empty()).then(|| json!(name)));
+            let is_number = why.contains("invalid digit");
+            let why = if is_number { "Input should be a whole number from 0" } else { why };
             ApiError::Invalid(vec![Problem { loc, msg: why.to_owned(), kind: "value_error" }])
         })
     }
@@ -57,7 +59,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Segments<T> {
             Ok(Path(segments)) => Ok(Self(segments)),
             // A segment that is not UTF-8 or not of its type names nothing that is here.
             Err(PathRejection::FailedToDeserializePathParams(fault)) => {
-                Err(ApiError::NotFound(format!("the path cannot be read: {fault}")))
+                Err(ApiError::NotFound(format!("The path cannot be read: {fault}")))
             }
             Err(fault) => Err(ApiError::internal("could not read the path", fault)),
         }

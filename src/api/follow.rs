@@ -41,6 +41,9 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what is there for it. It comes again and loses nothing.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the streams may take to end. A download ends with its next part.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
 /// Frames that wait for the connection: enough to keep it busy, few enough for many streams.
 const N_FRAMES: usize = 16;
 
@@ -57,10 +60,20 @@ pub struct Followers {
 }
 
 impl Followers {
-    /// `stop` ends every stream; the tracker is closed and waited for by whoever cancels it.
+    /// Nobody yet.
     #[must_use]
-    pub fn new(tracker: TaskTracker, stop: CancellationToken, max_per_token: usize) -> Self {
+    pub fn new(max_per_token: usize) -> Self {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         Self { tracker, stop, max_per_token, places: Arc::default() }
+    }
+
+    /// Lets everybody go, and waits until they have gone.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(END_LIMIT, self.tracker.wait()).await.is_err() {
+            tracing::info!(n_streams = self.tracker.len(), "cut the streams that were left");
+        }
     }
 
     /// Does what blocks for a stream, so that a stop waits for it.

@@ -84,6 +84,10 @@ async fn missing(api: &Shared) -> Vec<String> {
     if !api.readiness.has_engine() {
         missing.push("no sandbox engine is ready".to_owned());
     }
+    if let Err(error) = api.queue.depth((api.clock)()).await {
+        tracing::warn!(error = crate::run::error_chain(&error), "the database does not answer");
+        missing.push("the database does not answer".to_owned());
+    }
     let floor = api.settings.min_free_disk_bytes;
     match api.store.free_bytes() {
         Ok(free) if free < floor => missing.push(format!(

@@ -3,24 +3,32 @@
 //! One file per group of paths; each has a `routes()` that [`router`] puts together. A path with a
 //! `{collection}` is closed to the tokens of other collections before its handler is asked.
 
+mod api_keys;
 mod auth;
+mod collections;
 mod deadline;
 mod download;
 mod error;
 mod extract;
+mod fields;
+mod figures;
 mod follow;
 mod health;
+mod hosted;
 mod ingest;
 mod logs;
 mod notes;
 mod openapi;
+mod operator;
 mod path;
 mod receive;
 mod routines;
 mod runs;
 mod serve;
+mod step_templates;
 mod stored;
 mod submit;
+mod tasks;
 mod trajectories;
 mod translate;
 mod unknown;
@@ -40,13 +48,14 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use auth::{Caller, Scope};
-pub use error::{ApiError, BoxError, Problem};
+pub use auth::{Caller, Tenant};
+pub use error::{ApiError, BoxError, Created, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use follow::Followers;
 pub use health::Readiness;
+pub use operator::{OperatorDoor, OperatorError, OperatorReply, operator_router};
 pub use runs::{RunParts, RunSettings};
-pub use serve::serve;
+pub use serve::{serve, without_delay};
 
 use crate::catalog::Catalog;
 use crate::queue::Queue;
@@ -109,12 +118,36 @@ pub fn document(api: &Shared) -> OpenApi {
 }
 
 fn routes(api: &Shared) -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(open(api))
+    OpenApiRouter::with_openapi(openapi::Base::openapi()).merge(open(api)).merge(guarded(api))
 }
 
 /// What anybody may ask.
 fn open(api: &Shared) -> OpenApiRouter<Shared> {
-    quick(api, health::routes())
+    quick(api, health::routes().merge(step_templates::routes()))
+}
+
+/// What wants a token. Paths that wait for a run or move files are merged beside the quick ones.
+fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
+    let quick_routes = hosted::routes()
+        .merge(collections::routes())
+        .merge(tasks::routes())
+        .merge(api_keys::routes())
+        .merge(figures::routes())
+        .merge(trajectories::routes())
+        .merge(notes::routes())
+        .merge(logs::routes())
+        .merge(ingest::routes())
+        .merge(routines::routes())
+        .merge(webhooks::routes());
+    let max_upload_bytes = api.runs.settings.max_upload_bytes;
+    let slow_routes = submit::routes(max_upload_bytes)
+        .merge(uploads::routes(max_upload_bytes))
+        .merge(stored::routes())
+        .merge(download::routes())
+        .merge(follow::routes());
+    quick(api, quick_routes)
+        .merge(slow_routes)
+        .route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
 }
 
 /// Paths that are answered soon, with small bodies.

@@ -2,17 +2,18 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::serve::{Listener, ListenerExt as _};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,21 +27,14 @@ const HEAD_LIMIT: Duration = Duration::from_secs(60);
 /// their clients come again.
 const ANSWER_GRACE: Duration = Duration::from_secs(10);
 
-/// The pause after a refused `accept`, such as one for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves until `shutdown` is cancelled, then ends gracefully: no new connection, no new request on
 /// an old one, and a limited time for the answers that are on their way.
-///
-/// # Errors
-/// The listener's address cannot be read: it is no socket.
 pub async fn serve(
-    listener: TcpListener,
+    mut listener: impl Listener,
     router: Router,
     max_connections: usize,
     shutdown: CancellationToken,
-) -> io::Result<()> {
-    listener.local_addr()?;
+) {
     let places = Arc::new(Semaphore::new(max_connections));
     let mut connections = JoinSet::new();
     loop {
@@ -49,16 +43,15 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             place = Arc::clone(&places).acquire_owned() => place.expect("it is never closed"),
         };
-        tokio::select! {
+        let stream = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let served = connection(stream, router.clone(), shutdown.clone());
-                    connections.spawn(async move { served.await; drop(place) });
-                }
-                Err(error) => pause(&error).await,
-            },
-        }
+            (stream, _) = listener.accept() => stream,
+        };
+        let served = connection(stream, router.clone(), shutdown.clone());
+        connections.spawn(async move {
+            served.await;
+            drop(place);
+        });
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
@@ -67,16 +60,20 @@ pub async fn serve(
         tracing::info!(n_connections = connections.len(), "cut the connections that were left");
         connections.shutdown().await;
     }
-    Ok(())
 }
 
-async fn pause(error: &io::Error) {
-    tracing::warn!(error = %error, "could not take a connection");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+/// The listener, with every answer sent at once: answers are small or streamed, never worth waiting
+/// for more to send.
+pub fn without_delay(listener: TcpListener) -> impl Listener {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "a connection sends with delay");
+        }
+    })
 }
 
 fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> {
@@ -88,8 +85,6 @@ fn connection(
         }
     });
     async move {
-        // Answers are small or streamed, never worth waiting for more to send.
-        let _ = stream.set_nodelay(true);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)

@@ -52,7 +52,7 @@ struct Whose {
 
 /// The collection that a request without one in its path is about.
 async fn collection(api: &Shared, caller: &Caller, named: Option<&str>) -> Result<Slug, ApiError> {
-    let name = named.or(caller.own_collection()).ok_or_else(|| {
+    let name = named.or(caller.own_collection().map(Slug::as_str)).ok_or_else(|| {
         ApiError::BadRequest(
             "An admin token belongs to no collection: add `?collection=…`".to_owned(),
         )

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -7,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::run::{Network, Slug};
 use crate::sandbox::EngineChoice;
+use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
 /// Runs agent runbooks in sandboxes, keeps what happened, and counts every token.
 #[derive(Debug, Parser)]
@@ -28,6 +31,74 @@ pub(super) enum Command {
     Explain {
         /// The code, such as `wrong-slug`.
         code: String,
+    },
+    /// Serves the HTTP API and runs what is submitted to it, until it is told to stop.
+    Serve(ServeArguments),
+    /// Makes, lists and revokes the tokens of the API.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+impl Command {
+    /// What is logged when nobody says anything else.
+    pub(super) fn default_log_filter(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => FOR_AN_OPERATOR,
+            Self::Run(_)
+            | Self::Demo(_)
+            | Self::Validate(_)
+            | Self::Explain { .. }
+            | Self::Token(_) => FOR_A_PERSON,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// The address to listen on [default: RUNBOOKD_LISTEN, or 127.0.0.1:8000].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<SocketAddr>,
+    /// The results directory [default: RUNBOOKD_RESULTS, or `results` in the state folder].
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) results: Option<PathBuf>,
+    /// How many runs go on at the same time [default: RUNBOOKD_SLOTS, or what the machine bears].
+    #[arg(long, value_name = "N")]
+    pub(super) slots: Option<NonZeroUsize>,
+    /// Where sandboxes are made: `auto`, `docker` or `bubblewrap` [default: RUNBOOKD_ENGINE, or
+    /// auto].
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) engine: Option<EngineChoice>,
+    /// Lets other machines reach the API though no token was ever made. The first one is printed.
+    #[arg(long)]
+    pub(super) allow_remote: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Makes a token and shows it once.
+    Create {
+        /// What the token is called, such as the person or the machine that uses it.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The collection that the token opens; it is made if it is not there.
+        #[arg(
+            long,
+            value_name = "COLLECTION",
+            conflicts_with = "admin",
+            required_unless_present = "admin"
+        )]
+        collection: Option<String>,
+        /// Makes a token that opens everything.
+        #[arg(long)]
+        admin: bool,
+    },
+    /// Lists the tokens, without their secret part.
+    List,
+    /// Makes a token useless, at once.
+    Revoke {
+        /// The token's number, as `list` shows it.
+        #[arg(value_name = "ID")]
+        id: String,
     },
 }
 

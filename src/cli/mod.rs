@@ -6,7 +6,9 @@ pub mod exit;
 mod parts;
 mod progress;
 mod run;
+mod serve;
 mod setup;
+mod token;
 mod validate;
 
 use clap::Parser as _;
@@ -25,7 +27,7 @@ pub async fn main() -> ExitCode {
     };
     telemetry::start(&LogSettings {
         filter: settings.log_filter.as_deref(),
-        default_filter: telemetry::FOR_A_PERSON,
+        default_filter: arguments.command.default_log_filter(),
         format: settings.log_format,
         no_color: settings.no_color,
     });
@@ -34,6 +36,8 @@ pub async fn main() -> ExitCode {
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
         Command::Validate(files) => validate::validate(&files, &settings),
         Command::Explain { code } => validate::explain(&code),
+        Command::Serve(serve) => serve::serve(&serve, &settings).await,
+        Command::Token(command) => token::token(&command, &settings).await,
     }
 }
 
@@ -42,6 +46,13 @@ fn bad_config(error: &ConfigError) -> ExitCode {
         complain(fault);
     }
     ExitCode::BadConfig
+}
+
+/// Tells the person. This is the command's output.
+fn say(words: &str) {
+    use std::io::Write as _;
+    // Where nobody reads standard output there is nobody to tell.
+    let _ = writeln!(std::io::stdout(), "{words}");
 }
 
 /// Tells the person what went wrong. Standard output stays for results.

@@ -67,7 +67,7 @@ pub(super) async fn build(
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the edge, where time comes in")]
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::now()
 }
 

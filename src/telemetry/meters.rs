@@ -84,7 +84,7 @@ pub fn runs_live(n: usize) {
 }
 
 /// So many jobs of the queue have this status.
-pub fn queue_jobs(status: String, n: u64) {
+pub fn queue_jobs(status: &'static str, n: u64) {
     gauge!(QUEUE_JOBS, "status" => status).set(float(n));
 }
 

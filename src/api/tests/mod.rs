@@ -1,4 +1,7 @@
 //! The API as its clients see it: requests in, whole answers out.
 
+mod auth;
+mod catalog;
 mod scaffold;
 mod support;
+mod tenancy;

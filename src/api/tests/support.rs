@@ -1,5 +1,6 @@
 //! An API on a real database and a real store in a temporary folder.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +11,33 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::api::{Api, ApiSettings, Readiness, Shared, router};
+use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared, router};
+use crate::catalog::{Catalog, Scope};
+use crate::database::{Database, Vault};
+use crate::intake::{Intake, IntakeSettings};
+use crate::queue::Queue;
+use crate::records::Records;
+use crate::run::Slug;
+use crate::secret::Secret;
 use crate::store::Store;
+use crate::webhook::Reach;
 
 /// More than any answer of the tests.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// An API and the folder that it lives in.
+/// The collections that every bench has.
+pub(super) const TEAM: &str = "team";
+pub(super) const OTHER: &str = "other-team";
+
+/// An API with two collections, a token for each, one for the first that opens nothing any more, and
+/// an admin's.
 pub(super) struct Bench {
     pub(super) api: Shared,
-    _folder: tempfile::TempDir,
+    pub(super) database: Database,
+    pub(super) folder: tempfile::TempDir,
+    pub(super) admin: Secret,
+    pub(super) team: Secret,
+    pub(super) other: Secret,
 }
 
 /// An answer, read to its end.
@@ -41,18 +59,54 @@ impl Answer {
 }
 
 /// 2026-01-01T00:00:00Z, so that whole answers can be compared.
-pub(super) fn noon() -> Timestamp {
+pub(super) fn new_year() -> Timestamp {
     Timestamp::from_second(1_767_225_600).unwrap()
 }
 
 impl Bench {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("runbookd.db")).await.unwrap();
+        let vault = Arc::new(Vault::load(&folder.path().join("vault.key")).unwrap());
+        let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
+        for name in [TEAM, OTHER] {
+            catalog.create_collection(name, None, new_year()).await.unwrap();
+        }
+        let token = async |scope: Scope| {
+            catalog.create_token(&scope, "made up", new_year()).await.unwrap().1
+        };
+        let of = |name: &str| Scope::Collection(Slug::new(name).unwrap());
+        let (admin, team, other) =
+            (token(Scope::Admin).await, token(of(TEAM)).await, token(of(OTHER)).await);
         let readiness = Arc::new(Readiness::default());
         readiness.engine_is(true);
+        let queue = Queue::new(database.clone());
+        let store = Store::open(&folder.path().join("results")).unwrap();
+        let intake = Intake {
+            catalog: catalog.clone(),
+            queue: queue.clone(),
+            store: store.clone(),
+            vault,
+            settings: IntakeSettings {
+                max_attempts: 3,
+                webhook_reach: Reach::Public,
+                shared_keys: None,
+            },
+        };
         let api = Api {
-            store: Store::open(&folder.path().join("results")).unwrap(),
-            clock: noon,
+            runs: RunParts {
+                intake,
+                records: Records::new(queue.clone(), store.clone()),
+                followers: Followers::new(3),
+                settings: RunSettings {
+                    max_upload_bytes: 4 << 20,
+                    sync_wait: Duration::from_secs(5),
+                },
+            },
+            catalog,
+            queue,
+            store,
+            clock: new_year,
             readiness,
             settings: ApiSettings {
                 max_json_bytes: 64 << 10,
@@ -60,7 +114,7 @@ impl Bench {
                 min_free_disk_bytes: 0,
             },
         };
-        Self { api: Arc::new(api), _folder: folder }
+        Self { api: Arc::new(api), database, folder, admin, team, other }
     }
 
     pub(super) fn router(&self) -> Router {
@@ -78,7 +132,32 @@ impl Bench {
         }
     }
 
+    /// Asks without a token.
     pub(super) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// Asks with a token.
+    pub(super) async fn ask(&self, token: &Secret, method: &str, path: &str, body: &str) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {}", token.expose()))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_owned()));
+        self.send(request.unwrap()).await
+    }
+
+    /// Asks one after the other and writes down what was answered: `METHOD path body` a line.
+    pub(super) async fn transcript(&self, token: &Secret, requests: &str) -> String {
+        let mut told = String::new();
+        for line in requests.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let mut words = line.splitn(3, ' ');
+            let (method, path) = (words.next().unwrap(), words.next().unwrap());
+            let answer = self.ask(token, method, path, words.next().unwrap_or("")).await;
+            assert_eq!(answer.header("content-type"), "application/json", "{line}");
+            writeln!(told, "{line}\n  {} {}", answer.status, answer.text).unwrap();
+        }
+        told
     }
 }
