@@ -98,7 +98,7 @@ pub(super) enum TokenCommand {
     Revoke {
         /// The token's number, as `list` shows it.
         #[arg(value_name = "ID")]
-        id: String,
+        id: u64,
     },
 }
 
