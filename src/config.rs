@@ -93,6 +93,9 @@ pub struct Settings {
     pub server: ServerSettings,
     /// Whether colours are unwanted (`NO_COLOR`).
     pub no_color: bool,
+    /// Whether every run may use every variable of this process (`RUNBOOKD_SHARE_KEYS=1`): for who
+    /// runs the server for himself alone.
+    pub share_keys: bool,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -124,8 +127,6 @@ pub struct ServerSettings {
     pub max_streams: usize,
     /// Whether webhooks may lead to private addresses (`RUNBOOKD_WEBHOOK_PRIVATE=1`).
     pub private_webhooks: bool,
-    /// Whether every run may use this process's own keys (`RUNBOOKD_SHARE_KEYS=1`).
-    pub share_keys: bool,
 }
 
 impl Settings {
@@ -193,6 +194,16 @@ impl Settings {
             }
         };
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
+        let share_keys = match text("RUNBOOKD_SHARE_KEYS").as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(other) => {
+                faults.push(format!(
+                    "RUNBOOKD_SHARE_KEYS is `{other}`: write 1 to let every run use this process's keys, or 0"
+                ));
+                false
+            }
+        };
         let Some(registry) = registry.filter(|_| faults.is_empty()) else {
             return Err(ConfigError { faults });
         };
@@ -210,6 +221,7 @@ impl Settings {
             log_format,
             server,
             no_color: text("NO_COLOR").is_some(),
+            share_keys,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         })
     }
@@ -242,7 +254,6 @@ impl ServerSettings {
             sync_wait: read.seconds("RUNBOOKD_SYNC_SECONDS", DEFAULT_SYNC_SECONDS),
             max_streams: read.number("RUNBOOKD_MAX_STREAMS", DEFAULT_MAX_STREAMS),
             private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
-            share_keys: read.flag("RUNBOOKD_SHARE_KEYS"),
         }
     }
 }
@@ -329,6 +340,15 @@ mod tests {
                 "RUNBOOKD_SLOTS is `0`: write a number of runs",
             ]
         );
+    }
+
+    #[test]
+    fn keys_are_shared_only_when_the_operator_says_so() {
+        let shares = |value| {
+            settings(&[("HOME", "/h"), ("RUNBOOKD_SHARE_KEYS", value)]).map(|s| s.share_keys)
+        };
+        assert_eq!(["", "0", "1"].map(shares), [Ok(false), Ok(false), Ok(true)]);
+        assert!(shares("yes").is_err());
     }
 
     #[test]

@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
-    ("plan", &["provider", "run", "runbook", "secret"]),
+    ("plan", &["provider", "run", "runbook", "runtime", "secret"]),
     ("job", &["plan", "run", "secret"]),
     (
         "worker",

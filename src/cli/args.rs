@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::run::{Network, Slug};
+use crate::run::{Network, RunRef, Slug};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
@@ -155,11 +155,16 @@ pub(super) struct DemoArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// The runbook, a Markdown file.
-    #[arg(value_name = "FILE")]
-    pub(super) runbook: PathBuf,
+    /// The runbook, a Markdown file. With `--resume` it may be left out: then the former run's own
+    /// runbook is carried out, with its variables and in its task.
+    #[arg(value_name = "FILE", required_unless_present = "resume")]
+    pub(super) runbook: Option<PathBuf>,
     #[command(flatten)]
     pub(super) common: CommonArguments,
+    /// Goes on with the conversation of a run that has ended, in a run of its own: with its session
+    /// and with its files in /app/results and /app/assets. RUN is an id or collection/task/id.
+    #[arg(long, value_name = "RUN")]
+    pub(super) resume: Option<RunRef>,
     /// A value for a template variable of the runbook. Can be given several times.
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub(super) variables: Vec<Variable>,
@@ -179,6 +184,17 @@ pub(super) struct RunArguments {
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.
     #[arg(long, value_name = "FILE")]
     pub(super) script: Option<PathBuf>,
+    /// What the agent may do unasked, instead of the runbook's: `plan`, `acceptEdits`, `default` or
+    /// `bypassPermissions`. Nobody is asked; what is not allowed is denied.
+    #[arg(long, value_name = "MODE")]
+    pub(super) permission_mode: Option<String>,
+    /// What it may do beside that, instead of the runbook's list, such as `Read` or `Bash(git *)`.
+    /// Can be given several times.
+    #[arg(long = "allowed-tool", value_name = "RULE")]
+    pub(super) allowed_tools: Vec<String>,
+    /// What it may not do, beside the runbook's list. Can be given several times.
+    #[arg(long = "disallowed-tool", value_name = "RULE")]
+    pub(super) disallowed_tools: Vec<String>,
     /// What the sandbox reaches: `open` (what this machine reaches) or `none`.
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     pub(super) network: Option<Network>,
@@ -197,9 +213,9 @@ pub(super) struct RunArguments {
     /// The sandbox's processors, such as `2` or `0.5`.
     #[arg(long, value_name = "N")]
     pub(super) cpus: Option<f64>,
-    /// The collection that the run belongs to, a folder of the results.
-    #[arg(long, default_value = "local", value_parser = slug)]
-    pub(super) collection: Slug,
+    /// The collection that the run belongs to, a folder of the results [default: local].
+    #[arg(long, value_parser = slug)]
+    pub(super) collection: Option<Slug>,
     /// The task that the run belongs to, a folder of the collection [default: the file's name].
     #[arg(long, value_parser = slug)]
     pub(super) task: Option<Slug>,

@@ -16,7 +16,7 @@ use crate::run::error_chain;
 use crate::sandbox::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineSettings, SandboxError};
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
-use crate::worker::{AgentSource, Claims, Parts};
+use crate::worker::{AgentSource, Claims, Parts, sweep_sockets};
 
 /// The image of a run that names none. Small, with the shell and the tools that the launcher and
 /// the agent CLI need.
@@ -54,11 +54,12 @@ pub(super) async fn build(
         complain(&format!("the folder {}: {e}", settings.state_dir.display()));
         ExitCode::BadConfig
     })?;
-    reap(&engine, &claims).await;
+    let sockets = settings.state_dir.join(SOCKETS);
+    reap(&engine, &claims, &sockets).await;
     Ok(Parts {
         engine,
         claims,
-        sockets: settings.state_dir.join(SOCKETS),
+        sockets,
         agents: agents(wanted.agent_cli, settings)?,
         store,
         keyring: settings.keyring.clone(),
@@ -149,7 +150,10 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
 }
 
 /// Removes what runs left that were killed.
-async fn reap(engine: &Engine, claims: &Claims) {
+async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
+    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)) {
+        tracing::warn!(error = %e, "the sockets of killed runs were not removed");
+    }
     let reaped = engine.reap(|id| claims.is_held(id)).await;
     match reaped.map_err(|e| error_chain(&e)) {
         Ok(reaped) if reaped.is_empty() => {}

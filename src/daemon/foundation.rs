@@ -185,7 +185,7 @@ fn intake_settings(settings: &Settings) -> IntakeSettings {
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
         webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
-        shared_keys: server.share_keys.then(|| settings.keyring.clone()),
+        shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
     }
 }
 

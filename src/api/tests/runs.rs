@@ -340,7 +340,7 @@ async fn labels_stay_whatever_the_trajectory_becomes() {
     let label = json!({ "key": "quality", "value": "good", "author": "me" });
     let added = bench.ask(&bench.team, "POST", &path, &label.to_string()).await;
     assert_eq!(added.status, 200, "{added:?}");
-    let folder = bench.api.store.find(&name(&id)).unwrap();
+    let folder = bench.api.store.begun(&name(&id)).unwrap();
     let document = br#"{"status": "completed", "steps": {}, "labels": []}"#;
     folder.write(crate::store::Document::Trajectory, document).unwrap();
     let seen = format!("/api/v1/db/trajectory/team/hello/{id}");
