@@ -54,7 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
-    ("webhook", &["catalog", "records", "run", "secret"]),
+    ("webhook", &["catalog", "queue", "records", "run", "secret"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.

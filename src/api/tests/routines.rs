@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::runs::{runnable, with_task};
 use super::support::{Bench, new_year};
 use crate::catalog::DeliveryState;
+use crate::queue::Ended;
 use crate::routines::{Fired, Scheduler};
-use crate::run::RunName;
+use crate::run::{RunId, RunName, Slug};
+use crate::webhook::{News, Outbox};
 
 const ROUTINES: &str = "/api/v1/routines/team/hello";
 
@@ -148,15 +150,17 @@ async fn the_end_of_a_run_is_told_once_and_signed() {
     let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook?token=made-up", receiver.local_addr().unwrap());
     let secret = crate::secret::Secret::new("made-up-secret".to_owned());
-    let records = &bench.api.runs.records;
-    let (team, task) =
-        (crate::run::Slug::new("team").unwrap(), crate::run::Slug::new("t").unwrap());
-    let job = records.find(&team, &task, "x1").await.unwrap().unwrap();
-    let run = job.name.clone();
-    let seen = records.see(job).await.unwrap();
+    let run = RunName {
+        collection: Slug::new("team").unwrap(),
+        task: Slug::new("t").unwrap(),
+        id: RunId::new("x1").unwrap(),
+    };
+    let (catalog, records) = (bench.api.catalog.clone(), bench.api.runs.records.clone());
+    let outbox = Outbox { catalog, records };
     for _ in 0..2 {
-        let told = (url.as_str(), Some(secret.clone()));
-        crate::webhook::enqueue(&bench.api.catalog, &seen, told, new_year()).await.unwrap();
+        let secret = Some(secret.clone());
+        let news = News { run: &run, ended: Ended::Completed, url: &url, secret };
+        outbox.enqueue(news, new_year()).await.unwrap();
     }
     let post = crate::webhook::Post::new(crate::webhook::Reach::Private).unwrap();
     let sender = crate::webhook::Sender { catalog: bench.api.catalog.clone(), post };
