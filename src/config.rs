@@ -185,25 +185,9 @@ impl Settings {
                 None
             }
         };
-        let log_format = match text("RUNBOOKD_LOG_FORMAT").as_deref() {
-            None | Some("text") => LogFormat::Text,
-            Some("json") => LogFormat::Json,
-            Some(other) => {
-                faults.push(format!("RUNBOOKD_LOG_FORMAT is `{other}`: write `text` or `json`"));
-                LogFormat::Text
-            }
-        };
+        let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
-        let share_keys = match text("RUNBOOKD_SHARE_KEYS").as_deref() {
-            None | Some("0") => false,
-            Some("1") => true,
-            Some(other) => {
-                faults.push(format!(
-                    "RUNBOOKD_SHARE_KEYS is `{other}`: write 1 to let every run use this process's keys, or 0"
-                ));
-                false
-            }
-        };
+        let share_keys = share_keys(&vars, &mut faults);
         let Some(registry) = registry.filter(|_| faults.is_empty()) else {
             return Err(ConfigError { faults });
         };
@@ -288,6 +272,30 @@ impl Reader<'_> {
 
     fn seconds(&mut self, name: &str, default: u64) -> Duration {
         Duration::from_secs(self.or(name, "a number of seconds", default))
+    }
+}
+
+fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogFormat {
+    match vars.get("RUNBOOKD_LOG_FORMAT").map(String::as_str) {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            faults.push(format!("RUNBOOKD_LOG_FORMAT is `{other}`: write `text` or `json`"));
+            LogFormat::Text
+        }
+    }
+}
+
+fn share_keys(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> bool {
+    match vars.get("RUNBOOKD_SHARE_KEYS").map(String::as_str) {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(other) => {
+            faults.push(format!(
+                "RUNBOOKD_SHARE_KEYS is `{other}`: write 1 to let every run use this process's keys, or 0"
+            ));
+            false
+        }
     }
 }
 

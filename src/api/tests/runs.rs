@@ -216,9 +216,8 @@ async fn uploads_become_the_runs_own_files_and_archives_are_unpacked() {
 #[tokio::test]
 async fn secrets_are_sealed_apart_and_shown_nowhere() {
     let bench = Bench::new().await;
-    let instruction = format!(
-        "---\nmodel_provider: scripted\nsecrets:\n  KEY: {{required: true}}\n---\n# Do {{{{word}}}}"
-    );
+    let instruction =
+        "---\nmodel_provider: scripted\nsecrets:\n  KEY: {required: true}\n---\n# {{word}}";
     let init_params = json!({ "instruction": instruction, "script": "turns:\n  - text: hi\n", "vars": {"word": "it"} });
     with_task(&bench, init_params).await;
     let refused = run(&bench, &[]).await;
