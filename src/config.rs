@@ -41,6 +41,15 @@ const DEFAULT_ANSWER_SECONDS: u64 = 30;
 /// Free disk that is kept, in bytes: runs write logs of up to 1 GiB.
 const DEFAULT_MIN_FREE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
+/// Largest body with files, in bytes: data sets, not disk images.
+const DEFAULT_MAX_UPLOAD_BYTES: usize = 2 * 1024 * 1024 * 1024;
+
+/// How long `run-sync` waits, in seconds: as long as a run may take when nobody says otherwise.
+const DEFAULT_SYNC_SECONDS: u64 = 1200;
+
+/// Runs that one token follows at the same time. A page of runs follows each of its lines.
+const DEFAULT_MAX_STREAMS: usize = 64;
+
 /// How long runs may go on after a stop, in seconds. What is left then is left running and taken up
 /// again by the next start.
 const DEFAULT_DRAIN_SECONDS: u64 = 20;
@@ -114,6 +123,14 @@ pub struct ServerSettings {
     pub min_free_disk_bytes: u64,
     /// How long runs may go on after the stop was asked for (`RUNBOOKD_DRAIN_SECONDS`).
     pub drain_limit: Duration,
+    /// Largest body with files, in bytes (`RUNBOOKD_MAX_UPLOAD_BYTES`).
+    pub max_upload_bytes: usize,
+    /// How long `run-sync` waits at most (`RUNBOOKD_SYNC_SECONDS`).
+    pub sync_wait: Duration,
+    /// Runs that one token may follow at the same time (`RUNBOOKD_MAX_STREAMS`).
+    pub max_streams: usize,
+    /// Whether webhooks may lead to private addresses (`RUNBOOKD_WEBHOOK_PRIVATE=1`).
+    pub private_webhooks: bool,
 }
 
 impl Settings {
@@ -177,25 +194,9 @@ impl Settings {
         let registry = text("npm_config_registry").or_else(|| text("NPM_CONFIG_REGISTRY"));
         let registry = registry_url(registry.as_deref(), &mut faults);
         let build_args = build_args(&text("RUNBOOKD_BUILD_ARGS").unwrap_or_default(), &mut faults);
-        let share_keys = match text("RUNBOOKD_SHARE_KEYS").as_deref() {
-            None | Some("0") => false,
-            Some("1") => true,
-            Some(other) => {
-                faults.push(format!(
-                    "RUNBOOKD_SHARE_KEYS is `{other}`: write 1 to let every run use this process's keys, or 0"
-                ));
-                false
-            }
-        };
-        let log_format = match text("RUNBOOKD_LOG_FORMAT").as_deref() {
-            None | Some("text") => LogFormat::Text,
-            Some("json") => LogFormat::Json,
-            Some(other) => {
-                faults.push(format!("RUNBOOKD_LOG_FORMAT is `{other}`: write `text` or `json`"));
-                LogFormat::Text
-            }
-        };
+        let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
+        let share_keys = share_keys(&vars, &mut faults);
         let settings = Self {
             state_dir,
             cache_dir,
@@ -291,6 +292,10 @@ impl ServerSettings {
                 DEFAULT_MIN_FREE_BYTES,
             ),
             drain_limit: read.seconds("RUNBOOKD_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS),
+            max_upload_bytes: read.number("RUNBOOKD_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
+            sync_wait: read.seconds("RUNBOOKD_SYNC_SECONDS", DEFAULT_SYNC_SECONDS),
+            max_streams: read.number("RUNBOOKD_MAX_STREAMS", DEFAULT_MAX_STREAMS),
+            private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
         }
     }
 }
@@ -319,8 +324,36 @@ impl Reader<'_> {
         self.at_all(name, "a number above 0").map_or(default, NonZeroUsize::get)
     }
 
+    fn flag(&mut self, name: &str) -> bool {
+        self.or(name, "0 or 1", 0_u8) != 0
+    }
+
     fn seconds(&mut self, name: &str, default: u64) -> Duration {
         Duration::from_secs(self.or(name, "a number of seconds", default))
+    }
+}
+
+fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogFormat {
+    match vars.get("RUNBOOKD_LOG_FORMAT").map(String::as_str) {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            faults.push(format!("RUNBOOKD_LOG_FORMAT is `{other}`: write `text` or `json`"));
+            LogFormat::Text
+        }
+    }
+}
+
+fn share_keys(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> bool {
+    match vars.get("RUNBOOKD_SHARE_KEYS").map(String::as_str) {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(other) => {
+            faults.push(format!(
+                "RUNBOOKD_SHARE_KEYS is `{other}`: write 1 to let every run use this process's keys, or 0"
+            ));
+            false
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod workflow;
 
 // Adapters: each owns one outside thing and never imports another, but that the statements of the
 // queue and of the catalog run on the database.
+pub mod archive;
 pub mod catalog;
 pub mod database;
 pub mod host;
@@ -26,8 +27,12 @@ pub mod store;
 pub mod toolchain;
 
 // Flow.
+pub mod intake;
 pub mod job;
 pub mod plan;
+pub mod records;
+pub mod routines;
+pub mod webhook;
 pub mod worker;
 
 // Edge.

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("workflow", &["run", "runbook"]),
     ("cadence", &[]),
     // Adapters: each owns one outside thing.
+    ("archive", &[]),
     ("host", &["run"]),
     ("database", &["run", "secret"]),
     ("queue", &["database", "run"]),
@@ -45,12 +46,42 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "telemetry",
             "toolchain",
             "trajectory",
+            "webhook",
         ],
     ),
+    (
+        "intake",
+        &[
+            "archive", "catalog", "database", "job", "plan", "queue", "run", "secret", "snapshot",
+            "store", "webhook", "workflow",
+        ],
+    ),
+    ("records", &["job", "queue", "run", "store"]),
+    ("routines", &["catalog", "intake", "run"]),
+    ("webhook", &["catalog", "queue", "records", "run", "secret"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
-    ("api", &["catalog", "database", "queue", "run", "secret", "store", "telemetry", "workflow"]),
+    (
+        "api",
+        &[
+            "archive",
+            "cadence",
+            "catalog",
+            "database",
+            "intake",
+            "queue",
+            "records",
+            "routines",
+            "run",
+            "secret",
+            "store",
+            "telemetry",
+            "trajectory",
+            "webhook",
+            "workflow",
+        ],
+    ),
     ("config", &["sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
     (
         "daemon",
@@ -59,11 +90,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "catalog",
             "config",
             "database",
+            "intake",
             "queue",
+            "records",
             "run",
             "secret",
+            "snapshot",
             "store",
             "telemetry",
+            "webhook",
             "worker",
         ],
     ),
@@ -71,11 +106,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &[
             "api",
+            "catalog",
             "config",
             "daemon",
             "host",
             "plan",
             "provider",
+            "queue",
+            "routines",
             "run",
             "runbook",
             "runtime",
@@ -86,6 +124,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "telemetry",
             "toolchain",
             "trajectory",
+            "webhook",
             "worker",
         ],
     ),
@@ -96,7 +135,12 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("bollard", &["src/sandbox/docker"], "only docker speaks to the container engine"),
     ("std::env::var", &["src/config.rs"], "only the configuration reads the environment"),
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
-    ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
+    (
+        "reqwest::",
+        &["src/toolchain/", "src/webhook/"],
+        "only the toolchain downloads and only webhooks call out",
+    ),
+    ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
         "axum::",
         &["src/provider/scripted/", "src/api/"],
@@ -114,7 +158,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Domain rooms do no I/O and know no time.
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "workflow", "cadence", "job"];
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job", "workflow", "cadence"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
 

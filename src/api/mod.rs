@@ -7,21 +7,34 @@ mod api_keys;
 mod auth;
 mod collections;
 mod deadline;
+mod download;
 mod error;
 mod extract;
 mod fields;
 mod figures;
+mod follow;
 mod health;
 mod hosted;
+mod ingest;
+mod logs;
+mod notes;
 mod openapi;
 mod operator;
 mod path;
+mod receive;
+mod routines;
+mod runs;
 mod serve;
 mod step_templates;
+mod stored;
+mod submit;
 mod tasks;
+mod trajectories;
 mod translate;
 mod unknown;
+mod uploads;
 mod watch;
+mod webhooks;
 mod write_limit;
 
 use std::sync::Arc;
@@ -39,8 +52,10 @@ use utoipa_axum::router::OpenApiRouter;
 pub use auth::{Caller, Tenant};
 pub use error::{ApiError, BoxError, Created, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
+pub use follow::Followers;
 pub use health::Readiness;
 pub use operator::{OperatorDoor, OperatorError, OperatorReply, operator_router};
+pub use runs::{RunParts, RunSettings};
 pub use serve::{serve, without_delay};
 
 use crate::catalog::Catalog;
@@ -61,6 +76,8 @@ pub struct Api {
     pub clock: fn() -> Timestamp,
     /// What the daemon's parts say of themselves.
     pub readiness: Arc<Readiness>,
+    /// What the paths about runs work with.
+    pub runs: RunParts,
     /// The limits.
     pub settings: ApiSettings,
 }
@@ -117,8 +134,22 @@ fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
         .merge(collections::routes())
         .merge(tasks::routes())
         .merge(api_keys::routes())
-        .merge(figures::routes());
-    quick(api, quick_routes).route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
+        .merge(figures::routes())
+        .merge(trajectories::routes())
+        .merge(notes::routes())
+        .merge(logs::routes())
+        .merge(ingest::routes())
+        .merge(routines::routes())
+        .merge(webhooks::routes());
+    let max_upload_bytes = api.runs.settings.max_upload_bytes;
+    let slow_routes = submit::routes(max_upload_bytes)
+        .merge(uploads::routes(max_upload_bytes))
+        .merge(stored::routes())
+        .merge(download::routes())
+        .merge(follow::routes());
+    quick(api, quick_routes)
+        .merge(slow_routes)
+        .route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
 }
 
 /// Paths that are answered soon, with small bodies.

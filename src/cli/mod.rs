@@ -9,6 +9,7 @@ mod parts;
 mod progress;
 mod run;
 mod serve;
+mod serve_work;
 mod setup;
 mod snapshot;
 mod token;

@@ -143,14 +143,16 @@ pub(super) fn snapshots(settings: &Settings) -> Result<Snapshots, ExitCode> {
 }
 
 fn choice(common: &CommonArguments, settings: &Settings) -> Result<EngineChoice, ExitCode> {
-    match (common.engine, settings.engine.as_deref()) {
-        (Some(choice), _) => Ok(choice),
-        (None, None) => Ok(EngineChoice::Auto),
-        (None, Some(word)) => word.parse().map_err(|e| {
-            complain(&format!("RUNBOOKD_ENGINE: {e}"));
-            ExitCode::BadConfig
-        }),
-    }
+    common.engine.map_or_else(|| choose(settings.engine.as_deref()), Ok).map_err(|e| {
+        complain(&e);
+        ExitCode::BadConfig
+    })
+}
+
+/// The engine that the settings name.
+pub(super) fn choose(named: Option<&str>) -> Result<EngineChoice, String> {
+    let choice = named.map_or(Ok(EngineChoice::Auto), str::parse);
+    choice.map_err(|e| format!("RUNBOOKD_ENGINE: {e}"))
 }
 
 /// Connects to an engine, and to nothing else.
@@ -220,7 +222,11 @@ async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
     }
 }
 
-fn agents(agent_cli: Option<&Path>, settings: &Settings) -> Result<AgentSource, ExitCode> {
+/// Where agent CLIs come from. What is wrong with it was told.
+pub(super) fn agents(
+    agent_cli: Option<&Path>,
+    settings: &Settings,
+) -> Result<AgentSource, ExitCode> {
     if let Some(path) = agent_cli {
         // The sandbox sees the file itself, wherever a link leads.
         return match path.canonicalize() {

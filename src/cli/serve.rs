@@ -10,12 +10,14 @@ use tokio::task::JoinSet;
 use super::args::ServeArguments;
 use super::exit::ExitCode;
 use super::parts::now;
-use super::{complain, say};
+use super::{complain, say, serve_work};
 use crate::config::Settings;
 use crate::daemon::{
     DoorError, Doors, Ending, Foundation, FoundationError, Parts, Signals, Tokens,
 };
+use crate::routines::Scheduler;
 use crate::run::error_chain;
+use crate::webhook::{Post, PostError, Sender};
 
 /// What the first token is called.
 const FIRST_TOKEN: &str = "first";
@@ -41,6 +43,10 @@ enum Refusal {
     Exposed(SocketAddr),
     /// Other machines could reach it, and nobody has a token.
     NoToken(SocketAddr),
+    /// Webhooks could not be sent.
+    Post(PostError),
+    /// Nothing can work here.
+    NoWork(serve_work::NoWork),
     /// The system does not tell of signals.
     Signals(std::io::Error),
 }
@@ -53,6 +59,10 @@ impl Refusal {
                 ExitCode::Unavailable
             }
             Self::Doors(e) => {
+                complain(&error_chain(e));
+                ExitCode::Unavailable
+            }
+            Self::Post(e) => {
                 complain(&error_chain(e));
                 ExitCode::Unavailable
             }
@@ -69,6 +79,10 @@ impl Refusal {
                      `runbookd token create NAME --admin`"
                 ));
                 ExitCode::BadConfig
+            }
+            Self::NoWork(why) => {
+                complain(why);
+                ExitCode::Unavailable
             }
             Self::Signals(e) => {
                 complain(&format!("could not listen for signals: {e}"));
@@ -103,10 +117,24 @@ async fn with_foundation(
         "listening on http://{}, documentation at /docs", doors.address());
     let mut parts = Parts::default();
     doors.serve(foundation, settings.server.max_connections, &mut parts);
+    serve_work::add(foundation, settings, &mut parts).await.map_err(Refusal::NoWork)?;
+    clockwork(foundation, &mut parts)?;
     let readiness = &foundation.api.readiness;
     let ending = parts.run(signals, settings.server.drain_limit, || readiness.drain()).await;
     listeners.shutdown().await;
     Ok(ending)
+}
+
+/// Adds what works by the clock: routines, and the telling of runs that ended.
+fn clockwork(foundation: &Foundation, parts: &mut Parts) -> Result<(), Refusal> {
+    let api = &foundation.api;
+    let intake = api.runs.intake.clone();
+    let post = Post::new(intake.settings.webhook_reach).map_err(Refusal::Post)?;
+    let scheduler = Scheduler { catalog: api.catalog.clone(), intake };
+    let sender = Sender { catalog: api.catalog.clone(), post };
+    parts.work("scheduler", |stop| async move { scheduler.run(now, stop.drain).await });
+    parts.work("sender of webhooks", |stop| async move { sender.run(now, stop.drain).await });
+    Ok(())
 }
 
 /// Sees to it that somebody has a token, and says how to get one.

@@ -8,12 +8,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::api::{Api, ApiSettings, Readiness, Shared};
+use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared};
 use crate::catalog::{Catalog, CatalogError, Scope};
 use crate::config::Settings;
 use crate::database::{Database, DatabaseError, Vault, VaultError};
+use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::records::Records;
+use crate::snapshot::{SnapshotError, Snapshots};
 use crate::store::{Store, StoreError};
+use crate::webhook::Reach;
 
 /// The server's folder inside the state folder. Nobody but its owner can open it.
 const FOLDER: &str = "server";
@@ -26,6 +30,10 @@ const KEY: &str = "vault.key";
 
 /// The socket in it, through which its owner needs no token.
 const SOCKET: &str = "operator.sock";
+
+/// How often a run is tried that fails before its agent starts: an engine that restarts is back
+/// after the second.
+const MAX_ATTEMPTS: u32 = 3;
 
 /// The owner alone.
 const PRIVATE: u32 = 0o700;
@@ -50,6 +58,9 @@ pub enum FoundationError {
     /// The results directory could not be opened.
     #[error("could not open the results directory")]
     Store(#[source] StoreError),
+    /// The operator's snapshots cannot be read.
+    #[error("could not read the snapshots")]
+    Snapshots(#[source] SnapshotError),
     /// The tokens could not be read or made.
     #[error("could not look after the tokens")]
     Tokens(#[source] CatalogError),
@@ -79,6 +90,10 @@ pub enum Tokens {
 pub struct Foundation {
     /// What the API works with.
     pub api: Shared,
+    /// The server's folder. Nobody but its owner can open it.
+    pub folder: PathBuf,
+    /// What can be built to start from.
+    pub snapshots: Snapshots,
     /// The vault, for what seals secrets elsewhere.
     pub vault: Arc<Vault>,
     /// Where the operator's door is.
@@ -101,9 +116,28 @@ impl Foundation {
         let vault = Vault::load(&folder.join(KEY)).map_err(FoundationError::Vault)?;
         let vault = Arc::new(vault);
         let store = Store::open(&settings.server.results_dir).map_err(FoundationError::Store)?;
+        let snapshots = Snapshots::open(&settings.snapshots).map_err(FoundationError::Snapshots)?;
+        let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
+        let queue = Queue::new(database.clone());
+        let intake = Intake {
+            catalog: catalog.clone(),
+            queue: queue.clone(),
+            store: store.clone(),
+            vault: Arc::clone(&vault),
+            settings: intake_settings(settings, snapshots.clone()),
+        };
         let api = Api {
-            catalog: Catalog::new(database.clone(), Arc::clone(&vault)),
-            queue: Queue::new(database.clone()),
+            runs: RunParts {
+                intake,
+                records: Records::new(queue.clone(), store.clone()),
+                followers: Followers::new(settings.server.max_streams),
+                settings: RunSettings {
+                    max_upload_bytes: settings.server.max_upload_bytes,
+                    sync_wait: settings.server.sync_wait,
+                },
+            },
+            catalog,
+            queue,
             store,
             clock,
             readiness: Arc::new(Readiness::default()),
@@ -113,7 +147,8 @@ impl Foundation {
                 min_free_disk_bytes: settings.server.min_free_disk_bytes,
             },
         };
-        Ok(Self { api: Arc::new(api), vault, socket: folder.join(SOCKET), database })
+        let socket = folder.join(SOCKET);
+        Ok(Self { api: Arc::new(api), folder, snapshots, vault, socket, database })
     }
 
     /// Whether anybody has a token.
@@ -151,6 +186,17 @@ impl Foundation {
                 "the database was left to the next start to tidy up"
             );
         }
+    }
+}
+
+/// How runs are taken in.
+fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings {
+    let server = &settings.server;
+    IntakeSettings {
+        max_attempts: MAX_ATTEMPTS,
+        webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
+        shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
+        snapshots,
     }
 }
 

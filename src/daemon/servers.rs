@@ -78,6 +78,11 @@ impl Doors {
         parts.surface("operator's door", |stop| {
             serve(self.operator, operator_router(api), MAX_OPERATOR_CONNECTIONS, stop)
         });
+        let api = Arc::clone(&foundation.api);
+        parts.surface("streams", |stop| async move {
+            stop.cancelled().await;
+            api.runs.followers.end().await;
+        });
         parts.surface("upkeep of the figures", upkeep);
     }
 }

@@ -247,7 +247,7 @@ fn asset(file: &GivenFile) -> Result<Asset, String> {
     let path = &file.path;
     let shown = path.display();
     let name = match &file.name {
-        Some(name) => Some(name.as_str()).filter(|name| is_file_name(name)),
+        Some(name) => Some(name.as_str()).filter(|name| name.split('/').all(is_file_name)),
         None => path.file_name().and_then(|name| name.to_str()),
     };
     let name = name.ok_or_else(|| format!("`{shown}` does not name a file"))?;

@@ -21,6 +21,9 @@ const REDACT_CHUNK_BYTES: usize = 1 << 20;
 /// Deepest folder that is masked. The collector refuses deeper ones.
 const MAX_REDACT_DEPTH: usize = 64;
 
+/// How the name of a file starts that is still being written.
+pub(super) const UNFINISHED: &str = ".write-";
+
 /// The folder of one run.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
@@ -68,6 +71,20 @@ impl RunFolder {
         let path = self.document(document);
         write_atomically(&self.path, &path, contents)
             .map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// A document's bytes; `None` when it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn read_if_there(&self, document: Document) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.read(document) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads a document.
@@ -170,7 +187,8 @@ impl RunFolder {
         cleared.map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Copies a file that the run is given, unless it lies in its place already.
+    /// Copies a file that the run is given, unless it lies in its place already. The name may have
+    /// folders.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be copied.
@@ -179,7 +197,8 @@ impl RunFolder {
         if path.canonicalize().is_ok_and(|there| from.canonicalize().is_ok_and(|it| it == there)) {
             return Ok(());
         }
-        match std::fs::copy(from, &path) {
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        match folder.and_then(|()| std::fs::copy(from, &path)) {
             Ok(_) => Ok(()),
             Err(source) => Err(StoreError::Write { path, source }),
         }
@@ -276,8 +295,8 @@ fn stays_inside(path: &str) -> bool {
     components.peek().is_some() && components.all(|c| matches!(c, Component::Normal(_)))
 }
 
-fn write_atomically(folder: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".write-").tempfile_in(folder)?;
+pub(super) fn write_atomically(folder: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
@@ -318,7 +337,7 @@ fn visit_files(
 fn redact_file(path: &Path, redactor: &Redactor) -> io::Result<bool> {
     let mut source = File::open(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut masked = tempfile::Builder::new().prefix(".write-").tempfile_in(folder)?;
+    let mut masked = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     let mut stream = RedactedStream::new(redactor.clone());
     let mut chunk = vec![0; REDACT_CHUNK_BYTES];
     let mut out = Vec::new();

@@ -5,10 +5,15 @@
 
 mod arrivals;
 mod events;
+mod files;
 mod folder;
+mod labels;
 mod layout;
 mod live;
 mod log;
+mod open;
+mod path;
+mod upload;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,9 +26,13 @@ use live::LiveRuns;
 
 pub use arrivals::Arrivals;
 pub use events::{EventLog, EventReader, StoredEvent};
+pub use files::{ListedFile, Listing, StoredFile};
 pub use folder::RunFolder;
+pub use labels::Label;
 pub use layout::{Area, Document, SETUP_LOG, SNAPSHOT_LOG};
 pub use log::LogFile;
+pub use path::{BadPath, StoragePath};
+pub use upload::{FILE_ID, KeptUpload, UPLOADS_FOLDER, Upload, UploadedFile};
 
 /// The results directory could not do its part.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +95,16 @@ impl Store {
         Ok(Self { root: root.canonicalize().map_err(create)?, live: LiveRuns::default() })
     }
 
+    /// How much the disk of the results still takes, in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when it cannot be measured.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let disk = rustix::fs::statvfs(&self.root)
+            .map_err(|e| StoreError::Read { path: self.root.clone(), source: e.into() })?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// The results directory that is there already; `None` where there is none.
     #[must_use]
     pub fn existing(root: &Path) -> Option<Self> {
@@ -122,16 +141,6 @@ impl Store {
         path.join(Document::Trajectory.file_name()).is_file().then(|| RunFolder::there(path))
     }
 
-    /// How much the disk of the results still takes, in bytes.
-    ///
-    /// # Errors
-    /// [`StoreError::Read`] when it cannot be measured.
-    pub fn free_bytes(&self) -> Result<u64, StoreError> {
-        let disk = rustix::fs::statvfs(&self.root)
-            .map_err(|e| StoreError::Read { path: self.root.clone(), source: e.into() })?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-    }
-
     /// Makes the folder of a new run, with all its areas.
     ///
     /// # Errors
@@ -161,6 +170,26 @@ impl Store {
     /// [`StoreError::Create`] when it cannot be made.
     pub fn run(&self, name: &RunName) -> Result<RunFolder, StoreError> {
         RunFolder::new(self.place(name))
+    }
+
+    /// Removes the folder of a run that will never be. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the disk refuses it.
+    pub fn discard(&self, name: &RunName) -> Result<(), StoreError> {
+        let path = self.place(name);
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(StoreError::Write { path, source }),
+        }
+    }
+
+    /// The folder of a run, where there is one, with a trajectory in it or not yet. Nothing is made.
+    #[must_use]
+    pub fn begun(&self, name: &RunName) -> Option<RunFolder> {
+        let path = self.place(name);
+        path.is_dir().then(|| RunFolder::there(path))
     }
 
     /// Opens the news of a run for writing, or goes on with those that are there. A run has one

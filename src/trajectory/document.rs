@@ -381,7 +381,9 @@ fn file_view(file: &ResultFile) -> FileView<'_> {
 }
 
 /// The media type that clients expect of an extension. What is not listed is bytes.
-fn content_type(extension: &str) -> &'static str {
+/// What a file is, by its extension.
+#[must_use]
+pub fn content_type(extension: &str) -> &'static str {
     match extension.to_ascii_lowercase().as_str() {
         "md" => "text/markdown",
         "txt" | "log" => "text/plain",

@@ -94,8 +94,10 @@ fn credential_files(access: &ModelAccess) -> impl Iterator<Item = StagedFile> {
 /// Each file twice: under its own name, and under the name that Jetty's sandboxes give it.
 fn assets(plan: &RunPlan) -> impl Iterator<Item = StagedFile> {
     plan.assets.iter().enumerate().flat_map(|(place, asset)| {
-        let numbered = numbered_name(plan.name.id.as_str(), place, asset);
-        [asset.name.clone(), numbered].map(|name| StagedFile {
+        // What was unpacked from an archive keeps its own name alone.
+        let is_given = !asset.name.contains('/');
+        let numbered = is_given.then(|| numbered_name(plan.name.id.as_str(), place, asset));
+        std::iter::once(asset.name.clone()).chain(numbered).map(|name| StagedFile {
             inside: format!("{ASSETS_DIR}/{name}"),
             source: Source::HostFile(asset.host_path.clone()),
             access: Access::Writable,

@@ -12,6 +12,7 @@ use crate::support::{Depot, Process, Stage, job, processes_with, until};
 
 stories! {
     a_job_runs_to_its_end,
+    a_request_finds_its_files_in_its_sandbox,
     a_run_outlives_its_process,
     a_process_may_be_killed_at_any_fact_before_the_agent,
     a_process_may_be_killed_at_any_fact_of_the_agent,
@@ -133,6 +134,29 @@ async fn a_job_runs_to_its_end(stage: &Stage) {
             "finished completed",
         ]
     );
+    process.stop().await;
+}
+
+async fn a_request_finds_its_files_in_its_sandbox(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    let mut packer = runbookd::archive::Packer::new(Vec::new());
+    packer.add("skill/SKILL.md", 5, &b"skill"[..]).unwrap();
+    let zip = packer.finish().unwrap();
+    let script = "
+turns:
+  - text: I look.
+    tools: [{ Bash: { command: cd /app/assets && cat case.json skill/SKILL.md *.00.json >/app/results/seen } }]
+  - text: All done.
+";
+    let files = vec![("case.json", b"case".to_vec()), ("skill.zip", zip)];
+    let name = depot.request(&process, script, files).await;
+    let ended = process.ended(&name).await;
+    assert_eq!((ended.status, ended.reason), (Status::Completed, None));
+    let seen = std::fs::read_to_string(depot.folder(&name).join("results/seen")).unwrap();
+    assert_eq!(seen, "caseskillcase");
+    let kept = std::fs::read_to_string(depot.folder(&name).join("assets/case.json")).unwrap();
+    assert_eq!(kept, "case", "the run's own copy is whole");
     process.stop().await;
 }
 

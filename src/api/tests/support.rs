@@ -11,13 +11,17 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::api::{Api, ApiSettings, Readiness, Shared, router};
+use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared, router};
 use crate::catalog::{Catalog, Scope};
 use crate::database::{Database, Vault};
+use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::records::Records;
 use crate::run::Slug;
 use crate::secret::Secret;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
+use crate::webhook::Reach;
 
 /// More than any answer of the tests.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -65,7 +69,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("runbookd.db")).await.unwrap();
         let vault = Arc::new(Vault::load(&folder.path().join("vault.key")).unwrap());
-        let catalog = Catalog::new(database.clone(), vault);
+        let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
         for name in [TEAM, OTHER] {
             catalog.create_collection(name, None, new_year()).await.unwrap();
         }
@@ -77,10 +81,33 @@ impl Bench {
             (token(Scope::Admin).await, token(of(TEAM)).await, token(of(OTHER)).await);
         let readiness = Arc::new(Readiness::default());
         readiness.engine_is(true);
+        let queue = Queue::new(database.clone());
+        let store = Store::open(&folder.path().join("results")).unwrap();
+        let intake = Intake {
+            catalog: catalog.clone(),
+            queue: queue.clone(),
+            store: store.clone(),
+            vault,
+            settings: IntakeSettings {
+                max_attempts: 3,
+                webhook_reach: Reach::Public,
+                shared_keys: None,
+                snapshots: Snapshots::built_in(),
+            },
+        };
         let api = Api {
+            runs: RunParts {
+                intake,
+                records: Records::new(queue.clone(), store.clone()),
+                followers: Followers::new(3),
+                settings: RunSettings {
+                    max_upload_bytes: 4 << 20,
+                    sync_wait: Duration::from_secs(5),
+                },
+            },
             catalog,
-            queue: Queue::new(database.clone()),
-            store: Store::open(&folder.path().join("results")).unwrap(),
+            queue,
+            store,
             clock: new_year,
             readiness,
             settings: ApiSettings {
@@ -105,6 +132,13 @@ impl Bench {
             headers: head.headers,
             text: String::from_utf8(bytes.to_vec()).unwrap(),
         }
+    }
+
+    /// The bytes of an answer that is no text.
+    pub(super) async fn send_bytes(&self, request: Request<Body>) -> Vec<u8> {
+        let response = self.router().oneshot(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        to_bytes(response.into_body(), MAX_ANSWER_BYTES).await.unwrap().to_vec()
     }
 
     /// Asks without a token.

@@ -9,8 +9,10 @@ use super::workers::{Shared, sandbox_of};
 use crate::job::{JobSecrets, JobSpec};
 use crate::plan::plan;
 use crate::queue::{Cost, Ended, Finish, Grant, JobUsage, Leased, QueueError, Stage};
-use crate::run::{RunFailure, RunPlan, RunStatus, error_chain};
+use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
+use crate::telemetry::meters::{self, TokenKind};
 use crate::trajectory::{CostBasis, Usage};
+use crate::webhook::News;
 use crate::worker::attend::{LetGo, Stop};
 use crate::worker::ending::Ending;
 use crate::worker::execute::{Done, Entry, Parts, Run, Unfinished};
@@ -33,6 +35,7 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
         stop.cancel.cancel();
     }
     let grant = leased.grant.clone();
+    let frozen = Frozen { spec: leased.spec.clone(), sealed: leased.sealed.clone() };
     let finish = match run(shared, leased, stop).await {
         Ok(finish) => finish,
         Err(Unfinished::Store(e)) => Finish {
@@ -42,7 +45,47 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
         Err(Unfinished::Requeued | Unfinished::LetGo(LetGo::Lost)) => return,
         Err(Unfinished::LetGo(LetGo::Leave)) => return release(shared, &grant).await,
     };
+    tell_webhook(shared, &grant, &frozen, finish.ended).await;
+    count(&finish);
     write_finish(shared, &grant, finish, stop).await;
+}
+
+/// What was frozen of a job when it was submitted.
+struct Frozen {
+    spec: String,
+    sealed: Option<String>,
+}
+
+/// Puts the news into the outbox of webhooks, where somebody wants to be told. It happens before the
+/// queue knows of the end: a crash in between tells it once more instead of never.
+async fn tell_webhook(shared: &Shared, grant: &Grant, frozen: &Frozen, ended: Ended) {
+    let spec = JobSpec::thaw(&frozen.spec).ok();
+    let url = spec.and_then(|spec| spec.webhook_url);
+    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return };
+    let secrets = secrets(shared, &grant.name, frozen.sealed.as_deref()).unwrap_or_default();
+    let news = News { run: &grant.name, ended, url: &url, secret: secrets.webhook_secret };
+    if let Err(e) = outbox.enqueue(news, (shared.parts.clock)()).await {
+        tracing::error!(error = %error_chain(&e), "the webhook of a run is not told");
+    }
+}
+
+/// Counts an end for whoever watches the figures.
+fn count(finish: &Finish) {
+    meters::run_ended(match finish.ended {
+        Ended::Completed => "completed",
+        Ended::Failed => "failed",
+        Ended::Cancelled => "cancelled",
+    });
+    let usage = &finish.usage;
+    meters::tokens(TokenKind::Input, usage.input_tokens);
+    meters::tokens(TokenKind::Output, usage.output_tokens);
+    meters::tokens(TokenKind::CacheRead, usage.cache_read_tokens);
+    meters::tokens(TokenKind::CacheWrite, usage.cache_write_tokens);
+    match usage.cost {
+        Cost::Reported(micros) => meters::cost("reported", micros),
+        Cost::Estimated(micros) => meters::cost("estimated", micros),
+        Cost::Unknown => {}
+    }
 }
 
 /// Runs it, and says what the queue is to know of its end.
@@ -81,14 +124,7 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
 fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFailure> {
     let name = &leased.grant.name;
     let spec = JobSpec::thaw(&leased.spec).map_err(|e| internal(&e))?;
-    let secrets = match &leased.sealed {
-        Some(sealed) => {
-            let opened = shared.vault.open(sealed, &JobSecrets::context(name));
-            let opened = opened.map_err(|e| internal(&e))?;
-            JobSecrets::from_plaintext(opened.expose()).map_err(|e| internal(&e))?
-        }
-        None => JobSecrets::default(),
-    };
+    let secrets = secrets(shared, name, leased.sealed.as_deref())?;
     let session = leased.session_id.as_deref().unwrap_or_default();
     let session = Uuid::parse_str(session).map_err(|e| internal(&e))?;
     let keyring = secrets.keyring(shared.shared_keys.as_ref());
@@ -106,6 +142,18 @@ async fn given_up(shared: &Shared, leased: &Leased, failure: &RunFailure) -> Fin
         tracing::error!(sandbox.id = %id, error = %error_chain(&e), "sandbox `{id}` stays behind");
     }
     failed(failure)
+}
+
+/// The secrets of a job.
+fn secrets(
+    shared: &Shared,
+    name: &RunName,
+    sealed: Option<&str>,
+) -> Result<JobSecrets, RunFailure> {
+    let Some(sealed) = sealed else { return Ok(JobSecrets::default()) };
+    let opened = shared.vault.open(sealed, &JobSecrets::context(name));
+    let opened = opened.map_err(|e| internal(&e))?;
+    JobSecrets::from_plaintext(opened.expose()).map_err(|e| internal(&e))
 }
 
 /// Gives a run back whose agent was not started. One whose agent works stays ours: the next process

@@ -23,6 +23,7 @@ use crate::queue::{Grant, LeaseLimits, Leased, Queue, QueueError, Worker, Worker
 use crate::run::error_chain;
 use crate::sandbox::SandboxId;
 use crate::secret::Keyring;
+use crate::webhook::Outbox;
 use crate::worker::attend::Stop;
 use crate::worker::execute::{Parts, sandbox_id};
 use crate::worker::model;
@@ -40,6 +41,8 @@ pub struct PoolParts {
     pub queue: Queue,
     /// Opens the secrets of a job.
     pub vault: Arc<Vault>,
+    /// Where the end of a run is told; `None` where nobody listens.
+    pub outbox: Option<Outbox>,
 }
 
 /// How the workers work.
@@ -49,8 +52,8 @@ pub struct PoolSettings {
     pub worker: WorkerId,
     /// How many runs at a time; at least 1.
     pub slots: u32,
-    /// How many of one collection.
-    pub limits: LeaseLimits,
+    /// How many of one collection, as it is now.
+    pub limits: watch::Receiver<LeaseLimits>,
     /// Keys of the operator that every run may use; `None` where a run has only its collection's.
     pub shared_keys: Option<Keyring>,
     /// What must be free before another run is begun.
@@ -107,10 +110,11 @@ pub(super) struct Shared {
     pub(super) parts: Parts,
     pub(super) queue: Queue,
     pub(super) vault: Arc<Vault>,
+    pub(super) outbox: Option<Outbox>,
     pub(super) shared_keys: Option<Keyring>,
     worker: WorkerId,
     slots: u32,
-    limits: LeaseLimits,
+    limits: watch::Receiver<LeaseLimits>,
     floors: Floors,
     held: Held,
     /// The grants that this process had from an earlier one.
@@ -130,13 +134,14 @@ impl Workers {
     /// Workers that do not work yet.
     #[must_use]
     pub fn new(pool: PoolParts, settings: PoolSettings) -> Self {
-        let PoolParts { parts, queue, vault } = pool;
+        let PoolParts { parts, queue, vault, outbox } = pool;
         let PoolSettings { worker, slots, limits, shared_keys, floors } = settings;
         Self {
             shared: Arc::new(Shared {
                 parts,
                 queue,
                 vault,
+                outbox,
                 shared_keys,
                 worker,
                 slots: slots.max(1),
@@ -266,7 +271,8 @@ impl Workers {
             });
             if may_begin {
                 let now = (shared.parts.clock)();
-                match shared.queue.lease(&shared.worker, request, &shared.limits, now).await {
+                let limits = shared.limits.borrow().clone();
+                match shared.queue.lease(&shared.worker, request, &limits, now).await {
                     Ok(Some(leased)) => return Some(leased),
                     Ok(None) => request = Uuid::new_v4(),
                     Err(e) => {

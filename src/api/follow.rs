@@ -1,0 +1,275 @@
+//! Following a run while it goes on: its events as a stream, none lost and none twice.
+//!
+//! The events' numbers are the stream's ids. A client that comes again with the last number it saw
+//! goes on after it: what was stays in the run's file, so there is nothing to miss.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Shared;
+use super::auth::Caller;
+use super::error::{ApiError, Problem};
+use super::extract::{Query, Segments};
+use super::runs::find;
+use crate::queue::Status;
+use crate::records::wire_status;
+use crate::run::RunName;
+use crate::store::EventReader;
+
+/// The number of the last event that a client saw.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Between two signs of life on a quiet stream. Proxies cut what is silent for 30 s or more.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a client may take nothing of what is there for it. It comes again and loses nothing.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the streams may take to end. A download ends with its next part.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Frames that wait for the connection: enough to keep it busy, few enough for many streams.
+const N_FRAMES: usize = 16;
+
+/// A frame that says nothing.
+const SIGN_OF_LIFE: &str = ": keep-alive\n\n";
+
+/// Those who follow runs. They are let go when the daemon stops, and come again.
+#[derive(Debug)]
+pub struct Followers {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    max_per_token: usize,
+    places: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Followers {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(max_per_token: usize) -> Self {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        Self { tracker, stop, max_per_token, places: Arc::default() }
+    }
+
+    /// Lets everybody go, and waits until they have gone.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(END_LIMIT, self.tracker.wait()).await.is_err() {
+            tracing::info!(n_streams = self.tracker.len(), "cut the streams that were left");
+        }
+    }
+
+    /// Does what blocks for a stream, so that a stop waits for it.
+    pub(super) fn track_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        drop(self.tracker.spawn_blocking(work));
+    }
+
+    /// A place for one stream of this token.
+    fn place(&self, token: &str) -> Result<Place, ApiError> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = places.entry(token.to_owned()).or_default();
+        if *taken >= self.max_per_token {
+            return Err(ApiError::TooMany {
+                detail: format!(
+                    "This token follows {} runs already: end one of these streams first",
+                    self.max_per_token
+                ),
+                retry_after: HEARTBEAT_EVERY.as_secs(),
+            });
+        }
+        *taken += 1;
+        Ok(Place { token: token.to_owned(), places: Arc::clone(&self.places) })
+    }
+}
+
+/// The place of one stream; it is free again when this is dropped.
+#[derive(Debug)]
+struct Place {
+    token: String,
+    places: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = places.get_mut(&self.token) {
+            *taken -= 1;
+            if *taken == 0 {
+                places.remove(&self.token);
+            }
+        }
+    }
+}
+
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+/// Where to go on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wish {
+    /// The number of the last event that was seen; the header `Last-Event-ID` wins.
+    after: Option<u64>,
+}
+
+/// Streams the run's events: those that were, then those that come, until the run has ended. Each
+/// has its number as its id; `Last-Event-ID` or `?after=` goes on after one.
+#[utoipa::path(get, path = "/api/v1/trajectory/{collection}/{task}/{id}/events", tag = "runs",
+
+    responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream"),
+        (status = 404, description = "There is no such run."),
+        (status = 429, description = "The token follows too many runs.")))]
+async fn events(
+    State(api): State<Shared>,
+    caller: Caller,
+    Segments(path): Segments<(String, String, String)>,
+    Query(wish): Query<Wish>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let after = after(&headers, wish.after)?;
+    let job = find(&api, &path).await?;
+    let place = api.runs.followers.place(&caller.token)?;
+    let (frames, receiver) = mpsc::channel(N_FRAMES);
+    let stream = Stream {
+        // Watched before it is read: what is written in between is announced.
+        news: api.store.watch(&job.name),
+        reader: Some(api.store.events(&job.name, after)),
+        stop: api.runs.followers.stop.clone(),
+        frames,
+        run: job.name,
+        _place: place,
+    };
+    let tracker = &api.runs.followers.tracker;
+    drop(tracker.spawn(stream.serve(Arc::clone(&api))));
+    let body = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|frame| (Ok::<_, Infallible>(frame), receiver))
+    });
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-cache"),
+        // Proxies that hold answers back would hold back every event.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+fn after(headers: &HeaderMap, wish: Option<u64>) -> Result<u64, ApiError> {
+    let Some(header) = headers.get(LAST_EVENT_ID) else { return Ok(wish.unwrap_or(0)) };
+    let text = header.to_str().map(str::trim).unwrap_or_default();
+    if text.is_empty() {
+        return Ok(wish.unwrap_or(0));
+    }
+    text.parse().map_err(|_| {
+        let loc = vec![json!("header"), json!("Last-Event-ID")];
+        let msg = "it must be the number of an event, such as 7".to_owned();
+        ApiError::Invalid(vec![Problem { loc, msg, kind: "int_parsing" }])
+    })
+}
+
+/// One stream to one client.
+struct Stream {
+    run: RunName,
+    news: watch::Receiver<u64>,
+    /// `None` while a thread reads with it.
+    reader: Option<EventReader>,
+    frames: mpsc::Sender<Bytes>,
+    stop: CancellationToken,
+    _place: Place,
+}
+
+/// The stream is over: the run has ended, the client has gone, or we stop.
+struct Over;
+
+impl Stream {
+    async fn serve(mut self, api: Shared) {
+        // An early byte, so that the client knows at once that it is heard.
+        let mut going = self.send(SIGN_OF_LIFE.to_owned()).await;
+        while going.is_ok() {
+            self.news.borrow_and_update();
+            going = match self.pass_on().await {
+                Ok(0) => self.wait(&api).await,
+                other => other.map(|_| ()),
+            };
+        }
+    }
+
+    /// Passes on what is there, and says how much that was.
+    async fn pass_on(&mut self) -> Result<usize, Over> {
+        let Some(mut reader) = self.reader.take() else { return Err(Over) };
+        let read = tokio::task::spawn_blocking(move || (reader.read(), reader)).await;
+        let Ok((events, reader)) = read else { return Err(Over) };
+        self.reader = Some(reader);
+        let events = events.map_err(|error| {
+            let error = crate::run::error_chain(&error);
+            tracing::error!(run.id = %self.run, error, "could not read the events of a run");
+            Over
+        })?;
+        for event in &events {
+            self.send(format!("id: {}\ndata: {}\n\n", event.seq, event.json)).await?;
+            if event.last {
+                return Err(Over);
+            }
+        }
+        Ok(events.len())
+    }
+
+    /// Waits for news; on a quiet stream, sees whether there can be any.
+    async fn wait(&mut self, api: &Shared) -> Result<(), Over> {
+        let job = api.queue.get(&self.run).await;
+        match job.map(|job| job.map(|job| job.status)) {
+            Ok(Some(status)) if status.is_terminal() => return self.end(status).await,
+            Ok(Some(_)) | Err(_) => {}
+            Ok(None) => return Err(Over),
+        }
+        let news = self.news.clone();
+        let quiet = tokio::time::sleep(HEARTBEAT_EVERY);
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Over),
+            () = self.frames.closed() => Err(Over),
+            () = changed(news) => Ok(()),
+            () = quiet => self.send(SIGN_OF_LIFE.to_owned()).await,
+        }
+    }
+
+    /// The run has ended. Its last event may have come meanwhile; a run that never began, or whose
+    /// worker was lost, has none, so that its end is told without a number.
+    async fn end(&mut self, status: Status) -> Result<(), Over> {
+        while self.pass_on().await? > 0 {}
+        let end = json!({ "kind": "finished", "status": wire_status(status), "last": true });
+        self.send(format!("data: {end}\n\n")).await?;
+        Err(Over)
+    }
+
+    async fn send(&self, frame: String) -> Result<(), Over> {
+        let sent = self.frames.send_timeout(frame.into(), WRITE_LIMIT);
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Over),
+            sent = sent => sent.map_err(|_| Over),
+        }
+    }
+}
+
+/// Ends when there is news. A sender that is gone will tell none.
+async fn changed(mut news: watch::Receiver<u64>) {
+    if news.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

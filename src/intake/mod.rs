@@ -1,0 +1,75 @@
+//! From a request to a run that waits: everything that can be known to fail is refused here, all at
+//! once, before anything is kept.
+
+mod files;
+mod preflight;
+mod submit;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::run::RunName;
+use crate::secret::Secret;
+use crate::webhook::Reach;
+
+pub use submit::{Intake, IntakeError};
+
+/// A request for a run.
+#[derive(Debug, Clone, Default)]
+pub struct Submission {
+    /// The collection, as the client writes it.
+    pub collection: String,
+    /// The task, as the client writes it.
+    pub task: String,
+    /// What is laid over the task's own parameters.
+    pub init_params: Map<String, Value>,
+    /// Files that came with the request, by their storage paths. They are the request's own: where
+    /// it was made before, they are removed.
+    pub uploads: Vec<Uploaded>,
+    /// Secrets for this run alone.
+    pub secret_params: BTreeMap<String, Secret>,
+    /// Who is told of the end.
+    pub webhook_url: Option<String>,
+    /// What signs that call.
+    pub webhook_secret: Option<Secret>,
+    /// The routine that asks.
+    pub routine: Option<String>,
+    /// What makes a repeated request the same request.
+    pub idempotency_key: Option<String>,
+}
+
+/// A file that came with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Where it is stored.
+    pub path: String,
+    /// What the client calls it.
+    pub name: String,
+    /// Its size.
+    pub n_bytes: u64,
+}
+
+/// A run that was accepted. It waits, and can be looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The run.
+    pub name: RunName,
+    /// Whether the same request had made it before.
+    pub repeated: bool,
+    /// What a person should know, as sentences.
+    pub notes: Vec<String>,
+}
+
+/// How runs are taken in.
+#[derive(Debug, Clone)]
+pub struct IntakeSettings {
+    /// How often a run is tried that fails before its agent starts.
+    pub max_attempts: u32,
+    /// Where webhooks may lead.
+    pub webhook_reach: Reach,
+    /// The daemon's own keys, where the operator shares them with every run.
+    pub shared_keys: Option<crate::secret::Keyring>,
+    /// What can be built to start from.
+    pub snapshots: crate::snapshot::Snapshots,
+}

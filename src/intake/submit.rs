@@ -1,0 +1,247 @@
+//! Taking a request in.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinError;
+use uuid::Uuid;
+
+use super::files::{self, FilesError};
+use super::preflight::{Bench, Ready};
+use super::{Accepted, IntakeSettings, Submission, Uploaded};
+use crate::catalog::{Catalog, CatalogError, Collection, Task};
+use crate::database::{Vault, VaultError};
+use crate::job::{JobFile, JobSecrets};
+use crate::queue::{Idempotency, NewJob, Queue, QueueError, Submitted};
+use crate::run::{RunId, RunName};
+use crate::store::{StoragePath, Store, StoreError};
+
+/// How often an id is drawn anew. One of eight hexadecimal digits is taken once in thousands of
+/// runs of a task; five times in a row means that something else is wrong.
+const MAX_DRAWS: usize = 5;
+
+/// Longest idempotency key, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+
+/// A request was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// There is no such collection or task.
+    #[error("{0}")]
+    Unknown(String),
+    /// The run could only fail. Every reason is a sentence.
+    #[error("{}", .0.join(" "))]
+    Refused(Vec<String>),
+    /// The idempotency key was used for another request.
+    #[error(
+        "the Idempotency-Key was used for another request, which made the run `{}`: send the same request again, or use another key",
+        .0.workflow_id()
+    )]
+    KeyUsed(RunName),
+    /// The catalog failed.
+    #[error("could not look the task up")]
+    Catalog(#[source] CatalogError),
+    /// The secrets could not be sealed.
+    #[error("could not seal the secrets of a run")]
+    Seal(#[source] VaultError),
+    /// The files could not be put into the run's folder.
+    #[error("could not keep the files of a run")]
+    Files(#[source] FilesError),
+    /// The queue failed.
+    #[error("could not put a run into the queue")]
+    Queue(#[source] QueueError),
+    /// What was left of a refused run could not be removed.
+    #[error("could not remove what was left of a run")]
+    Discard(#[source] StoreError),
+    /// The thread that looked at the request is gone.
+    #[error("looking at the request broke off")]
+    Gone(#[source] JoinError),
+}
+
+/// Takes requests in. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    /// What is known of tasks.
+    pub catalog: Catalog,
+    /// Where runs wait.
+    pub queue: Queue,
+    /// Where files are.
+    pub store: Store,
+    /// What seals secrets.
+    pub vault: Arc<Vault>,
+    /// The rules.
+    pub settings: IntakeSettings,
+}
+
+/// A request that only needs a name.
+struct Job {
+    ready: Ready,
+    collection: Collection,
+    task: Task,
+    idempotency: Option<Idempotency>,
+    routine: Option<String>,
+}
+
+impl Intake {
+    /// Takes a request in: when this returns, the run is on the disk and can be looked up.
+    ///
+    /// # Errors
+    /// [`IntakeError::Refused`] with everything that speaks against it, and nothing is kept.
+    pub async fn submit(&self, wish: Submission, now: Timestamp) -> Result<Accepted, IntakeError> {
+        let uploads = wish.uploads.clone();
+        let taken = self.take(wish, now).await;
+        // What came with a request that made no new run belongs to nobody.
+        if !matches!(&taken, Ok(accepted) if !accepted.repeated) {
+            self.forget(uploads).await?;
+        }
+        taken
+    }
+
+    async fn take(&self, wish: Submission, now: Timestamp) -> Result<Accepted, IntakeError> {
+        let collection = self.catalog.collection(&wish.collection).await;
+        let collection = collection.map_err(|e| unknown(e, "Collection not found".to_owned()))?;
+        let task = self.catalog.task(&collection.name, &wish.task).await.map_err(|e| {
+            let text = format!(
+                "Task '{}' in collection '{}' not found: `POST /api/v1/tasks/{}` makes one",
+                wish.task, collection.name, collection.name
+            );
+            unknown(e, text)
+        })?;
+        let environment = self.catalog.environment(&collection.name).await;
+        let environment = environment.map_err(IntakeError::Catalog)?;
+        let idempotency = idempotency(&wish)?;
+        let routine = wish.routine.clone();
+        let (store, settings) = (self.store.clone(), self.settings.clone());
+        let judged = tokio::task::spawn_blocking(move || {
+            let bench = Bench {
+                store: &store,
+                settings: &settings,
+                collection: &collection.name,
+                task: &task,
+                environment,
+                hidden: &collection.redacted_param_keys,
+            };
+            bench.judge(wish).map(|judged| (judged, collection, task))
+        });
+        let (judged, collection, task) =
+            judged.await.map_err(IntakeError::Gone)?.map_err(IntakeError::Files)?;
+        let ready = judged.map_err(IntakeError::Refused)?;
+        self.enqueue(Job { ready, collection, task, idempotency, routine }, now).await
+    }
+
+    /// Draws a name and puts the run into the queue.
+    async fn enqueue(&self, job: Job, now: Timestamp) -> Result<Accepted, IntakeError> {
+        for _ in 0..MAX_DRAWS {
+            let id = RunId::from_uuid(Uuid::new_v4());
+            let (collection, task) = (job.collection.name.clone(), job.task.name.clone());
+            let name = RunName { collection, task, id };
+            let files = match self.stage(&name, &job.ready).await? {
+                Ok(files) => files,
+                Err(error) if error.is_name_taken() => continue,
+                Err(error) => return Err(IntakeError::Files(error)),
+            };
+            let has_folder = !files.is_empty();
+            let new = self.new_job(&job, name.clone(), files)?;
+            let submitted = self.queue.submit(new, now).await;
+            if has_folder && !matches!(submitted, Ok(Submitted::New)) {
+                self.store.discard(&name).map_err(IntakeError::Discard)?;
+            }
+            let notes = job.ready.notes.clone();
+            match submitted {
+                Ok(Submitted::New) => return Ok(Accepted { name, repeated: false, notes }),
+                Ok(Submitted::Repeated(name)) => {
+                    return Ok(Accepted { name, repeated: true, notes });
+                }
+                Err(QueueError::IdTaken(_)) => {}
+                Err(QueueError::IdempotencyConflict(name)) => {
+                    return Err(IntakeError::KeyUsed(name));
+                }
+                Err(error) => return Err(IntakeError::Queue(error)),
+            }
+        }
+        let name = RunName {
+            collection: job.collection.name,
+            task: job.task.name,
+            id: RunId::from_uuid(Uuid::nil()),
+        };
+        Err(IntakeError::Queue(QueueError::IdTaken(name)))
+    }
+
+    async fn stage(
+        &self,
+        name: &RunName,
+        ready: &Ready,
+    ) -> Result<Result<Vec<JobFile>, FilesError>, IntakeError> {
+        let (store, name, inputs) = (self.store.clone(), name.clone(), ready.inputs.clone());
+        let staging = tokio::task::spawn_blocking(move || files::stage(&store, &name, &inputs));
+        staging.await.map_err(IntakeError::Gone)
+    }
+
+    fn new_job(
+        &self,
+        job: &Job,
+        name: RunName,
+        files: Vec<JobFile>,
+    ) -> Result<NewJob, IntakeError> {
+        let mut spec = job.ready.spec.clone();
+        spec.files = files;
+        let secrets = job.ready.secrets.to_plaintext();
+        let sealed = self.vault.seal(secrets.expose(), &JobSecrets::context(&name));
+        Ok(NewJob {
+            spec: spec.freeze(),
+            sealed: Some(sealed.map_err(IntakeError::Seal)?),
+            session_id: Some(Uuid::new_v4().to_string()),
+            priority: 0,
+            run_at: None,
+            max_attempts: self.settings.max_attempts,
+            idempotency: job.idempotency.clone(),
+            triggered_by_routine: job.routine.clone(),
+            name,
+        })
+    }
+
+    async fn forget(&self, uploads: Vec<Uploaded>) -> Result<(), IntakeError> {
+        if uploads.is_empty() {
+            return Ok(());
+        }
+        let store = self.store.clone();
+        let removing = tokio::task::spawn_blocking(move || {
+            let paths = uploads.iter().filter_map(|upload| StoragePath::parse(&upload.path).ok());
+            paths.into_iter().try_for_each(|path| store.remove_upload(&path))
+        });
+        removing.await.map_err(IntakeError::Gone)?.map_err(IntakeError::Discard)
+    }
+}
+
+fn unknown(error: CatalogError, text: String) -> IntakeError {
+    match error {
+        CatalogError::NotFound { .. } => IntakeError::Unknown(text),
+        CatalogError::Exists { .. }
+        | CatalogError::Invalid { .. }
+        | CatalogError::Begin(_)
+        | CatalogError::Statement { .. }
+        | CatalogError::Secret(_)
+        | CatalogError::Random
+        | CatalogError::Unreadable { .. } => IntakeError::Catalog(error),
+    }
+}
+
+/// The client's key, and what the request was. Uploads are known by name and size, for their paths
+/// are new each time; secrets by name alone.
+fn idempotency(wish: &Submission) -> Result<Option<Idempotency>, IntakeError> {
+    let Some(key) = wish.idempotency_key.clone() else { return Ok(None) };
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return Err(IntakeError::Refused(vec![format!(
+            "The Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes."
+        )]));
+    }
+    let uploads: Vec<(&str, u64)> =
+        wish.uploads.iter().map(|upload| (upload.name.as_str(), upload.n_bytes)).collect();
+    let secrets: Vec<&String> = wish.secret_params.keys().collect();
+    let request =
+        serde_json::json!([wish.task, wish.init_params, uploads, secrets, wish.webhook_url]);
+    let digest = Sha256::digest(request.to_string().as_bytes());
+    let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Some(Idempotency { key, fingerprint }))
+}
