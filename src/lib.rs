@@ -5,18 +5,23 @@
 //! this list's layers and never back; `tests/architecture.rs` holds the table.
 
 // Domain: plain data and rules. No async, no files, no network, no clock.
+pub mod cadence;
 pub mod run;
 pub mod runbook;
 pub mod secret;
 pub mod trajectory;
+pub mod workflow;
 
-// Adapters: each owns one outside thing and never imports another, but that the queue's statements
-// run on the database.
+// Adapters: each owns one outside thing and never imports another, but that the statements of the
+// queue and of the catalog run on the database.
+pub mod catalog;
 pub mod database;
+pub mod host;
 pub mod provider;
 pub mod queue;
 pub mod runtime;
 pub mod sandbox;
+pub mod snapshot;
 pub mod store;
 pub mod toolchain;
 

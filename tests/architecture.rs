@@ -11,16 +11,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("run", &["secret"]),
     ("runbook", &["run"]),
     ("trajectory", &["run"]),
+    ("workflow", &["run", "runbook"]),
+    ("cadence", &[]),
     // Adapters: each owns one outside thing.
+    ("host", &["run"]),
     ("database", &["run", "secret"]),
     ("queue", &["database", "run"]),
+    ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
+    ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
-    ("plan", &["provider", "run", "runbook", "runtime", "secret"]),
+    ("plan", &["provider", "run", "runbook", "runtime", "secret", "snapshot"]),
     ("job", &["plan", "run", "secret"]),
     (
         "worker",
@@ -35,18 +40,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "runtime",
             "sandbox",
             "secret",
+            "snapshot",
             "store",
             "toolchain",
             "trajectory",
         ],
     ),
     // Edge.
-    ("config", &["sandbox", "secret", "toolchain"]),
+    ("config", &["sandbox", "secret", "snapshot", "toolchain"]),
     ("telemetry", &[]),
     (
         "cli",
         &[
             "config",
+            "host",
             "plan",
             "provider",
             "run",
@@ -54,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "runtime",
             "sandbox",
             "secret",
+            "snapshot",
             "store",
             "telemetry",
             "toolchain",
@@ -70,15 +78,61 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     ("reqwest::", &["src/toolchain/"], "only the toolchain downloads"),
     ("axum::", &["src/provider/scripted/"], "only the scripted provider serves HTTP"),
-    ("sqlx::", &["src/database/", "src/queue/"], "only these speak to the database"),
+    (
+        "sqlx::",
+        &["src/database/", "src/queue/", "src/catalog/"],
+        "only these speak to the database",
+    ),
     ("SystemTime::now", &[], "time comes in as an argument"),
     ("tokio::spawn", &[], "shutdown waits for every task"),
 ];
 
 /// Domain rooms do no I/O and know no time.
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job"];
+const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "workflow", "cadence", "job"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
+
+/// The rooms whose statements must run on SQLite and on PostgreSQL alike.
+const SQL_ROOMS: &[&str] = &["database", "queue", "catalog"];
+/// The one file that speaks to SQLite as such.
+const SQLITE_ONLY: &str = "src/database/open.rs";
+/// What only one of the two understands, in capitals.
+#[rustfmt::skip]
+const DIALECT: &[&str] = &[
+    "AUTOINCREMENT", "INSERT OR ", "REPLACE INTO", "UPDATE OR ", "DATETIME(", "STRFTIME(", "JULIANDAY(",
+    "UNIXEPOCH(", "ROWID", "JSON_EXTRACT", "JSON_EACH", "IFNULL(", " GLOB ", "INSTR(", "PRINTF(",
+    "GROUP_CONCAT", "STRING_AGG", "PRAGMA", "BLOB", "BYTEA", "INTEGER PRIMARY KEY", "SERIAL", "JSONB",
+    "ILIKE", "NOW()", "CURRENT_TIMESTAMP", "::TEXT", "::BIGINT", "= ANY(", "= ?", "(?,", ", ?,", "?1",
+    "LIMIT ?", "COLLATE", "LAST_INSERT",
+];
+
+#[test]
+fn every_statement_is_understood_by_both_databases() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let migrations = fs::read_dir(root.join("src/database/migrations")).expect("it is there");
+    let mut texts: Vec<(PathBuf, String)> = migrations
+        .map(|entry| entry.expect("the folder can be listed").path())
+        .map(|path| (path.clone(), fs::read_to_string(path).expect("a migration is text")))
+        .collect();
+    texts.extend(sources().into_iter().filter(|(path, _)| {
+        let sql_room = room_of(path).is_some_and(|room| SQL_ROOMS.contains(&room.as_str()));
+        sql_room && path != Path::new(SQLITE_ONLY)
+    }));
+    let mut faults = Vec::new();
+    let mut n_statements = 0;
+    for (path, text) in &texts {
+        for line in product(text).lines().map(|line| code(line.split("--").next().unwrap_or(line)))
+        {
+            let said = line.to_uppercase();
+            n_statements +=
+                usize::from(["SELECT ", "UPDATE ", "CREATE "].iter().any(|w| said.contains(w)));
+            let words = DIALECT.iter().filter(|word| said.contains(**word));
+            faults.extend(words.map(|word| format!("{}: says `{word}`", path.display())));
+        }
+    }
+    assert!(n_statements > 20, "the scan found too little: {n_statements}");
+    assert!(faults.is_empty(), "one database would not understand:\n{}", faults.join("\n"));
+}
 
 #[test]
 fn every_import_is_in_the_table() {

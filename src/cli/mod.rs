@@ -1,12 +1,15 @@
 //! What a person types.
 
 mod args;
+mod build_log;
 mod demo;
+mod doctor;
 pub mod exit;
 mod parts;
 mod progress;
 mod run;
 mod setup;
+mod snapshot;
 mod validate;
 
 use clap::Parser as _;
@@ -19,15 +22,17 @@ use exit::ExitCode;
 /// Does what the command line says.
 pub async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let settings = match Settings::from_env() {
-        Ok(settings) => settings,
-        Err(e) => return bad_config(&e),
-    };
+    let (settings, faults) = Settings::examine_env();
+    if !faults.is_empty() && !matches!(arguments.command, Command::Doctor(_)) {
+        return bad_config(&ConfigError { faults });
+    }
     telemetry::start(settings.log_filter.as_deref(), settings.no_color);
     match arguments.command {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
+        Command::Doctor(wanted) => doctor::doctor(&wanted, &settings, faults).await,
         Command::Validate(files) => validate::validate(&files, &settings),
+        Command::Snapshot { what } => snapshot::snapshot(&what, &settings).await,
         Command::Explain { code } => validate::explain(&code),
     }
 }

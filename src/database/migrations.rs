@@ -4,7 +4,10 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Every step, in order: its number, its name, its text in `migrations/`.
-const STEPS: &[(i64, &str, &str)] = &[(1, "queue", include_str!("migrations/0001_queue.sql"))];
+const STEPS: &[(i64, &str, &str)] = &[
+    (1, "queue", include_str!("migrations/0001_queue.sql")),
+    (2, "catalog", include_str!("migrations/0002_catalog.sql")),
+];
 
 /// What brings a database of any age up to date.
 pub(super) fn migrator() -> Migrator {

@@ -21,9 +21,10 @@ mod yaml;
 
 pub use document::{Part, Runbook};
 pub use error::{Problem, RunbookError};
-pub use front_matter::{FrontMatter, UnknownKey};
+pub use front_matter::{FrontMatter, UnknownKey, is_server_name};
+pub use name::is_name;
 pub use parameters::Parameter;
 pub use position::Position;
 pub use secrets::SecretDeclaration;
-pub use template::{Rendered, UnfilledVariable};
+pub use template::{Rendered, UnfilledVariable, referenced_variables};
 pub use values::parse_size;

@@ -1,7 +1,8 @@
 //! What can be the name of a template variable and of an environment variable.
 
 /// Whether `text` is a name: ASCII letters, digits and `_`, not beginning with a digit.
-pub(super) fn is_name(text: &str) -> bool {
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(is_word)
 }

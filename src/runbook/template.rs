@@ -80,6 +80,15 @@ pub(super) fn render(text: &str, first_line: usize, names: &Names<'_>) -> Render
     rendered
 }
 
+/// The names of all variables in a text.
+#[must_use]
+pub fn referenced_variables(text: &str) -> BTreeSet<&str> {
+    REFERENCE
+        .captures_iter(text)
+        .filter_map(|found| Some(found.name("variable")?.as_str()))
+        .collect()
+}
+
 /// The name of the first variable in a text.
 pub(super) fn first_variable(text: &str) -> Option<&str> {
     REFERENCE.captures_iter(text).find_map(|found| Some(found.name("variable")?.as_str()))

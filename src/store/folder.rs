@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
 use super::arrivals::Arrivals;
-use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, VALIDATION_REPORT};
+use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, SNAPSHOT_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{FormerFile, OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -147,6 +147,14 @@ impl RunFolder {
     /// [`StoreError::Write`] when it cannot be made.
     pub fn provider_log(&self) -> Result<LogFile, StoreError> {
         LogFile::extend(self.path.join("logs/provider.jsonl"))
+    }
+
+    /// Starts the log of the builds that the run's image needed, `logs/snapshot.txt`.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn snapshot_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::replace(self.path.join(SNAPSHOT_LOG))
     }
 
     /// Empties an area, for files that are collected once more.

@@ -22,7 +22,7 @@ use live::LiveRuns;
 pub use arrivals::Arrivals;
 pub use events::{EventLog, EventReader, StoredEvent};
 pub use folder::RunFolder;
-pub use layout::{Area, Document, SETUP_LOG};
+pub use layout::{Area, Document, SETUP_LOG, SNAPSHOT_LOG};
 pub use log::LogFile;
 
 /// The results directory could not do its part.

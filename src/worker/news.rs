@@ -118,6 +118,7 @@ impl<'a> News<'a> {
         let (word, status) = match phase {
             Phase::FetchingAgent { .. } => ("fetching_agent", None),
             Phase::WaitingForDownload => ("waiting_for_download", None),
+            Phase::BuildingSnapshot { .. } => ("building_snapshot", None),
             Phase::Provisioning => ("provisioning", None),
             Phase::Setup => ("setup", Some("running")),
             Phase::Running => ("running", Some("running")),

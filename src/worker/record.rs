@@ -16,10 +16,10 @@ use crate::provider::scripted::LedgerEntry;
 use crate::run::{RunFailure, RunName, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
-use crate::store::{Area, Document, RunFolder, StoreError};
+use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
-    AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, TrajectoryDocument,
-    UsageReport,
+    AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, StartedFrom,
+    TrajectoryDocument, UsageReport,
 };
 
 /// How a run ended, with all that is known of it.
@@ -128,6 +128,14 @@ pub(super) struct Record {
     /// When the agent started, once it has.
     started: OnceLock<Timestamp>,
     init_params: Map<String, Value>,
+    /// What the sandbox starts from, once that is settled.
+    settled: OnceLock<Settled>,
+}
+
+/// What was settled before the sandbox was made.
+struct Settled {
+    started_from: StartedFrom,
+    notes: Vec<String>,
 }
 
 impl Record {
@@ -158,6 +166,7 @@ impl Record {
             folder: parts.store.run(&plan.name)?,
             created,
             opened: (parts.clock)(),
+            settled: OnceLock::new(),
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
         };
@@ -183,6 +192,7 @@ impl Record {
             opened,
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
+            settled: OnceLock::new(),
         };
         record.write(
             plan,
@@ -195,6 +205,12 @@ impl Record {
 
     pub(super) fn folder(&self) -> &RunFolder {
         &self.folder
+    }
+
+    /// It is known what the sandbox starts from, and what a person should know about it.
+    pub(super) fn starts_from(&self, started_from: StartedFrom, notes: Vec<String>) {
+        // Settled once a run: a second call would say the same.
+        self.settled.get_or_init(|| Settled { started_from, notes });
     }
 
     /// The agent has started.
@@ -241,7 +257,12 @@ impl Record {
 
     /// What looked wrong, beside what the verdict says.
     fn warnings(&self, ended: &Ended) -> Vec<String> {
-        ended.recorder.warnings().into_iter().chain(ended.notes.iter().cloned()).collect()
+        ended.recorder.warnings().into_iter().chain(self.notes(ended)).collect()
+    }
+
+    fn notes(&self, ended: &Ended) -> Vec<String> {
+        let settled = self.settled.get().map(|settled| settled.notes.as_slice());
+        settled.unwrap_or_default().iter().chain(&ended.notes).cloned().collect()
     }
 
     fn verdict(&self, plan: &RunPlan, ended: &Ended) -> Verdict {
@@ -298,10 +319,13 @@ impl Record {
     ) -> Result<(), StoreError> {
         let results: Vec<ResultFile> =
             ended.remains.results.iter().map(|file| result_file(&plan.name, file)).collect();
-        let logs: Vec<String> =
-            ended.remains.logs.iter().map(|path| storage_path(&plan.name, path)).collect();
+        let built = self.folder.path().join(SNAPSHOT_LOG).exists().then_some(SNAPSHOT_LOG);
+        let logs = ended.remains.logs.iter().map(String::as_str).chain(built);
+        let logs: Vec<String> = logs.map(|path| storage_path(&plan.name, path)).collect();
+        let notes = self.notes(ended);
         let document = TrajectoryDocument::new(&DocumentFacts {
             plan,
+            started_from: self.settled.get().map(|settled| &settled.started_from),
             init_params: &self.init_params,
             status: &ended.status,
             times: RunTimes {
@@ -313,7 +337,7 @@ impl Record {
             recorder: &ended.recorder,
             usage: &ended.usage,
             verdict,
-            notes: &ended.notes,
+            notes: &notes,
             results: &results,
             other_files: &logs,
         });

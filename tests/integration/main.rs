@@ -13,6 +13,7 @@
 mod support;
 
 mod cli;
+mod cli_doctor;
 mod cli_runs;
 mod runs_agent;
 mod runs_broken;
@@ -28,4 +29,5 @@ mod runs_usage;
 mod runs_walls;
 mod runs_wires;
 mod sandbox;
+mod snapshots;
 mod workers;

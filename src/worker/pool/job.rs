@@ -93,7 +93,8 @@ fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFai
     let session = Uuid::parse_str(session).map_err(|e| internal(&e))?;
     let keyring = secrets.keyring(shared.shared_keys.as_ref());
     let request = spec.request(name, &secrets, shared.parts.store.root());
-    let plan = plan(&request, &keyring, JobSpec::draw(name, session)).accepted()?;
+    let draw = JobSpec::draw(name, session);
+    let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
     Ok((plan, Parts { keyring, ..shared.parts.clone() }))
 }
 

@@ -77,6 +77,7 @@ impl<'a> Depot<'a> {
                 claims: Claims::open(state.join("claims")).unwrap(),
                 sockets: state.join("models"),
                 agents: pinned(),
+                snapshots: runbookd::snapshot::Snapshots::built_in(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
                 clock: Timestamp::now,
