@@ -99,6 +99,7 @@ mod tests {
             collection: Slug::new("c").unwrap(),
             task: Slug::new("t").unwrap(),
             variables: BTreeMap::new(),
+            init_params: serde_json::Map::new(),
             assets: vec![],
             script: Some("turns: [{text: Done.}]".to_owned()),
             former: None,

@@ -250,7 +250,7 @@ impl Run<'_> {
         let Prepared { image, target, hold, .. } = tokio::select! {
             biased;
             let_go = stop.let_go() => return Err(Break::LetGo(let_go)),
-            prepared = prepare(parts, plan, record, stop, watch) => prepared?,
+            prepared = prepare(parts, plan, record, stop, watch) => prepared.map_err(not_prepared)?,
         };
         let cli = tokio::select! {
             biased;
@@ -362,6 +362,18 @@ pub(super) fn not_ready(error: &dyn std::error::Error) -> Break {
 fn not_provisioned(error: &SandboxError) -> Break {
     let is_ours = matches!(error, SandboxError::Spec(_) | SandboxError::NoImage);
     if is_ours { Break::Status(sandbox_failed(error)) } else { not_ready(error) }
+}
+
+/// An image that could not be had may be had the next time.
+fn not_prepared(status: RunStatus) -> Break {
+    match status {
+        RunStatus::Failed(failure @ RunFailure::SandboxFailed { .. }) => Break::NotReady(failure),
+        status @ (RunStatus::Pending
+        | RunStatus::Running
+        | RunStatus::Completed
+        | RunStatus::Failed(_)
+        | RunStatus::Cancelled) => Break::Status(status),
+    }
 }
 
 pub(super) fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {

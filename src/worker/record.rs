@@ -166,6 +166,7 @@ impl Record {
             folder: parts.store.run(&plan.name)?,
             created,
             opened: (parts.clock)(),
+            settled: OnceLock::new(),
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
             settled: OnceLock::new(),
