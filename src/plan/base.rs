@@ -103,7 +103,6 @@ mod tests {
             assets: vec![],
             script: Some("turns: [{text: Done.}]".to_owned()),
             former: None,
-            init_params: serde_json::Map::new(),
             overrides,
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };

@@ -169,7 +169,6 @@ impl Record {
             settled: OnceLock::new(),
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
-            settled: OnceLock::new(),
         };
         if let Some(at) = started {
             record.started.get_or_init(|| at);
