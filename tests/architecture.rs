@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("queue", &["database", "run"]),
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
+    ("client", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("toolchain", &["run", "secret"]),
     ("runtime", &["run", "trajectory"]),
@@ -100,6 +101,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &[
             "api",
+            "client",
             "config",
             "daemon",
             "plan",
@@ -127,8 +129,8 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/"],
-        "only the toolchain downloads and only webhooks call out",
+        &["src/toolchain/", "src/webhook/", "src/client/"],
+        "only the toolchain downloads, only webhooks call out, only the client asks a server",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (

@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
 
+use super::remote::{
+    CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
+};
 use crate::run::{Network, Slug};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
@@ -37,6 +41,22 @@ pub(super) enum Command {
     /// Makes, lists and revokes the tokens of the API.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Lists, shows, stops and downloads the runs of a server.
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Shows what happened in a run on a server.
+    Logs(LogsArguments),
+    /// Looks after the tasks of a server.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Looks after the variables of a collection: keys and secrets for its runs.
+    #[command(subcommand)]
+    Env(EnvCommand),
+    /// Lists and makes the collections of a server.
+    #[command(subcommand)]
+    Collection(CollectionCommand),
+    /// Asks whether a server lives.
+    Health(HealthArguments),
 }
 
 impl Command {
@@ -48,7 +68,13 @@ impl Command {
             | Self::Demo(_)
             | Self::Validate(_)
             | Self::Explain { .. }
-            | Self::Token(_) => FOR_A_PERSON,
+            | Self::Token(_)
+            | Self::Runs(_)
+            | Self::Logs(_)
+            | Self::Task(_)
+            | Self::Env(_)
+            | Self::Collection(_)
+            | Self::Health(_) => FOR_A_PERSON,
         }
     }
 }
@@ -133,9 +159,9 @@ pub(super) struct CommonArguments {
     /// The container image to start from, instead of the runbook's. Docker only.
     #[arg(long, value_name = "IMAGE")]
     pub(super) image: Option<String>,
-    /// Where the results go.
-    #[arg(long, value_name = "FOLDER", default_value = "results")]
-    pub(super) results: PathBuf,
+    /// Where the results go [default: results].
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) results: Option<PathBuf>,
     /// Shows the run as JSON lines.
     #[arg(long)]
     pub(super) json: bool,
@@ -155,9 +181,21 @@ pub(super) struct DemoArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// The runbook, a Markdown file.
-    #[arg(value_name = "FILE")]
-    pub(super) runbook: PathBuf,
+    /// The runbook, a Markdown file. With `--server` and `--task` it can be left out: the task runs
+    /// as it is there.
+    #[arg(value_name = "FILE", required_unless_present = "server")]
+    pub(super) runbook: Option<PathBuf>,
+    /// Runs it on this server instead of this machine, and follows it. The token comes from
+    /// JETTY_API_TOKEN or ~/.config/jetty/token.
+    #[arg(long, value_name = "URL", value_parser = super::remote::server)]
+    pub(super) server: Option<Url>,
+    /// A variable of this process that the run gets as a secret. Can be given several times. (A run
+    /// on this machine takes those that its runbook declares.)
+    #[arg(long = "secret", value_name = "NAME", requires = "server", value_parser = super::remote::variable)]
+    pub(super) secrets: Vec<String>,
+    /// Does not wait for the end of a run on a server, and says only what it is called.
+    #[arg(long, requires = "server")]
+    pub(super) no_wait: bool,
     #[command(flatten)]
     pub(super) common: CommonArguments,
     /// A value for a template variable of the runbook. Can be given several times.
@@ -197,9 +235,10 @@ pub(super) struct RunArguments {
     /// The sandbox's processors, such as `2` or `0.5`.
     #[arg(long, value_name = "N")]
     pub(super) cpus: Option<f64>,
-    /// The collection that the run belongs to, a folder of the results.
-    #[arg(long, default_value = "local", value_parser = slug)]
-    pub(super) collection: Slug,
+    /// The collection that the run belongs to, a folder of the results [default: local; on a server
+    /// the one that the token opens].
+    #[arg(long, value_parser = slug)]
+    pub(super) collection: Option<Slug>,
     /// The task that the run belongs to, a folder of the collection [default: the file's name].
     #[arg(long, value_parser = slug)]
     pub(super) task: Option<Slug>,

@@ -5,6 +5,7 @@ mod demo;
 pub mod exit;
 mod parts;
 mod progress;
+mod remote;
 mod run;
 mod serve;
 mod setup;
@@ -38,6 +39,12 @@ pub async fn main() -> ExitCode {
         Command::Explain { code } => validate::explain(&code),
         Command::Serve(serve) => serve::serve(&serve, &settings).await,
         Command::Token(command) => token::token(&command, &settings).await,
+        Command::Runs(command) => remote::runs(&command, &settings).await,
+        Command::Logs(logs) => remote::logs(&logs, &settings).await,
+        Command::Task(command) => remote::task(&command, &settings).await,
+        Command::Env(command) => remote::env(&command, &settings).await,
+        Command::Collection(command) => remote::collection(&command, &settings).await,
+        Command::Health(health) => remote::health(&health, &settings).await,
     }
 }
 

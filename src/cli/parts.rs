@@ -22,6 +22,9 @@ use crate::worker::{AgentSource, Claims, Parts};
 /// the agent CLI need.
 const DEFAULT_IMAGE: &str = "debian:bookworm-slim";
 
+/// Where the results go when nobody says otherwise.
+const DEFAULT_RESULTS: &str = "results";
+
 /// The folder in the state folder with the sockets of model services in this process.
 const SOCKETS: &str = "models";
 
@@ -40,7 +43,8 @@ pub(super) async fn build(
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Parts, ExitCode> {
-    let store = Store::open(&wanted.common.results).map_err(|e| {
+    let results = wanted.common.results.as_deref().unwrap_or(Path::new(DEFAULT_RESULTS));
+    let store = Store::open(results).map_err(|e| {
         complain(&error_chain(&e));
         ExitCode::NotWritten
     })?;

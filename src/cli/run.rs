@@ -9,7 +9,8 @@ use super::args::{CommonArguments, RunArguments};
 use super::complain;
 use super::exit::ExitCode;
 use super::parts::{self, Wanted};
-use super::progress::{Progress, Style};
+use super::progress::{Ending, Progress, Style};
+use super::remote;
 use crate::config::Settings;
 use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
 use crate::run::error_chain;
@@ -19,8 +20,14 @@ use crate::worker::{Parts, Stop, execute};
 /// How often an id is drawn before the store is taken to be full of them.
 const MAX_DRAWS: u32 = 5;
 
+/// The collection of runs that belong to none.
+const DEFAULT_COLLECTION: &str = "local";
+
 /// Runs what the command line says.
 pub(super) async fn run(arguments: &RunArguments, settings: &Settings) -> ExitCode {
+    if let Some(server) = &arguments.server {
+        return remote::run(server, arguments, settings).await;
+    }
     let request = match request(arguments) {
         Ok(request) => request,
         Err(words) => {
@@ -65,7 +72,7 @@ async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress
         match execute(parts, &plan, &stop, &mut |update| progress.show(update)).await {
             Ok(report) => {
                 let code = ExitCode::of(&report);
-                progress.finish(&report, code);
+                progress.finish(&Ending::from(&report), code);
                 return code;
             }
             Err(e) if e.is_name_taken() => {}
@@ -126,13 +133,18 @@ fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
     let script = arguments.script.as_deref().map(|path| {
         String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8", path.display()))
     });
+    let runbook = arguments.runbook.as_deref().ok_or("name the runbook: a Markdown file")?;
     let task = match &arguments.task {
         Some(task) => task.clone(),
-        None => task_of(&arguments.runbook)?,
+        None => task_of(runbook)?,
+    };
+    let collection = match &arguments.collection {
+        Some(collection) => collection.clone(),
+        None => Slug::new(DEFAULT_COLLECTION).map_err(|e| e.to_string())?,
     };
     Ok(RunRequest {
-        runbook: read(&arguments.runbook)?,
-        collection: arguments.collection.clone(),
+        runbook: read(runbook)?,
+        collection,
         task,
         variables: arguments
             .variables
@@ -159,7 +171,7 @@ fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
 }
 
 /// The task of a runbook that is only a file: the file's name without its ending.
-fn task_of(runbook: &Path) -> Result<Slug, String> {
+pub(super) fn task_of(runbook: &Path) -> Result<Slug, String> {
     let stem = runbook.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     Slug::new(stem).map_err(|e| format!("{e}; or name the task with `--task`"))
 }
