@@ -98,6 +98,9 @@ pub struct Settings {
     pub remote: RemoteSettings,
     /// Whether colours are unwanted (`NO_COLOR`).
     pub no_color: bool,
+    /// Whether every run may use every variable of this process (`RUNBOOKD_SHARE_KEYS=1`): for who
+    /// runs the server for himself alone.
+    pub share_keys: bool,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -141,8 +144,6 @@ pub struct ServerSettings {
     pub max_streams: usize,
     /// Whether webhooks may lead to private addresses (`RUNBOOKD_WEBHOOK_PRIVATE=1`).
     pub private_webhooks: bool,
-    /// Whether every run may use this process's own keys (`RUNBOOKD_SHARE_KEYS=1`).
-    pub share_keys: bool,
 }
 
 impl Settings {
@@ -201,15 +202,9 @@ impl Settings {
                 None
             }
         };
-        let log_format = match text("RUNBOOKD_LOG_FORMAT").as_deref() {
-            None | Some("text") => LogFormat::Text,
-            Some("json") => LogFormat::Json,
-            Some(other) => {
-                faults.push(format!("RUNBOOKD_LOG_FORMAT is `{other}`: write `text` or `json`"));
-                LogFormat::Text
-            }
-        };
+        let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
+        let share_keys = share_keys(&vars, &mut faults);
         let Some(registry) = registry.filter(|_| faults.is_empty()) else {
             return Err(ConfigError { faults });
         };
@@ -232,6 +227,7 @@ impl Settings {
                 token_file: home.map(|home| home.join(TOKEN_FILE)),
             },
             no_color: text("NO_COLOR").is_some(),
+            share_keys,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         })
     }
@@ -264,7 +260,6 @@ impl ServerSettings {
             sync_wait: read.seconds("RUNBOOKD_SYNC_SECONDS", DEFAULT_SYNC_SECONDS),
             max_streams: read.number("RUNBOOKD_MAX_STREAMS", DEFAULT_MAX_STREAMS),
             private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
-            share_keys: read.flag("RUNBOOKD_SHARE_KEYS"),
         }
     }
 }
@@ -299,6 +294,30 @@ impl Reader<'_> {
 
     fn seconds(&mut self, name: &str, default: u64) -> Duration {
         Duration::from_secs(self.or(name, "a number of seconds", default))
+    }
+}
+
+fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogFormat {
+    match vars.get("RUNBOOKD_LOG_FORMAT").map(String::as_str) {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            faults.push(format!("RUNBOOKD_LOG_FORMAT is `{other}`: write `text` or `json`"));
+            LogFormat::Text
+        }
+    }
+}
+
+fn share_keys(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> bool {
+    match vars.get("RUNBOOKD_SHARE_KEYS").map(String::as_str) {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(other) => {
+            faults.push(format!(
+                "RUNBOOKD_SHARE_KEYS is `{other}`: write 1 to let every run use this process's keys, or 0"
+            ));
+            false
+        }
     }
 }
 
@@ -351,6 +370,15 @@ mod tests {
                 "RUNBOOKD_SLOTS is `0`: write a number of runs",
             ]
         );
+    }
+
+    #[test]
+    fn keys_are_shared_only_when_the_operator_says_so() {
+        let shares = |value| {
+            settings(&[("HOME", "/h"), ("RUNBOOKD_SHARE_KEYS", value)]).map(|s| s.share_keys)
+        };
+        assert_eq!(["", "0", "1"].map(shares), [Ok(false), Ok(false), Ok(true)]);
+        assert!(shares("yes").is_err());
     }
 
     #[test]

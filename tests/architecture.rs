@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
-    ("plan", &["provider", "run", "runbook", "secret"]),
+    ("plan", &["provider", "run", "runbook", "runtime", "secret"]),
     ("job", &["plan", "run", "secret"]),
     (
         "worker",
@@ -41,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sandbox",
             "secret",
             "store",
+            "telemetry",
             "toolchain",
             "trajectory",
         ],
@@ -54,7 +55,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
-    ("webhook", &["catalog", "records", "run", "secret"]),
+    ("webhook", &["catalog", "queue", "records", "run", "secret"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
@@ -138,6 +139,7 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         &["src/provider/scripted/", "src/api/"],
         "only the API and the scripted provider serve HTTP",
     ),
+    ("StatusCode::", &["src/api/error.rs"], "the API's status codes stand in one place"),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (
         "sqlx::",
@@ -152,6 +154,48 @@ const DOORS: &[(&str, &[&str], &str)] = &[
 const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job", "workflow", "cadence"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
+
+/// The rooms whose statements must run on SQLite and on PostgreSQL alike.
+const SQL_ROOMS: &[&str] = &["database", "queue", "catalog"];
+/// The one file that speaks to SQLite as such.
+const SQLITE_ONLY: &str = "src/database/open.rs";
+/// What only one of the two understands, in capitals.
+#[rustfmt::skip]
+const DIALECT: &[&str] = &[
+    "AUTOINCREMENT", "INSERT OR ", "REPLACE INTO", "UPDATE OR ", "DATETIME(", "STRFTIME(", "JULIANDAY(",
+    "UNIXEPOCH(", "ROWID", "JSON_EXTRACT", "JSON_EACH", "IFNULL(", " GLOB ", "INSTR(", "PRINTF(",
+    "GROUP_CONCAT", "STRING_AGG", "PRAGMA", "BLOB", "BYTEA", "INTEGER PRIMARY KEY", "SERIAL", "JSONB",
+    "ILIKE", "NOW()", "CURRENT_TIMESTAMP", "::TEXT", "::BIGINT", "= ANY(", "= ?", "(?,", ", ?,", "?1",
+    "LIMIT ?", "COLLATE", "LAST_INSERT",
+];
+
+#[test]
+fn every_statement_is_understood_by_both_databases() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let migrations = fs::read_dir(root.join("src/database/migrations")).expect("it is there");
+    let mut texts: Vec<(PathBuf, String)> = migrations
+        .map(|entry| entry.expect("the folder can be listed").path())
+        .map(|path| (path.clone(), fs::read_to_string(path).expect("a migration is text")))
+        .collect();
+    texts.extend(sources().into_iter().filter(|(path, _)| {
+        let sql_room = room_of(path).is_some_and(|room| SQL_ROOMS.contains(&room.as_str()));
+        sql_room && path != Path::new(SQLITE_ONLY)
+    }));
+    let mut faults = Vec::new();
+    let mut n_statements = 0;
+    for (path, text) in &texts {
+        for line in product(text).lines().map(|line| code(line.split("--").next().unwrap_or(line)))
+        {
+            let said = line.to_uppercase();
+            n_statements +=
+                usize::from(["SELECT ", "UPDATE ", "CREATE "].iter().any(|w| said.contains(w)));
+            let words = DIALECT.iter().filter(|word| said.contains(**word));
+            faults.extend(words.map(|word| format!("{}: says `{word}`", path.display())));
+        }
+    }
+    assert!(n_statements > 20, "the scan found too little: {n_statements}");
+    assert!(faults.is_empty(), "one database would not understand:\n{}", faults.join("\n"));
+}
 
 #[test]
 fn every_import_is_in_the_table() {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use runbookd::provider::scripted::{Listen, Script, ScriptedProvider};
 use runbookd::provider::{self, SCRIPTED_SOCKET};
-use runbookd::run::{McpServers, ProviderName, RuntimeName};
-use runbookd::runtime::{self, Assignment, Invocation};
+use runbookd::run::{McpServers, Permissions, ProviderName, RuntimeName};
+use runbookd::runtime::{self, Assignment, Invocation, Session};
 use runbookd::sandbox::AGENT_HOME;
 use runbookd::secret::Keyring;
 use tempfile::TempDir;
@@ -99,10 +99,11 @@ impl Stage {
             &Assignment {
                 model: MODEL,
                 instruction,
+                permissions: &Permissions::default(),
                 mcp_servers: &McpServers::new(),
                 max_turns: None,
                 model_retries: 10,
-                session_id: uuid::Uuid::new_v4(),
+                session: Session::New(uuid::Uuid::new_v4()),
             },
         );
         let env = environment(&invocation)?;

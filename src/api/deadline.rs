@@ -14,7 +14,7 @@ pub(super) async fn enforce(State(api): State<Shared>, request: Request, next: N
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::TooSlow(format!(
-            "the answer took longer than {} s and was given up; ask again",
+            "The answer took longer than {} s and was given up; ask again",
             limit.as_secs()
         ))
         .into_response(),

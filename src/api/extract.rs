@@ -111,9 +111,9 @@ fn not_json(fault: &serde_json::Error) -> Problem {
 fn unread(fault: &BytesRejection, limit: usize) -> ApiError {
     // axum keeps apart only what it answers: the limit, or a connection that broke off.
     if fault.body_text().contains("length limit") {
-        ApiError::TooLarge(format!("the request's body is larger than {limit} bytes"))
+        ApiError::TooLarge(format!("The request's body is larger than {limit} bytes"))
     } else {
-        ApiError::BadRequest("the request's body broke off".to_owned())
+        ApiError::BadRequest("The request's body broke off".to_owned())
     }
 }
 

@@ -71,7 +71,7 @@ async fn readyz(State(api): State<Shared>) -> Result<Json<Value>, ApiError> {
     if missing.is_empty() {
         return Ok(Json(json!({ "status": "ready" })));
     }
-    let detail = format!("not ready: {}", missing.join("; "));
+    let detail = format!("Not ready: {}", missing.join("; "));
     Err(ApiError::Unavailable { detail, source: None })
 }
 

@@ -35,6 +35,7 @@ mod unknown;
 mod uploads;
 mod watch;
 mod webhooks;
+mod write_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,7 @@ pub struct ApiSettings {
 /// All of the API, ready to be served.
 pub fn router(api: Shared) -> Router {
     let (routes, document) = routes(&api).split_for_parts();
+    let document = openapi::with_ids(document);
     let known = Known::of(&document);
     let no_method = known.clone();
     let routes = routes
@@ -114,7 +116,7 @@ pub fn router(api: Shared) -> Router {
 
 /// The description of the API.
 pub fn document(api: &Shared) -> OpenApi {
-    routes(api).into_openapi()
+    openapi::with_ids(routes(api).into_openapi())
 }
 
 fn routes(api: &Shared) -> OpenApiRouter<Shared> {

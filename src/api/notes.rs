@@ -126,7 +126,7 @@ struct NewStatus {
 }
 
 /// Changes where one run stands, as `statuses` does for several.
-#[utoipa::path(patch, post, path = "/api/v1/trajectory/{collection}/{task}/{id}/status",
+#[utoipa::path(method(patch, post), path = "/api/v1/trajectory/{collection}/{task}/{id}/status",
     tag = "trajectories", request_body = NewStatus,
     responses((status = 200, description = "Where it stands now."),
         (status = 400, description = "It cannot stand there.")))]

@@ -280,16 +280,17 @@ impl Fields {
             "init_params_overrides" => self.overrides = Some(object(key, value)?),
             "secret_params" => {
                 let values = object(key, value)?.into_iter();
-                let values = values.map(|(name, value)| match value {
-                    Value::String(text) => Ok((name, Secret::new(text))),
-                    _ => Err(format!("the secret parameter `{name}` must be a text")),
+                let values = values.map(|(name, value)| {
+                    let text = value.as_str().map(str::to_owned);
+                    text.map(|text| (name.clone(), Secret::new(text)))
+                        .ok_or_else(|| format!("the secret parameter `{name}` must be a text"))
                 });
                 self.secret_params = Some(values.collect::<Result<_, _>>()?);
             }
-            "paused" => match value {
-                Value::Bool(paused) => self.paused = Some(paused),
-                _ => return Err("`paused` must be true or false".to_owned()),
-            },
+            "paused" => {
+                let paused = value.as_bool().ok_or("`paused` must be true or false")?;
+                self.paused = Some(paused);
+            }
             "webhook_url" => {
                 let url = text(key, value)?.filter(|url| !url.is_empty());
                 if let Some(url) = &url {
@@ -315,7 +316,9 @@ fn text(key: &str, value: Value) -> Result<Option<String>, String> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text)),
-        _ => Err(format!("`{key}` must be a text")),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err(format!("`{key}` must be a text"))
+        }
     }
 }
 
@@ -323,6 +326,8 @@ fn object(key: &str, value: Value) -> Result<Map<String, Value>, String> {
     match value {
         Value::Null => Ok(Map::new()),
         Value::Object(object) => Ok(object),
-        _ => Err(format!("`{key}` must be an object of names and values")),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(format!("`{key}` must be an object of names and values"))
+        }
     }
 }

@@ -19,9 +19,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::write_limit::WriteLimit;
+
 /// From a connection's start, or its last answer, to the end of the next request's head. A client
 /// that says nothing must not hold a place.
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a client may take nothing of its answer. Followed runs send something more often.
+const TAKE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long requests may go on after the stop was asked for. Longer waits (a followed run) are cut:
 /// their clients come again.
@@ -88,7 +93,7 @@ fn connection(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(WriteLimit::new(stream, TAKE_LIMIT)), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

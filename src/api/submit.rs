@@ -124,7 +124,7 @@ fn response(
     let mut trajectory = trajectory.clone();
     trajectory.shift_remove("agent_steps");
     let steps = trajectory.get("steps").and_then(Value::as_object);
-    let last = steps.and_then(|steps| steps.values().last());
+    let last = steps.and_then(|steps| steps.values().next_back());
     let result = last.and_then(|step| step.get("outputs")).cloned().unwrap_or_else(|| json!({}));
     let mut answer = Map::new();
     answer.insert("message".to_owned(), message.into());
@@ -256,7 +256,9 @@ async fn from_json(request: Request, api: &Shared) -> Result<Fields, ApiError> {
         let text = match value {
             Value::Null => continue,
             Value::String(text) => text,
-            other => other.to_string(),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                value.to_string()
+            }
         };
         fields.read(&name, text)?;
     }

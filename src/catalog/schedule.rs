@@ -21,7 +21,8 @@ pub struct Fire {
 
 impl Fire {
     /// A key that is the same for everyone who finds this slot due. Who submits its run with this
-    /// key and then claims the slot runs it exactly once, wherever they die in between.
+    /// key and then claims the slot runs it exactly once, wherever they die in between. A slot
+    /// whose run cannot be submitted is claimed too, or it is due for ever.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("routine:{}:{}", self.routine.id, self.slot.as_millisecond())

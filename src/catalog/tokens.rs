@@ -6,11 +6,12 @@ use sha2::{Digest as _, Sha256};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 use subtle::ConstantTimeEq as _;
+use tracing::warn;
 
 use super::Catalog;
 use super::error::{CatalogError, Kind};
 use super::row::{Columns, next_number, number, unreadable};
-use crate::run::Slug;
+use crate::run::{Slug, error_chain};
 use crate::secret::Secret;
 
 /// What every token begins with. Clients and secret scanners know it.
@@ -172,7 +173,7 @@ impl Catalog {
             let known: &str = Columns(row).get("digest")?;
             if bool::from(known.as_bytes().ct_eq(digest.as_bytes())) {
                 let found = token(row)?;
-                return self.used(found, now).await.map(Authentication::Accepted);
+                return Ok(Authentication::Accepted(self.used(found, now).await));
             }
         }
         Ok(Authentication::Refused)
@@ -250,22 +251,32 @@ impl Catalog {
         tx.commit().await.map_err(act())
     }
 
-    /// Notes that a token was used, unless that was noted a moment ago.
-    async fn used(&self, token: Token, now: Timestamp) -> Result<Token, CatalogError> {
+    /// Notes that a token was used, unless that was noted a moment ago. A disk that is full must
+    /// not lock out those who come to make room, so a failure is only logged.
+    async fn used(&self, token: Token, now: Timestamp) -> Token {
         let noted = token.last_used.is_some_and(|last| now.duration_since(last) < LAST_USED_GRAIN);
         if noted {
-            return Ok(token);
+            return token;
         }
+        match self.note_use(token.number, now).await {
+            Ok(()) => Token { last_used: Some(now), ..token },
+            Err(error) => {
+                warn!(error = error_chain(&error), "the use of an API key could not be noted");
+                token
+            }
+        }
+    }
+
+    async fn note_use(&self, id: u64, now: Timestamp) -> Result<(), CatalogError> {
         let act = || CatalogError::act("note that an API key was used");
         let mut tx = self.write().await?;
         sqlx::query(USED)
-            .bind(number(token.number))
+            .bind(number(id))
             .bind(now.as_millisecond())
             .execute(&mut *tx)
             .await
             .map_err(act())?;
-        tx.commit().await.map_err(act())?;
-        Ok(Token { last_used: Some(now), ..token })
+        tx.commit().await.map_err(act())
     }
 }
 

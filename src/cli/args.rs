@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -11,9 +11,12 @@ use url::Url;
 use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
 };
-use crate::run::{Network, Slug};
+use crate::run::{Network, RunRef, Slug};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
+
+/// Where the results go when nobody says otherwise.
+const DEFAULT_RESULTS: &str = "results";
 
 /// Runs agent runbooks in sandboxes, keeps what happened, and counts every token.
 #[derive(Debug, Parser)]
@@ -124,7 +127,7 @@ pub(super) enum TokenCommand {
     Revoke {
         /// The token's number, as `list` shows it.
         #[arg(value_name = "ID")]
-        id: String,
+        id: u64,
     },
 }
 
@@ -173,6 +176,13 @@ pub(super) struct CommonArguments {
     pub(super) yes: bool,
 }
 
+impl CommonArguments {
+    /// Where the results go.
+    pub(super) fn results(&self) -> &Path {
+        self.results.as_deref().unwrap_or(Path::new(DEFAULT_RESULTS))
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
     #[command(flatten)]
@@ -181,13 +191,14 @@ pub(super) struct DemoArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// The runbook, a Markdown file. With `--server` and `--task` it can be left out: the task runs
-    /// as it is there.
-    #[arg(value_name = "FILE", required_unless_present = "server")]
+    /// The runbook, a Markdown file. It may be left out with `--resume`: then the former run's own
+    /// runbook is carried out, with its variables and in its task; and with `--server` and
+    /// `--task`: then the task runs as it is there.
+    #[arg(value_name = "FILE", required_unless_present_any = ["resume", "server"])]
     pub(super) runbook: Option<PathBuf>,
     /// Runs it on this server instead of this machine, and follows it. The token comes from
     /// JETTY_API_TOKEN or ~/.config/jetty/token.
-    #[arg(long, value_name = "URL", value_parser = super::remote::server)]
+    #[arg(long, value_name = "URL", value_parser = super::remote::server, conflicts_with = "resume")]
     pub(super) server: Option<Url>,
     /// A variable of this process that the run gets as a secret. Can be given several times. (A run
     /// on this machine takes those that its runbook declares.)
@@ -198,6 +209,10 @@ pub(super) struct RunArguments {
     pub(super) no_wait: bool,
     #[command(flatten)]
     pub(super) common: CommonArguments,
+    /// Goes on with the conversation of a run that has ended, in a run of its own: with its session
+    /// and with its files in /app/results and /app/assets. RUN is an id or collection/task/id.
+    #[arg(long, value_name = "RUN")]
+    pub(super) resume: Option<RunRef>,
     /// A value for a template variable of the runbook. Can be given several times.
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub(super) variables: Vec<Variable>,
@@ -217,6 +232,17 @@ pub(super) struct RunArguments {
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.
     #[arg(long, value_name = "FILE")]
     pub(super) script: Option<PathBuf>,
+    /// What the agent may do unasked, instead of the runbook's: `plan`, `acceptEdits`, `default` or
+    /// `bypassPermissions`. Nobody is asked; what is not allowed is denied.
+    #[arg(long, value_name = "MODE")]
+    pub(super) permission_mode: Option<String>,
+    /// What it may do beside that, instead of the runbook's list, such as `Read` or `Bash(git *)`.
+    /// Can be given several times.
+    #[arg(long = "allowed-tool", value_name = "RULE")]
+    pub(super) allowed_tools: Vec<String>,
+    /// What it may not do, beside the runbook's list. Can be given several times.
+    #[arg(long = "disallowed-tool", value_name = "RULE")]
+    pub(super) disallowed_tools: Vec<String>,
     /// What the sandbox reaches: `open` (what this machine reaches) or `none`.
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     pub(super) network: Option<Network>,

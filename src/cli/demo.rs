@@ -29,6 +29,7 @@ pub(super) async fn demo(arguments: &DemoArguments, settings: &Settings) -> Exit
         init_params: serde_json::Map::new(),
         assets: Vec::new(),
         script: Some(SCRIPT.to_owned()),
+        former: None,
         overrides: Overrides {
             image: arguments.common.image.clone(),
             // Its model is a socket in the sandbox; there is nothing else to reach.

@@ -16,14 +16,11 @@ use crate::run::error_chain;
 use crate::sandbox::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineSettings, SandboxError};
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
-use crate::worker::{AgentSource, Claims, Parts};
+use crate::worker::{AgentSource, Claims, Parts, sweep_sockets};
 
 /// The image of a run that names none. Small, with the shell and the tools that the launcher and
 /// the agent CLI need.
 const DEFAULT_IMAGE: &str = "debian:bookworm-slim";
-
-/// Where the results go when nobody says otherwise.
-const DEFAULT_RESULTS: &str = "results";
 
 /// The folder in the state folder with the sockets of model services in this process.
 const SOCKETS: &str = "models";
@@ -43,8 +40,7 @@ pub(super) async fn build(
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Parts, ExitCode> {
-    let results = wanted.common.results.as_deref().unwrap_or(Path::new(DEFAULT_RESULTS));
-    let store = Store::open(results).map_err(|e| {
+    let store = Store::open(wanted.common.results()).map_err(|e| {
         complain(&error_chain(&e));
         ExitCode::NotWritten
     })?;
@@ -58,11 +54,12 @@ pub(super) async fn build(
         complain(&format!("the folder {}: {e}", settings.state_dir.display()));
         ExitCode::BadConfig
     })?;
-    reap(&engine, &claims).await;
+    let sockets = settings.state_dir.join(SOCKETS);
+    reap(&engine, &claims, &sockets).await;
     Ok(Parts {
         engine,
         claims,
-        sockets: settings.state_dir.join(SOCKETS),
+        sockets,
         agents: agents(wanted.agent_cli, settings)?,
         store,
         keyring: settings.keyring.clone(),
@@ -153,7 +150,10 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
 }
 
 /// Removes what runs left that were killed.
-async fn reap(engine: &Engine, claims: &Claims) {
+async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
+    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)) {
+        tracing::warn!(error = %e, "the sockets of killed runs were not removed");
+    }
     let reaped = engine.reap(|id| claims.is_held(id)).await;
     match reaped.map_err(|e| error_chain(&e)) {
         Ok(reaped) if reaped.is_empty() => {}

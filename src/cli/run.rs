@@ -1,5 +1,6 @@
 //! `runbookd run`: one runbook, from a file to its results.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,13 @@ use super::remote;
 use crate::config::Settings;
 use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
 use crate::run::error_chain;
-use crate::run::{RunFailure, RunId, Slug};
-use crate::worker::{Parts, Stop, execute};
+use crate::run::{Former, RunFailure, RunId, Slug};
+use crate::worker::{Parts, Stop, execute, find_former};
 
 /// How often an id is drawn before the store is taken to be full of them.
 const MAX_DRAWS: u32 = 5;
 
-/// The collection of runs that belong to none.
+/// The collection of a run that names none.
 const DEFAULT_COLLECTION: &str = "local";
 
 /// Runs what the command line says.
@@ -127,47 +128,87 @@ fn refuse(failure: &RunFailure) -> ExitCode {
 
 /// Reads the files that the command line names.
 fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
-    };
     let script = arguments.script.as_deref().map(|path| {
         String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8", path.display()))
     });
-    let runbook = arguments.runbook.as_deref().ok_or("name the runbook: a Markdown file")?;
-    let task = match &arguments.task {
-        Some(task) => task.clone(),
-        None => task_of(runbook)?,
-    };
-    let collection = match &arguments.collection {
-        Some(collection) => collection.clone(),
-        None => Slug::new(DEFAULT_COLLECTION).map_err(|e| e.to_string())?,
-    };
+    let Told { runbook, collection, task, mut variables, former } = told(arguments)?;
+    let given = arguments.variables.iter();
+    variables.extend(given.map(|variable| (variable.name.clone(), variable.value.clone())));
     Ok(RunRequest {
-        runbook: read(runbook)?,
-        collection,
-        task,
-        variables: arguments
-            .variables
-            .iter()
-            .map(|variable| (variable.name.clone(), variable.value.clone()))
-            .collect(),
+        runbook,
+        collection: arguments.collection.clone().map_or(collection, Ok)?,
+        task: arguments.task.clone().map_or(task, Ok)?,
+        variables,
         init_params: serde_json::Map::new(),
         assets: arguments.files.iter().cloned().map(GivenFile::from).collect(),
         script: script.transpose()?,
-        overrides: Overrides {
-            agent: arguments.agent.clone(),
-            model: arguments.model.clone(),
-            model_provider: arguments.model_provider.clone(),
-            image: arguments.common.image.clone(),
-            network: arguments.network,
-            wall: arguments.timeout.map(Duration::from_secs),
-            max_turns: arguments.max_turns,
-            model_retries: arguments.model_retries,
-            memory_bytes: arguments.memory,
-            n_cpus: arguments.cpus,
-            ..Overrides::default()
-        },
+        former,
+        overrides: overrides(arguments),
     })
+}
+
+fn overrides(arguments: &RunArguments) -> Overrides {
+    Overrides {
+        agent: arguments.agent.clone(),
+        model: arguments.model.clone(),
+        model_provider: arguments.model_provider.clone(),
+        image: arguments.common.image.clone(),
+        permission_mode: arguments.permission_mode.clone(),
+        allowed_tools: (!arguments.allowed_tools.is_empty())
+            .then(|| arguments.allowed_tools.clone()),
+        disallowed_tools: arguments.disallowed_tools.clone(),
+        network: arguments.network,
+        wall: arguments.timeout.map(Duration::from_secs),
+        max_turns: arguments.max_turns,
+        model_retries: arguments.model_retries,
+        memory_bytes: arguments.memory,
+        n_cpus: arguments.cpus,
+        ..Overrides::default()
+    }
+}
+
+/// What a run is told by its runbook's file, or by the run that it goes on with.
+struct Told {
+    runbook: Vec<u8>,
+    collection: Result<Slug, String>,
+    task: Result<Slug, String>,
+    variables: BTreeMap<String, String>,
+    former: Option<Former>,
+}
+
+fn told(arguments: &RunArguments) -> Result<Told, String> {
+    let former = arguments
+        .resume
+        .as_ref()
+        .map(|wanted| find_former(arguments.common.results(), wanted).map_err(|e| error_chain(&e)));
+    let former = former.transpose()?;
+    match (&arguments.runbook, former) {
+        (Some(path), former) => Ok(Told {
+            runbook: read(path)?,
+            collection: Slug::new(DEFAULT_COLLECTION).map_err(|e| e.to_string()),
+            task: task_of(path),
+            variables: BTreeMap::new(),
+            former,
+        }),
+        (None, Some(former)) => Ok(Told {
+            runbook: former.runbook.clone(),
+            collection: Ok(former.name.collection.clone()),
+            task: Ok(former.name.task.clone()),
+            variables: texts(&former.init_params),
+            former: Some(former),
+        }),
+        (None, None) => Err("name a runbook, or a run to go on with".to_owned()),
+    }
+}
+
+/// The values that are texts: only those go into a runbook's variables.
+fn texts(values: &serde_json::Map<String, serde_json::Value>) -> BTreeMap<String, String> {
+    let texts = values.iter().filter_map(|(name, value)| Some((name, value.as_str()?)));
+    texts.map(|(name, text)| (name.clone(), text.to_owned())).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
 }
 
 /// The task of a runbook that is only a file: the file's name without its ending.

@@ -12,7 +12,9 @@ use super::exit::ExitCode;
 use super::parts::now;
 use super::{complain, say};
 use crate::config::Settings;
-use crate::daemon::{DoorError, Doors, Ending, Foundation, FoundationError, Parts, Signals};
+use crate::daemon::{
+    DoorError, Doors, Ending, Foundation, FoundationError, Parts, Signals, Tokens,
+};
 use crate::routines::Scheduler;
 use crate::run::error_chain;
 use crate::webhook::{Post, PostError, Sender};
@@ -71,7 +73,7 @@ impl Refusal {
             }
             Self::NoToken(address) => {
                 complain(&format!(
-                    "nobody could use {address}, for there is no token yet: make one first with \
+                    "nobody could use {address}, for no token opens anything: make one first with \
                      `runbookd token create NAME --admin`"
                 ));
                 ExitCode::BadConfig
@@ -130,14 +132,16 @@ fn clockwork(foundation: &Foundation, parts: &mut Parts) -> Result<(), Refusal> 
 
 /// Sees to it that somebody has a token, and says how to get one.
 async fn greet(foundation: &Foundation, remote: Option<SocketAddr>) -> Result<(), Refusal> {
-    if foundation.has_token().await.map_err(Refusal::Foundation)? {
+    let tokens = foundation.tokens().await.map_err(Refusal::Foundation)?;
+    if tokens == Tokens::Some {
         return Ok(());
     }
-    // Where no person looks on, standard output is a log, and a log must not hold a token.
-    if std::io::stdout().is_terminal() {
+    // Where no person looks on, standard output is a log, and a log must not hold a token. And what
+    // somebody switched off is not to be made up for.
+    if tokens == Tokens::None && std::io::stdout().is_terminal() {
         let made = foundation.make_admin_token(FIRST_TOKEN).await.map_err(Refusal::Foundation)?;
         say(&format!(
-            "This is the first start. Here is a token that opens everything; it is shown once:\n\n  \
+            "There is no token yet. Here is one that opens everything; it is shown this once:\n\n  \
              {}\n\nMake others with `runbookd token create`.",
             made.expose()
         ));
@@ -146,7 +150,7 @@ async fn greet(foundation: &Foundation, remote: Option<SocketAddr>) -> Result<()
     if let Some(address) = remote {
         return Err(Refusal::NoToken(address));
     }
-    complain("there is no token yet: make one with `runbookd token create NAME --admin`");
+    complain("no token opens anything: make one with `runbookd token create NAME --admin`");
     Ok(())
 }
 
@@ -183,6 +187,12 @@ fn with_arguments(arguments: &ServeArguments, settings: &Settings) -> Settings {
     }
     if let Some(results) = &arguments.results {
         settings.server.results_dir = results.clone();
+    }
+    if let Some(slots) = arguments.slots {
+        settings.server.slots = Some(slots.get());
+    }
+    if let Some(engine) = arguments.engine {
+        settings.engine = Some(engine.to_string());
     }
     settings
 }

@@ -39,7 +39,7 @@ async fn through(door: &OperatorDoor, command: &TokenCommand) -> ExitCode {
             create(door, name, collection.as_deref()).await
         }
         TokenCommand::List => list(door).await,
-        TokenCommand::Revoke { id } => revoke(door, id).await,
+        TokenCommand::Revoke { id } => revoke(door, *id).await,
     };
     match done {
         Ok(words) => {
@@ -96,8 +96,8 @@ async fn list(door: &OperatorDoor) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-async fn revoke(door: &OperatorDoor, id: &str) -> Result<String, String> {
-    let path = format!("/api/v1/api-keys/{}", segment(id));
+async fn revoke(door: &OperatorDoor, id: u64) -> Result<String, String> {
+    let path = format!("/api/v1/api-keys/{id}");
     accepted(ask(door, "DELETE", &path, None).await?)?;
     Ok(format!("The token {id} opens nothing any more."))
 }

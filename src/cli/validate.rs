@@ -65,6 +65,7 @@ fn check(runbook: Vec<u8>, keyring: &Keyring) -> Vec<Finding> {
         init_params: serde_json::Map::new(),
         assets: Vec::new(),
         script: None,
+        former: None,
         overrides: Overrides::default(),
     };
     let mut findings = plan(&request, keyring, draw()).findings;

@@ -14,7 +14,7 @@ const BEFORE_ID: &str = "--";
 
 /// A run as a person names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunRef {
+pub enum NamedRun {
     /// `COLLECTION/TASK/ID`.
     Name(RunName),
     /// The workflow id, `COLLECTION-TASK--ID`. Where the collection ends is not in it.
@@ -28,7 +28,7 @@ pub enum RunRef {
     Id(RunId),
 }
 
-impl FromStr for RunRef {
+impl FromStr for NamedRun {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
@@ -46,7 +46,7 @@ impl FromStr for RunRef {
     }
 }
 
-impl fmt::Display for RunRef {
+impl fmt::Display for NamedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => write!(f, "{name}"),
@@ -61,11 +61,11 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]: there is no such run, or there are several.
-    pub async fn find(&self, run: &RunRef) -> Result<RunName, ClientError> {
+    pub async fn find(&self, run: &NamedRun) -> Result<RunName, ClientError> {
         let (wanted, id) = match run {
-            RunRef::Name(name) => return Ok(name.clone()),
-            RunRef::Workflow { task, id } => (Some(task.as_str()), id),
-            RunRef::Id(id) => (None, id),
+            NamedRun::Name(name) => return Ok(name.clone()),
+            NamedRun::Workflow { task, id } => (Some(task.as_str()), id),
+            NamedRun::Id(id) => (None, id),
         };
         let mut found = Vec::new();
         for collection in names(self.collections().await?) {
@@ -111,13 +111,13 @@ mod tests {
             task: Slug::new("a--b").unwrap(),
             id: RunId::new("1a2b3c4d").unwrap(),
         };
-        let read = |text: &str| text.parse::<RunRef>().unwrap();
-        assert_eq!(read("team/a--b/1a2b3c4d"), RunRef::Name(name.clone()));
-        let workflow = RunRef::Workflow { task: "team-a--b".to_owned(), id: name.id.clone() };
+        let read = |text: &str| text.parse::<NamedRun>().unwrap();
+        assert_eq!(read("team/a--b/1a2b3c4d"), NamedRun::Name(name.clone()));
+        let workflow = NamedRun::Workflow { task: "team-a--b".to_owned(), id: name.id.clone() };
         assert_eq!(read(&name.workflow_id()), workflow);
-        assert_eq!(read("1a2b3c4d"), RunRef::Id(name.id.clone()));
+        assert_eq!(read("1a2b3c4d"), NamedRun::Id(name.id.clone()));
         for text in ["", "a/b", "a/b/c/d", "../x/1", "a--"] {
-            assert!(text.parse::<RunRef>().is_err(), "{text:?}");
+            assert!(text.parse::<NamedRun>().is_err(), "{text:?}");
         }
     }
 }

@@ -15,6 +15,6 @@ mod submit;
 pub use calls::Listed;
 pub use connect::{Client, ClientSettings};
 pub use error::ClientError;
-pub use find::RunRef;
+pub use find::NamedRun;
 pub use follow::{Event, Follow};
 pub use submit::{Submission, Submitted};

@@ -70,6 +70,17 @@ impl FoundationError {
     }
 }
 
+/// Whether anybody has a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tokens {
+    /// There is none: nobody was given one, or all are revoked.
+    None,
+    /// There are some, and all are switched off.
+    AllOff,
+    /// Somebody has one that opens something.
+    Some,
+}
+
 /// The ground that the parts stand on. One process has it at a time.
 #[derive(Debug)]
 pub struct Foundation {
@@ -130,13 +141,17 @@ impl Foundation {
         Ok(Self { api: Arc::new(api), vault, socket: folder.join(SOCKET), database })
     }
 
-    /// Whether a token that opens anything is there.
+    /// Whether anybody has a token.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn has_token(&self) -> Result<bool, FoundationError> {
+    pub async fn tokens(&self) -> Result<Tokens, FoundationError> {
         let tokens = self.api.catalog.tokens(None).await.map_err(FoundationError::Tokens)?;
-        Ok(tokens.iter().any(|token| token.is_active))
+        Ok(match tokens.iter().any(|token| token.is_active) {
+            true => Tokens::Some,
+            false if tokens.is_empty() => Tokens::None,
+            false => Tokens::AllOff,
+        })
     }
 
     /// Makes a token that opens everything, and returns it this once.
@@ -170,7 +185,7 @@ fn intake_settings(settings: &Settings) -> IntakeSettings {
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
         webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
-        shared_keys: server.share_keys.then(|| settings.keyring.clone()),
+        shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
     }
 }
 

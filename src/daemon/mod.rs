@@ -7,6 +7,6 @@ mod foundation;
 mod parts;
 mod servers;
 
-pub use foundation::{Foundation, FoundationError, operator_socket};
+pub use foundation::{Foundation, FoundationError, Tokens, operator_socket};
 pub use parts::{Ending, Parts, Signals, Stop};
 pub use servers::{DoorError, Doors};

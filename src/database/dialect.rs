@@ -23,8 +23,8 @@ impl Dialect {
 
     /// This dialect with one more replacement. It lets a test say a statement without one of its
     /// guards and show what the guard is for.
-    #[must_use]
-    pub fn with(mut self, from: &'static str, to: &'static str) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with(mut self, from: &'static str, to: &'static str) -> Self {
         self.words.push((from, to));
         self
     }

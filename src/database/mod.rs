@@ -10,6 +10,8 @@ mod lock;
 mod migrations;
 mod open;
 mod place;
+#[cfg(test)]
+mod tests;
 mod vault;
 
 pub use dialect::Dialect;

@@ -1,13 +1,15 @@
 //! Opening, checking and closing the file, and the two ways in: read and write.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqlStr, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, SqlStr, Sqlite, SqlitePool, Transaction};
 
 use super::dialect::Dialect;
 use super::error::DatabaseError;
@@ -61,6 +63,7 @@ impl Database {
         place::check(folder, path)?;
         let lock = lock::take(path)?;
         let failed = |source| DatabaseError::Open { path: path.to_owned(), source };
+        make_private(path).map_err(|source| failed(source.into()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -68,7 +71,16 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_LIMIT);
-        let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+        // SQLite ends a transaction by itself when the disk is full or fails; the driver does not
+        // notice and could never begin another one on that connection.
+        let writer = pool(1)
+            .before_acquire(|connection, _| {
+                let is_clean = !connection.is_in_transaction();
+                Box::pin(async move { Ok(is_clean) })
+            })
+            .connect_with(options.clone())
+            .await
+            .map_err(|source| unopened(path, source))?;
         if let Err(error) = prepare(&writer, path).await {
             writer.close().await;
             return Err(error);
@@ -146,6 +158,26 @@ fn pool(n: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+}
+
+/// Makes the file for its owner alone, where it is missing: it holds what people asked agents to do.
+/// SQLite gives the files beside it the same permissions.
+fn make_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+/// Why the first connection failed. It reads the schema, so damage there shows before the file is
+/// checked.
+fn unopened(path: &Path, source: sqlx::Error) -> DatabaseError {
+    /// SQLite's primary result codes for "malformed" and "not a database"; the extended ones carry
+    /// them in their low byte.
+    const DAMAGED: [u32; 2] = [11, 26];
+    let code = source.as_database_error().and_then(|error| error.code());
+    let code = code.and_then(|code| code.parse::<u32>().ok());
+    if code.is_some_and(|code| DAMAGED.contains(&(code & 0xff))) {
+        return DatabaseError::Damaged { path: path.to_owned(), report: source.to_string() };
+    }
+    DatabaseError::Open { path: path.to_owned(), source }
 }
 
 /// Checks the file and brings its schema up to date.

@@ -230,3 +230,99 @@ fn make_key(path: &Path, random: &SystemRandom) -> Result<(), VaultError> {
         Err(lost) => Err(failed(lost.error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn vault() -> (tempfile::TempDir, Vault) {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::load(&folder.path().join("secret.key")).unwrap();
+        (folder, vault)
+    }
+
+    #[test]
+    fn a_key_file_is_made_once_for_its_owner_alone() {
+        let (folder, vault) = vault();
+        let path = folder.path().join("secret.key");
+        let metadata = path.metadata().unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o777, metadata.len()), (0o600, 32));
+        let sealed = vault.seal("made-up", "acme/KEY").unwrap();
+        let again = Vault::load(&path).unwrap();
+        assert_eq!(again.open(&sealed, "acme/KEY").unwrap().expose(), "made-up");
+        // Nothing else is left in the folder.
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_read_or_that_is_no_key_is_refused() {
+        let (folder, _) = vault();
+        let path = folder.path().join("secret.key");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let refused = Vault::load(&path).unwrap_err();
+        assert!(matches!(refused, VaultError::Exposed { mode: 0o640, .. }), "{refused:?}");
+        assert!(refused.to_string().contains("mode 640"), "{refused}");
+        for bytes in [0, 31, 33, 1_000_000] {
+            std::fs::write(&path, vec![7; bytes]).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            assert!(matches!(Vault::load(&path), Err(VaultError::NotAKey { .. })), "{bytes}");
+        }
+        let elsewhere = folder.path().join("a folder");
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::set_permissions(&elsewhere, Permissions::from_mode(0o700)).unwrap();
+        assert!(matches!(Vault::load(&elsewhere), Err(VaultError::NotAKey { .. })));
+    }
+
+    #[test]
+    fn another_key_is_told_from_damage() {
+        let ((_one, mine), (_two, other)) = (vault(), vault());
+        let sealed = mine.seal("made-up", "acme/KEY").unwrap();
+        let refused = other.open(&sealed, "acme/KEY").unwrap_err();
+        assert!(matches!(&refused, VaultError::OtherKey { key, .. } if *key == other.path));
+        for nothing in ["", "AQ", "not base64!"] {
+            assert!(matches!(mine.open(nothing, "acme/KEY"), Err(VaultError::Damaged { .. })));
+        }
+        assert!(!format!("{mine:?}").contains("key: "));
+    }
+
+    #[test]
+    fn the_first_processes_at_once_agree_on_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.key");
+        let sealed: Vec<String> = std::thread::scope(|scope| {
+            let one = || Vault::load(&path).unwrap().seal("made-up", "x").unwrap();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let vault = Vault::load(&path).unwrap();
+        assert!(sealed.iter().all(|sealed| vault.open(sealed, "x").is_ok()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens_for_its_own_place_alone_and_unchanged_alone(
+            plaintext in ".{0,200}",
+            context in "[a-z]{1,9}/[A-Z_]{1,9}",
+            elsewhere in "[a-z]{1,9}/[A-Z_]{1,9}",
+            place in any::<prop::sample::Index>(),
+            bit in 0..8_u32,
+        ) {
+            let (_folder, vault) = vault();
+            let sealed = vault.seal(&plaintext, &context).unwrap();
+            let opened = vault.open(&sealed, &context).unwrap();
+            prop_assert_eq!(opened.expose(), plaintext.as_str());
+            prop_assert!(plaintext.len() < 4 || !sealed.contains(&plaintext));
+            // No two are alike, though what they hold is.
+            prop_assert_ne!(&vault.seal(&plaintext, &context).unwrap(), &sealed);
+            if elsewhere != context {
+                prop_assert!(vault.open(&sealed, &elsewhere).is_err());
+            }
+            let mut bytes = URL_SAFE_NO_PAD.decode(&sealed).unwrap();
+            let place = place.index(bytes.len());
+            bytes[place] ^= 1 << bit;
+            prop_assert!(vault.open(&URL_SAFE_NO_PAD.encode(bytes), &context).is_err());
+        }
+    }
+}

@@ -217,7 +217,13 @@ impl Intake {
 fn unknown(error: CatalogError, text: String) -> IntakeError {
     match error {
         CatalogError::NotFound { .. } => IntakeError::Unknown(text),
-        other => IntakeError::Catalog(other),
+        CatalogError::Exists { .. }
+        | CatalogError::Invalid { .. }
+        | CatalogError::Begin(_)
+        | CatalogError::Statement { .. }
+        | CatalogError::Secret(_)
+        | CatalogError::Random
+        | CatalogError::Unreadable { .. } => IntakeError::Catalog(error),
     }
 }
 

@@ -115,7 +115,12 @@ impl JobSpec {
             init_params: self.init_params.clone(),
             assets: self.files.iter().map(file).collect(),
             script: self.script.clone(),
-            overrides: Overrides { agent_env: secrets.agent_env.clone(), ..self.overrides.clone() },
+            former: None,
+            overrides: Overrides {
+                step: Some(self.step.clone()).filter(|step| !step.is_empty()),
+                agent_env: secrets.agent_env.clone(),
+                ..self.overrides.clone()
+            },
         }
     }
 

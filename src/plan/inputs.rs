@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::planner::{Planner, RESULTS_DIR};
 use super::request::GivenFile;
-use crate::run::{Asset, Code, Finding, McpServers, Place};
+use crate::run::{Asset, Code, Finding, McpServers, Place, RuntimeName};
 use crate::runbook::{Part, Rendered};
 use crate::secret::Secret;
 
@@ -19,6 +19,16 @@ You carry out a runbook on your own, in a sandbox. Do all of it now; do not only
 summarise it. Nobody can answer questions: where something is open, decide, go on, and write down \
 what you assumed. Put every output under /app/results. Files that you were given are in \
 /app/assets. The runbook follows.
+
+";
+
+/// What it is told instead when it goes on with the conversation of a former run.
+const RESUMED_PREAMBLE: &str = "\
+You go on with your work of an earlier run, in a new sandbox. /app/results and /app/assets hold \
+that run's files as they were at its end; what else it had made is gone. What is done and still \
+right need not be done again. As before, carry the runbook out on your own: nobody can answer \
+questions; where something is open, decide, go on, and write down what you assumed. Put every \
+output under /app/results. The runbook follows.
 
 ";
 
@@ -137,7 +147,41 @@ impl Planner<'_> {
                 Err(problem) => self.find(Code::MissingFile, problem),
             }
         }
+        // The conversation speaks of the files that the former run was given.
+        let former = self.request.former.iter().flat_map(|former| &former.assets);
+        for asset in former {
+            if assets.iter().all(|other| other.name != asset.name) {
+                assets.push(asset.clone());
+            }
+        }
         assets
+    }
+
+    /// Finds what keeps the conversation of the former run from going on.
+    pub(super) fn former(&mut self, runtime: Option<RuntimeName>) {
+        let (Some(former), Some(runtime)) = (&self.request.former, runtime) else { return };
+        if former.agent != runtime.as_str() {
+            self.find(
+                Code::CannotResume,
+                format!(
+                    "the run {} was carried out by the agent `{}`, so `{}` cannot go on with its \
+                     conversation",
+                    former.name,
+                    former.agent,
+                    runtime.as_str()
+                ),
+            );
+        }
+        if former.is_masked {
+            self.find(
+                Code::MaskedConversation,
+                format!(
+                    "the conversation of the run {} was kept with its secrets masked: the agent \
+                     reads [redacted] in their place",
+                    former.name
+                ),
+            );
+        }
     }
 
     /// What the agent is told.
@@ -159,7 +203,10 @@ impl Planner<'_> {
                 format!("the variable `{name}` was given, but the runbook has no place for it"),
             ));
         }
-        format!("{PREAMBLE}{text}")
+        match self.request.former {
+            None => format!("{PREAMBLE}{text}"),
+            Some(_) => format!("{RESUMED_PREAMBLE}{text}"),
+        }
     }
 
     pub(super) fn unknown_keys(&mut self) {

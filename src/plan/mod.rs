@@ -2,6 +2,7 @@
 
 mod inputs;
 mod limits;
+mod permissions;
 mod planner;
 mod request;
 

@@ -16,6 +16,9 @@ use crate::secret::Keyring;
 /// Where a run leaves what it made, inside the sandbox.
 pub const RESULTS_DIR: &str = "/app/results";
 
+/// The step of a run that belongs to no workflow, by the name that clients look for.
+const DEFAULT_STEP: &str = "run";
+
 /// The names that a new run draws.
 #[derive(Debug, Clone)]
 pub struct Draw {
@@ -94,8 +97,10 @@ impl Planner<'_> {
         let image = self.image();
         let limits = self.limits();
         let network = self.network();
+        let permissions = self.permissions();
         let secrets = self.secrets();
         self.credentials(runtime, provider);
+        self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
         self.evaluation();
@@ -110,6 +115,7 @@ impl Planner<'_> {
                 task: request.task.clone(),
                 id: draw.run_id,
             },
+            step: request.overrides.step.clone().unwrap_or_else(|| DEFAULT_STEP.to_owned()),
             runtime: runtime?,
             provider: provider?,
             model,
@@ -118,6 +124,7 @@ impl Planner<'_> {
             network,
             limits,
             setup: front_matter.setup.clone(),
+            permissions,
             init_params: if request.init_params.is_empty() {
                 variables.map(|(name, value)| (name.clone(), value.clone().into())).collect()
             } else {
@@ -126,6 +133,7 @@ impl Planner<'_> {
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,
+            former: request.former.clone(),
             assets,
             secrets,
             agent_env,

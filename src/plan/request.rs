@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::{McpServers, Network, Slug};
+use crate::run::{Former, McpServers, Network, Slug};
 use crate::secret::Secret;
 
 /// A request to run a runbook. What it leaves open, the runbook decides, then the defaults.
@@ -26,6 +26,8 @@ pub struct RunRequest {
     pub assets: Vec<GivenFile>,
     /// What the scripted provider answers.
     pub script: Option<String>,
+    /// The run whose conversation this one goes on with.
+    pub former: Option<Former>,
     /// What is decided here and not by the runbook.
     pub overrides: Overrides,
 }
@@ -50,6 +52,8 @@ impl From<PathBuf> for GivenFile {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Overrides {
+    /// The step of the task's workflow that the run is.
+    pub step: Option<String>,
     /// The agent CLI.
     pub agent: Option<String>,
     /// The model.
@@ -58,6 +62,12 @@ pub struct Overrides {
     pub model_provider: Option<String>,
     /// The container image.
     pub image: Option<String>,
+    /// What the agent may do unasked.
+    pub permission_mode: Option<String>,
+    /// What it may do beside that, instead of the runbook's list.
+    pub allowed_tools: Option<Vec<String>>,
+    /// What it may not do, beside the runbook's list.
+    pub disallowed_tools: Vec<String>,
     /// What the sandbox can reach.
     pub network: Option<Network>,
     /// From the agent's start to its end.

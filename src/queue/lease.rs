@@ -18,8 +18,7 @@ const N_LIVE: &str = "SELECT collection, COUNT(*) AS n FROM jobs
 
 /// `$5` lists the collections that are full as `/one/two/`; a name has no slash in it.
 const LEASE: &str = "UPDATE jobs SET status = 'leased', attempt = attempt + 1, fence = fence + 1,
-    next_off = 0, ending = NULL, lease_owner = $1, claim_req = $2, claim_fence = fence + 1,
-    lease_expires = $4, updated_at = $3
+    lease_owner = $1, claim_req = $2, claim_fence = fence + 1, lease_expires = $4, updated_at = $3
     WHERE status = 'queued' AND (collection, task, id) = (
         SELECT collection, task, id FROM jobs
         WHERE status = 'queued' AND run_at <= $3
@@ -78,7 +77,9 @@ impl Queue {
         Ok(leased)
     }
 
-    /// The collections that may not have another run now, each between slashes.
+    /// The collections that may not have another run now, each between slashes. Nobody else can lease
+    /// before this transaction ends; on a server with several writers a limit could be passed by
+    /// those that count at the same moment.
     async fn full_collections(
         &self,
         connection: &mut Connection,

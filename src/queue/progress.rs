@@ -21,7 +21,8 @@ pub struct Finish {
     pub reason: Option<String>,
     /// The agent's exit code, where it had one.
     pub exit_code: Option<i64>,
-    /// Bytes of the agent's output. All of them must be recorded.
+    /// Bytes of the agent's output. All of them must be recorded; where the output itself is gone,
+    /// this is what is recorded of it.
     pub total_bytes: u64,
     /// Token counts.
     pub usage: JobUsage,
@@ -58,10 +59,11 @@ const FINISH: &str = "UPDATE jobs SET status = $6, reason = $7, exit_code = $8, 
     WHERE collection = $1 AND task = $2 AND id = $3 AND fence = $4
     AND status IN ('leased', 'running', 'finishing') AND next_off = $9";
 
-/// A run that somebody wants stopped does not go back to the queue.
+/// A run that somebody wants stopped does not go back to the queue. The cast is for PostgreSQL, which
+/// takes the type of a parameter from what stands beside it: here, nothing but NULL.
 const RETRY: &str = "UPDATE jobs SET
     status = CASE WHEN cancel_requested = 0 THEN 'queued' ELSE 'cancelled' END,
-    finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE $5 END,
+    finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($5 AS BIGINT) END,
     sealed = CASE WHEN cancel_requested = 0 THEN sealed ELSE NULL END,
     run_at = $6, reason = $7, retries = retries + 1, lease_expires = NULL, updated_at = $5
     WHERE collection = $1 AND task = $2 AND id = $3 AND fence = $4
@@ -70,7 +72,7 @@ const RETRY: &str = "UPDATE jobs SET
 
 const RELEASE: &str = "UPDATE jobs SET
     status = CASE WHEN cancel_requested = 0 THEN 'queued' ELSE 'cancelled' END,
-    finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE $5 END,
+    finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($5 AS BIGINT) END,
     sealed = CASE WHEN cancel_requested = 0 THEN sealed ELSE NULL END,
     lease_expires = NULL, updated_at = $5
     WHERE collection = $1 AND task = $2 AND id = $3 AND fence = $4 AND status = 'leased'

@@ -57,6 +57,9 @@ pub enum RecordKind {
     Ingested,
     /// A conversation with a model, without a sandbox.
     Chat,
+    /// A run that this database does not know: one of the foreground, or one that is found in the
+    /// results directory. One that it knows is left as it is.
+    Run,
 }
 
 impl From<RecordKind> for Kind {
@@ -64,6 +67,7 @@ impl From<RecordKind> for Kind {
         match kind {
             RecordKind::Ingested => Self::Ingested,
             RecordKind::Chat => Self::Chat,
+            RecordKind::Run => Self::Run,
         }
     }
 }
@@ -190,7 +194,7 @@ impl Queue {
     /// Lists something that was never queued. Handed in again, it replaces itself.
     ///
     /// # Errors
-    /// [`QueueError::IdTaken`] when a run of ours has the name.
+    /// [`QueueError::IdTaken`] when a run that was queued or recorded here has the name.
     pub async fn record(&self, run: RecordedRun, now: Timestamp) -> Result<(), QueueError> {
         let failed = || QueueError::act("record a run");
         let mut tx = self.write().await?;

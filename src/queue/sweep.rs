@@ -32,9 +32,8 @@ impl Sweeps {
 const GRACE: &str = "UPDATE jobs SET lease_expires = $1
     WHERE status IN ('leased', 'running', 'finishing')";
 
-/// A lease that ends later than any lease can was written under a clock that ran ahead.
 const EXPIRE: &str = "UPDATE jobs SET status = 'failed', reason = $3, sealed = NULL, ending = NULL,
-    lease_expires = NULL, fence = fence + 1, finished_at = $2, updated_at = $2
+    lease_expires = NULL, finished_at = $2, updated_at = $2
     WHERE status IN ('leased', 'running', 'finishing') AND lease_expires < $1
     RETURNING collection, task, id";
 

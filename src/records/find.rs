@@ -125,7 +125,7 @@ impl Records {
         let store = self.store.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let read = jobs.into_iter().map(|job| {
-                let Some(folder) = store.find(&job.name) else {
+                let Some(folder) = store.begun(&job.name) else {
                     return Ok((job, None, Vec::new(), None));
                 };
                 let labels = folder.labels()?;
@@ -145,7 +145,7 @@ type Read = (Job, Option<Map<String, Value>>, Vec<Label>, Option<JobSpec>);
 
 /// The run's document. One that cannot be read is as good as none, but somebody should know.
 fn document(folder: &RunFolder, job: &Job) -> Result<Option<Map<String, Value>>, StoreError> {
-    let Some(bytes) = folder.read(Document::Trajectory)? else { return Ok(None) };
+    let Some(bytes) = folder.read_if_there(Document::Trajectory)? else { return Ok(None) };
     match serde_json::from_slice(&bytes) {
         Ok(document) => Ok(Some(document)),
         Err(error) => {

@@ -98,6 +98,11 @@ pub enum Code {
     LimitOutOfRange,
     MissingScript,
     UnreadableScript,
+    CannotResume,
+    MaskedConversation,
+    UnknownPermissionMode,
+    UnusableToolRule,
+    IdleToolList,
     UnknownKey,
     UnfilledVariable,
     UnusedVariable,
@@ -132,7 +137,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 42] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -155,6 +160,11 @@ impl Code {
         Self::LimitOutOfRange,
         Self::MissingScript,
         Self::UnreadableScript,
+        Self::CannotResume,
+        Self::MaskedConversation,
+        Self::UnknownPermissionMode,
+        Self::UnusableToolRule,
+        Self::IdleToolList,
         Self::UnknownKey,
         Self::UnfilledVariable,
         Self::UnusedVariable,
@@ -298,6 +308,32 @@ impl Code {
                 "unreadable-script",
                 "The script of the scripted provider cannot be read. The message names the place and \
                  what to write instead; docs/scripted-provider.md describes the format.",
+            ),
+            Self::CannotResume => error(
+                "cannot-resume",
+                "The run whose conversation shall go on is not there, has not ended, has another \
+                 agent, or left no session files. The message says which.",
+            ),
+            Self::MaskedConversation => warning(
+                "masked-conversation",
+                "The session files of a run are kept with its secrets masked. Who goes on with \
+                 the conversation reads `[redacted]` where a secret stood.",
+            ),
+            Self::UnknownPermissionMode => error(
+                "unknown-permission-mode",
+                "`permission_mode` is `plan`, `acceptEdits`, `default` or `bypassPermissions`. \
+                 Other modes of the agent CLI need a person or a service that judges.",
+            ),
+            Self::UnusableToolRule => error(
+                "unusable-tool-rule",
+                "A rule of `allowed_tools` or `disallowed_tools` names a tool that the agent CLI \
+                 does not have, or is not written as `Tool`, `Tool(…)` or `mcp__server__tool`. The \
+                 CLI would accept it silently, and it would do nothing.",
+            ),
+            Self::IdleToolList => warning(
+                "idle-tool-list",
+                "`allowed_tools` says what is allowed beside the permission mode. With \
+                 `bypassPermissions` everything is, so the list does nothing.",
             ),
             Self::UnknownKey => warning(
                 "unknown-key",

@@ -1,6 +1,7 @@
 //! What a run is called: collection, task, and an id that is unique inside them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use uuid::Uuid;
 
@@ -72,6 +73,13 @@ impl RunId {
         Slug::new(id).map(|Slug(id)| Self(id))
     }
 
+    /// Checks an id that somebody gives; `None` when it is not 8 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let legal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        (text.len() == 8 && text.bytes().all(legal)).then(|| Self(text.to_owned()))
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -111,6 +119,48 @@ impl fmt::Display for RunName {
     }
 }
 
+/// How a person names a run that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunRef {
+    /// By its id alone, wherever it is.
+    Id(RunId),
+    /// In full.
+    Name(RunName),
+}
+
+/// What does not name a run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` does not name a run: write its id, 8 digits of 0-9 and a-f, or collection/task/id"
+)]
+pub struct InvalidRef {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for RunRef {
+    type Err = InvalidRef;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRef> {
+        let name = || {
+            let [collection, task, id] = text.split('/').collect::<Vec<&str>>().try_into().ok()?;
+            let (collection, task) = (Slug::new(collection).ok()?, Slug::new(task).ok()?);
+            Some(Self::Name(RunName { collection, task, id: RunId::parse(id)? }))
+        };
+        let named = RunId::parse(text).map(Self::Id).or_else(name);
+        named.ok_or_else(|| InvalidRef { text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for RunRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +194,18 @@ mod tests {
         };
         assert_eq!(name.workflow_id(), "acme-a-b--bb2bb71e");
         assert_eq!(name.to_string(), "acme/a-b/bb2bb71e");
+    }
+
+    #[test]
+    fn a_run_is_named_by_its_id_or_in_full() {
+        let shown = |text: &str| text.parse::<RunRef>().map(|named| named.to_string());
+        for text in ["bb2bb71e", "local/my task/bb2bb71e"] {
+            assert_eq!(shown(text).as_deref(), Ok(text));
+        }
+        for text in
+            ["", "bb2bb71", "BB2BB71E", "../../etc", "a/b", "a/../bb2bb71e", "a/b/c/bb2bb71e"]
+        {
+            assert!(shown(text).is_err(), "{text:?}");
+        }
     }
 }

@@ -10,6 +10,9 @@ mod status;
 pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
-pub use id::{InvalidName, RunId, RunName, Slug};
-pub use plan::{Asset, Limits, McpServers, Network, ProviderName, RunPlan, RuntimeName};
+pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
+pub use plan::{
+    Asset, Former, FormerFile, Limits, McpServers, Network, PermissionMode, Permissions,
+    ProviderName, RunPlan, RuntimeName,
+};
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

@@ -19,6 +19,12 @@ pub enum RuntimeName {
 }
 
 impl RuntimeName {
+    /// The runtime of that name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::ClaudeCode].into_iter().find(|runtime| runtime.as_str() == word)
+    }
+
     /// The name on the wire and in front matter.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -79,6 +85,60 @@ pub enum Network {
     Open,
 }
 
+/// What the agent may do unasked. Nobody can be asked in a run, so what is not allowed is denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PermissionMode {
+    /// Look around and plan, and change nothing.
+    Plan,
+    /// Change files in the workspace, too.
+    AcceptEdits,
+    /// Look around.
+    Default,
+    /// Everything. The sandbox is the boundary.
+    BypassPermissions,
+}
+
+impl PermissionMode {
+    /// Every mode.
+    pub const ALL: [Self; 4] =
+        [Self::Plan, Self::AcceptEdits, Self::Default, Self::BypassPermissions];
+
+    /// The mode of that name.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+
+    /// The name in front matter, which is the agent CLI's.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::AcceptEdits => "acceptEdits",
+            Self::Default => "default",
+            Self::BypassPermissions => "bypassPermissions",
+        }
+    }
+}
+
+/// What the agent may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permissions {
+    /// What it may do unasked.
+    pub mode: PermissionMode,
+    /// What it may do beside that, in the agent CLI's rules. `None` leaves it to the runtime.
+    pub allowed: Option<Vec<String>>,
+    /// What it may not do, whatever else says that it may.
+    pub denied: Vec<String>,
+}
+
+impl Default for Permissions {
+    fn default() -> Self {
+        Self { mode: PermissionMode::BypassPermissions, allowed: None, denied: Vec::new() }
+    }
+}
+
 /// MCP servers by name, each in the form of `.mcp.json`.
 pub type McpServers = BTreeMap<String, serde_json::Value>;
 
@@ -122,11 +182,45 @@ pub struct Asset {
     pub host_path: PathBuf,
 }
 
+/// A former run whose conversation a new run goes on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// What it is called.
+    pub name: RunName,
+    /// Its agent CLI, in the record's word.
+    pub agent: String,
+    /// The agent's name for the conversation.
+    pub session_id: Uuid,
+    /// Whether secrets were masked in the conversation.
+    pub is_masked: bool,
+    /// The agent CLI's files of the conversation.
+    pub sessions: Vec<FormerFile>,
+    /// What it left in `/app/results`.
+    pub results: Vec<FormerFile>,
+    /// What it was given.
+    pub assets: Vec<Asset>,
+    /// The runbook that it carried out.
+    pub runbook: Vec<u8>,
+    /// What the client passed to it.
+    pub init_params: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A file that a former run left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerFile {
+    /// Its path relative to its area.
+    pub path: String,
+    /// Where it lies on the host.
+    pub host_path: PathBuf,
+}
+
 /// What a run will do.
 #[derive(Debug, Clone)]
 pub struct RunPlan {
     /// Where the run belongs and what it is called.
     pub name: RunName,
+    /// The step of the task's workflow that the run is.
+    pub step: String,
     /// The agent CLI.
     pub runtime: RuntimeName,
     /// The model service.
@@ -143,6 +237,8 @@ pub struct RunPlan {
     pub limits: Limits,
     /// A shell script that prepares the sandbox before the agent starts.
     pub setup: Option<String>,
+    /// What the agent may do.
+    pub permissions: Permissions,
     /// What the client passed to the runbook; no secrets.
     pub init_params: serde_json::Map<String, serde_json::Value>,
     /// The runbook as it was given.
@@ -151,6 +247,8 @@ pub struct RunPlan {
     pub instruction: String,
     /// The id of the agent's session, so that its files can be found and resumed.
     pub session_id: Uuid,
+    /// The run whose conversation it goes on with.
+    pub former: Option<Former>,
     /// Files for `/app/assets`.
     pub assets: Vec<Asset>,
     /// Environment variables that the runbook declared as its secrets.

@@ -11,7 +11,7 @@ use super::node::{Entry, Node, Refusal, Value};
 use super::position::Position;
 use super::secrets::{self, SecretDeclaration};
 use super::split::RawYaml;
-use super::values::{count, flag, paths, share, size, text, unfit};
+use super::values::{count, flag, paths, rules, share, size, text, unfit};
 use super::yaml;
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
@@ -37,6 +37,12 @@ pub struct FrontMatter {
     pub setup: Option<String>,
     /// `setup_timeout_sec`: how long that may take.
     pub setup_timeout: Option<Duration>,
+    /// `permission_mode`: what the agent may do unasked.
+    pub permission_mode: Option<String>,
+    /// `allowed_tools`: rules for what it may do beside that. An empty list is one.
+    pub allowed_tools: Option<Vec<String>>,
+    /// `disallowed_tools`: rules for what it may not do.
+    pub disallowed_tools: Option<Vec<String>>,
     /// `primary_outputs`: paths that stay inside the results directory, the most important first.
     pub primary_outputs: Vec<String>,
     /// `secrets`, by the name that `{{secrets.NAME}}` uses.
@@ -109,6 +115,9 @@ impl FrontMatter {
             "image" => self.image = text(key, node)?,
             "setup" => self.setup = text(key, node)?,
             "setup_timeout_sec" => self.setup_timeout = seconds(key, node)?,
+            "permission_mode" => self.permission_mode = text(key, node)?,
+            "allowed_tools" => self.allowed_tools = rules(key, node)?,
+            "disallowed_tools" => self.disallowed_tools = rules(key, node)?,
             "primary_outputs" => self.primary_outputs = paths(key, node)?,
             "secrets" => self.secrets = secrets::read(key, node, unknown)?,
             "mcp_servers" => self.mcp_servers = mcp_servers(key, node)?,
@@ -233,6 +242,9 @@ setup: |
   pip install --user pandas
   echo "ready: now"
 setup_timeout_sec: 90
+permission_mode: acceptEdits
+allowed_tools: ["Bash(git add, commit)", Read]
+disallowed_tools: WebFetch
 primary_outputs:
   # The best one first.
   - deck.pdf
@@ -272,6 +284,9 @@ colour: red
             image: text("ghcr.io/acme/box:1"),
             setup: text("pip install --user pandas\necho \"ready: now\""),
             setup_timeout: Some(Duration::from_secs(90)),
+            permission_mode: text("acceptEdits"),
+            allowed_tools: Some(texts(&["Bash(git add, commit)", "Read"])),
+            disallowed_tools: Some(texts(&["WebFetch"])),
             primary_outputs: texts(&["deck.pdf", "sub dir/übersicht.md"]),
             secrets: BTreeMap::from([
                 (
@@ -296,8 +311,8 @@ colour: red
             network_enabled: Some(false),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
-                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 30 },
-                UnknownKey { name: "colour".to_owned(), line: 41 },
+                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 33 },
+                UnknownKey { name: "colour".to_owned(), line: 44 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -316,6 +331,9 @@ colour: red
             "image",
             "setup",
             "setup_timeout_sec",
+            "permission_mode",
+            "allowed_tools",
+            "disallowed_tools",
             "primary_outputs",
             "secrets",
             "mcp_servers",

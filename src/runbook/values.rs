@@ -73,6 +73,20 @@ pub(super) fn paths(key: &str, node: &Node) -> Result<Vec<String>, Refusal> {
     }
 }
 
+/// Rules for the agent's tools: a list, or one text. An empty list is one.
+pub(super) fn rules(key: &str, node: &Node) -> Result<Option<Vec<String>>, Refusal> {
+    let expected = "a list of rules, such as `[Read, \"Bash(git *)\"]`";
+    let rule = |node: &Node| text(key, node)?.ok_or_else(|| unfit(key, expected, node));
+    match &node.value {
+        _ if node.is_unset() => Ok(None),
+        Value::Text(_) => Ok(Some(vec![rule(node)?])),
+        Value::List(nodes) => nodes.iter().map(rule).collect::<Result<_, _>>().map(Some),
+        Value::Null | Value::Flag(_) | Value::Number(_) | Value::Mapping(_) => {
+            Err(unfit(key, expected, node))
+        }
+    }
+}
+
 /// That `node` is not what `key` must be.
 pub(super) fn unfit(key: &str, expected: &'static str, node: &Node) -> Refusal {
     let problem = Problem::Unfit { key: key.to_owned(), expected, found: node.in_words() };

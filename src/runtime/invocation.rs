@@ -1,6 +1,6 @@
 //! What a runtime needs to be started, in the sandbox's words but without a sandbox.
 
-use crate::run::McpServers;
+use crate::run::{McpServers, Permissions};
 
 /// What a runtime must know of a run to be started.
 #[derive(Debug)]
@@ -9,14 +9,25 @@ pub struct Assignment<'a> {
     pub model: &'a str,
     /// The whole prompt.
     pub instruction: &'a str,
+    /// What the agent may do.
+    pub permissions: &'a Permissions,
     /// MCP servers with valid names.
     pub mcp_servers: &'a McpServers,
     /// Model turns of the main loop; `None` is no limit.
     pub max_turns: Option<u32>,
     /// How often a failing request to the provider is tried again.
     pub model_retries: u32,
-    /// The id of the agent's session, a UUID.
-    pub session_id: uuid::Uuid,
+    /// The agent's session.
+    pub session: Session,
+}
+
+/// The conversation that an agent has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Session {
+    /// A new one of this id.
+    New(uuid::Uuid),
+    /// The one of this id, whose files are where the agent left them.
+    Resumed(uuid::Uuid),
 }
 
 /// How to start an agent CLI. Paths are paths inside the sandbox.

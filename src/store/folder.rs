@@ -8,7 +8,7 @@ use super::StoreError;
 use super::arrivals::Arrivals;
 use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
-use crate::run::{OutputCheck, ValidationReport};
+use crate::run::{FormerFile, OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
 
 /// Largest `validation_report.json` that is read, in bytes. Reports have a few kilobytes; a larger
@@ -40,7 +40,8 @@ impl RunFolder {
         Ok(Self { path })
     }
 
-    pub(super) fn existing(path: PathBuf) -> Self {
+    /// The folder of a run that is there already.
+    pub(super) fn there(path: PathBuf) -> Self {
         Self { path }
     }
 
@@ -76,13 +77,43 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`StoreError::Read`] when the disk refuses it.
-    pub fn read(&self, document: Document) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.document(document);
-        match std::fs::read(&path) {
+    pub fn read_if_there(&self, document: Document) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.read(document) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::Read { path, source }),
+            Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when it is not there or cannot be read.
+    pub fn read(&self, document: Document) -> Result<Vec<u8>, StoreError> {
+        let path = self.document(document);
+        std::fs::read(&path).map_err(|source| StoreError::Read { path, source })
+    }
+
+    /// The regular files of an area, sorted by path. One whose name is no text is left out, and so
+    /// is everything in an area that is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when a folder cannot be listed.
+    pub fn files(&self, area: Area) -> Result<Vec<FormerFile>, StoreError> {
+        let root = self.area(area);
+        let mut files = Vec::new();
+        if root.is_dir() {
+            visit_files(&root, 0, &mut |file| {
+                let path = file.strip_prefix(&root).ok().and_then(Path::to_str);
+                let host_path = file.to_owned();
+                files.extend(path.map(|path| FormerFile { path: path.to_owned(), host_path }));
+                Ok(())
+            })?;
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
     }
 
     /// Opens the log of the agent's standard output, `logs/agent/<runtime>.txt`. Where there is one,
@@ -176,6 +207,17 @@ impl RunFolder {
                 OutputCheck { path: path.clone(), exists }
             })
             .collect()
+    }
+
+    /// Whether the runbook's report on itself is, byte for byte, one that a former run left.
+    #[must_use]
+    pub fn has_report_of(&self, former: &[FormerFile]) -> bool {
+        let Some(old) = former.iter().find(|file| file.path == VALIDATION_REPORT) else {
+            return false;
+        };
+        let new = self.area(Area::Results).join(VALIDATION_REPORT);
+        let read = |path: &Path| read_bounded(path, MAX_REPORT_BYTES).ok().flatten();
+        matches!((read(&old.host_path), read(&new)), (Some(old), Some(new)) if old == new)
     }
 
     /// Reads the runbook's own report on itself.

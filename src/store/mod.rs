@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use crate::run::RunName;
+use crate::run::{RunName, RunRef, Slug};
 use layout::EVENTS;
 use live::LiveRuns;
 
@@ -105,6 +105,42 @@ impl Store {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    /// The results directory that is there already; `None` where there is none.
+    #[must_use]
+    pub fn existing(root: &Path) -> Option<Self> {
+        let root = root.canonicalize().ok().filter(|root| root.is_dir())?;
+        Some(Self { root, live: LiveRuns::default() })
+    }
+
+    /// The runs that `wanted` names, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when a folder cannot be listed.
+    pub fn find(&self, wanted: &RunRef) -> Result<Vec<RunName>, StoreError> {
+        let id = match wanted {
+            RunRef::Name(name) => {
+                return Ok(self.folder(name).map(|_| name.clone()).into_iter().collect());
+            }
+            RunRef::Id(id) => id,
+        };
+        let mut found = Vec::new();
+        for collection in folders(&self.root)? {
+            for task in folders(&self.root.join(collection.as_str()))? {
+                let name = RunName { collection: collection.clone(), task, id: id.clone() };
+                found.extend(self.folder(&name).map(|_| name));
+            }
+        }
+        found.sort_by_key(RunName::to_string);
+        Ok(found)
+    }
+
+    /// The folder of a run that is there.
+    #[must_use]
+    pub fn folder(&self, name: &RunName) -> Option<RunFolder> {
+        let path = self.root.join(name.to_string());
+        path.join(Document::Trajectory.file_name()).is_file().then(|| RunFolder::there(path))
+    }
+
     /// Makes the folder of a new run, with all its areas.
     ///
     /// # Errors
@@ -149,11 +185,11 @@ impl Store {
         }
     }
 
-    /// The folder of a run, where there is one. Nothing is made.
+    /// The folder of a run, where there is one, with a trajectory in it or not yet. Nothing is made.
     #[must_use]
-    pub fn find(&self, name: &RunName) -> Option<RunFolder> {
+    pub fn begun(&self, name: &RunName) -> Option<RunFolder> {
         let path = self.place(name);
-        path.is_dir().then(|| RunFolder::existing(path))
+        path.is_dir().then(|| RunFolder::there(path))
     }
 
     /// Opens the news of a run for writing, or goes on with those that are there. A run has one
@@ -183,10 +219,24 @@ impl Store {
     }
 }
 
+/// The folders in a folder whose names are names of ours, no links.
+fn folders(folder: &Path) -> Result<Vec<Slug>, StoreError> {
+    let unreadable = |source| StoreError::Read { path: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name().to_str().and_then(|name| Slug::new(name).ok());
+        if entry.file_type().map_err(unreadable)?.is_dir() {
+            found.extend(name);
+        }
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{RunId, Slug};
+    use crate::run::RunId;
 
     #[test]
     fn a_run_folder_is_made_once() {
@@ -201,5 +251,29 @@ mod tests {
         assert!(folder.path().ends_with("results/team/hello/00000010"));
         assert!(folder.area(Area::Results).is_dir());
         assert!(matches!(store.create(&name), Err(StoreError::Exists { .. })));
+    }
+
+    #[test]
+    fn a_run_is_found_by_its_id_or_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let id = RunId::from_uuid(uuid::Uuid::from_u128(1 << 100));
+        let name = |task: &str| RunName {
+            collection: Slug::new("team").unwrap(),
+            task: Slug::new(task).unwrap(),
+            id: id.clone(),
+        };
+        for task in ["b", "a", "no record"] {
+            let folder = store.create(&name(task)).unwrap();
+            if task != "no record" {
+                folder.write(Document::Trajectory, b"{}").unwrap();
+            }
+        }
+        std::fs::write(root.path().join("stray"), "").unwrap();
+        let by_id = store.find(&RunRef::Id(id.clone())).unwrap();
+        assert_eq!(by_id, [name("a"), name("b")]);
+        assert_eq!(store.find(&RunRef::Name(name("b"))).unwrap(), [name("b")]);
+        assert_eq!(store.find(&RunRef::Name(name("no record"))).unwrap(), []);
+        assert!(Store::existing(&root.path().join("missing")).is_none());
     }
 }

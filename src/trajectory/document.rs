@@ -11,13 +11,12 @@ use super::event::McpServer;
 use super::recorder::Recorder;
 use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
-use crate::run::{Limits, Network, ProviderName, RunFailure, RunPlan, RunStatus, Verdict};
+use crate::run::{
+    Limits, Network, PermissionMode, ProviderName, RunFailure, RunPlan, RunStatus, Verdict,
+};
 
 /// The version of `trajectory.json` that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// The name and key of the one step in Jetty's sense.
-const RUN_STEP: &str = "run";
 
 /// What stands where Jetty names a person or program as the author.
 const AUTHOR: &str = "runbookd";
@@ -91,13 +90,14 @@ pub struct TrajectoryDocument<'a> {
     updated: Timestamp,
     author: &'static str,
     metadata_uri: String,
-    steps: BTreeMap<&'static str, RunStep<'a>>,
+    steps: BTreeMap<&'a str, RunStep<'a>>,
     labels: [Value; 0],
-    total_steps: [&'static str; 1],
-    completed_steps: Vec<&'static str>,
+    total_steps: [&'a str; 1],
+    completed_steps: Vec<&'a str>,
     init_params: &'a Map<String, Value>,
-    step_configs: BTreeMap<&'static str, Config<'a>>,
+    step_configs: BTreeMap<&'a str, Config<'a>>,
     org_id: Option<String>,
+    resumed_from: Option<String>,
     error: Option<String>,
     failure: Option<FailureView>,
     verdict: VerdictView<'a>,
@@ -117,13 +117,13 @@ struct Attributes<'a> {
     params: &'a Map<String, Value>,
 }
 
-/// The step `run`, in Jetty's sense: the whole work of the agent.
+/// The step in Jetty's sense: the whole work of the agent.
 #[derive(Debug, Serialize)]
 struct RunStep<'a> {
     inputs: Inputs<'a>,
     outputs: Outputs<'a>,
     activity: &'static str,
-    key: &'static str,
+    key: &'a str,
     depends_on: [&'static str; 0],
     created: Option<Timestamp>,
     ended: Option<Timestamp>,
@@ -186,6 +186,9 @@ struct Config<'a> {
     model_provider: ProviderName,
     image: Option<&'a str>,
     network: Network,
+    permission_mode: PermissionMode,
+    allowed_tools: Option<&'a [String]>,
+    disallowed_tools: &'a [String],
     limits: &'a Limits,
     mcp_servers: Vec<&'a str>,
     primary_outputs: &'a [String],
@@ -235,6 +238,7 @@ impl<'a> TrajectoryDocument<'a> {
         let path = format!("{}/{}/{}", name.collection, name.task, name.id);
         let completed = matches!(facts.status, RunStatus::Completed);
         let failure = failure(facts.status);
+        let step = facts.plan.step.as_str();
         Self {
             schema_version: SCHEMA_VERSION,
             name: format!("{}/{}", name.collection, name.task),
@@ -251,13 +255,14 @@ impl<'a> TrajectoryDocument<'a> {
             created: facts.times.created,
             updated: facts.times.updated,
             author: AUTHOR,
-            steps: BTreeMap::from([(RUN_STEP, run_step(facts))]),
+            steps: BTreeMap::from([(step, run_step(facts))]),
             labels: [],
-            total_steps: [RUN_STEP],
-            completed_steps: if completed { vec![RUN_STEP] } else { Vec::new() },
+            total_steps: [step],
+            completed_steps: if completed { vec![step] } else { Vec::new() },
             init_params: facts.init_params,
-            step_configs: BTreeMap::from([(RUN_STEP, config(facts.plan))]),
+            step_configs: BTreeMap::from([(step, config(facts.plan))]),
             org_id: None,
+            resumed_from: facts.plan.former.as_ref().map(|former| former.name.to_string()),
             error: failure.map(RunFailure::to_string),
             failure: failure.map(|failure| FailureView {
                 code: failure.code(),
@@ -295,7 +300,7 @@ fn run_step<'a>(facts: &DocumentFacts<'a>) -> RunStep<'a> {
         },
         outputs: outputs(facts),
         activity: "runbook",
-        key: RUN_STEP,
+        key: &facts.plan.step,
         depends_on: [],
         created: facts.times.started,
         ended: facts.times.ended,
@@ -389,6 +394,9 @@ fn config(plan: &RunPlan) -> Config<'_> {
         model_provider: plan.provider,
         image: plan.image.as_deref(),
         network: plan.network,
+        permission_mode: plan.permissions.mode,
+        allowed_tools: plan.permissions.allowed.as_deref(),
+        disallowed_tools: &plan.permissions.denied,
         limits: &plan.limits,
         // Only the names: a server's settings can hold credentials.
         mcp_servers: plan.mcp_servers.keys().map(String::as_str).collect(),
@@ -434,6 +442,38 @@ pub struct TrajectoryHead {
     pub error: Option<String>,
 }
 
+/// What going on with a run needs of its `trajectory.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TrajectorySession {
+    /// Where it stands, in Jetty's word.
+    pub status: String,
+    /// The agent.
+    pub agent: TrajectoryAgent,
+    /// What the client passed to the runbook.
+    pub init_params: Map<String, Value>,
+    /// The steps in Jetty's sense.
+    pub steps: Map<String, Value>,
+}
+
+impl TrajectorySession {
+    /// The names of the files that the run was given, in their order.
+    #[must_use]
+    pub fn assets(&self) -> Vec<&str> {
+        let run = self.steps.values().next();
+        let assets = run.and_then(|run| run.pointer("/inputs/assets")?.as_array());
+        assets.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+}
+
+/// The agent of a `trajectory.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TrajectoryAgent {
+    /// The agent CLI.
+    pub name: String,
+    /// Its names for its conversations, in order.
+    pub session_ids: Vec<String>,
+}
+
 /// A `trajectory.json` could not be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -453,6 +493,18 @@ pub enum DocumentError {
 /// # Errors
 /// If it is not JSON of that shape, or of another version.
 pub fn read_head(json: &[u8]) -> Result<TrajectoryHead, DocumentError> {
+    read(json)
+}
+
+/// Reads what going on with a run needs of its `trajectory.json`, after checking its version.
+///
+/// # Errors
+/// If it is not JSON of that shape, or of another version.
+pub fn read_session(json: &[u8]) -> Result<TrajectorySession, DocumentError> {
+    read(json)
+}
+
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, DocumentError> {
     /// The version alone, so that another version's shape does not hide it.
     #[derive(Deserialize)]
     struct Version {
@@ -489,6 +541,7 @@ mod tests {
                 task: Slug::new("report").unwrap(),
                 id: RunId::from_uuid(Uuid::from_u128(0xbb2b_b71e_0000_0000_0000_0000_0000_0000)),
             },
+            step: "run".to_owned(),
             runtime: RuntimeName::ClaudeCode,
             provider: ProviderName::Scripted,
             model: "m-1".to_owned(),
@@ -507,10 +560,12 @@ mod tests {
                 output_bytes: 1 << 20,
             },
             setup: Some("true".to_owned()),
+            permissions: crate::run::Permissions::default(),
             init_params: Map::new(),
             runbook: Vec::new(),
             instruction: "Write the report.".to_owned(),
             session_id: Uuid::nil(),
+            former: None,
             assets: vec![Asset { name: "in.csv".to_owned(), host_path: "/tmp/in.csv".into() }],
             secrets: BTreeMap::new(),
             agent_env: BTreeMap::new(),

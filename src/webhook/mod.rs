@@ -6,6 +6,6 @@ mod post;
 mod sign;
 
 pub use address::{BadTarget, Reach, parse_target};
-pub use outbox::{Sender, enqueue};
+pub use outbox::{News, Outbox, OutboxError, Sender};
 pub use post::{Post, PostError};
 pub use sign::signature;

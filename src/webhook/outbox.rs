@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::post::{Letter, Post};
 use crate::catalog::{Catalog, CatalogError, Delivery, DeliveryOutcome, NewDelivery};
-use crate::records::Seen;
-use crate::run::error_chain;
+use crate::queue::{Ended, Status};
+use crate::records::{RecordError, Records, wire_status};
+use crate::run::{RunName, error_chain};
 use crate::secret::Secret;
 
 /// Webhooks that are sent at the same time. One slow receiver must not hold the others up.
@@ -39,24 +40,62 @@ const TOLD: [&str; 9] = [
     "labels",
 ];
 
-/// Puts the news that a run has ended into the outbox. Called again, it changes nothing: a run is
-/// told of once.
-///
-/// # Errors
-/// When the outbox cannot be written, or the URL is none.
-pub async fn enqueue(
-    catalog: &Catalog,
-    seen: &Seen,
-    (url, secret): (&str, Option<Secret>),
-    now: Timestamp,
-) -> Result<(), CatalogError> {
-    let new = NewDelivery {
-        run: seen.job.name.clone(),
-        url: url.to_owned(),
-        secret,
-        body: message(&seen.trajectory),
-    };
-    catalog.enqueue_delivery(&new, now).await
+/// The news could not be put into the outbox.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The run could not be looked up.
+    #[error("could not sum the run up for its webhook")]
+    Record(#[from] RecordError),
+    /// The outbox could not be written.
+    #[error("could not put a webhook into the outbox")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Where the news of ended runs waits to be told.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    /// Where it is kept.
+    pub catalog: Catalog,
+    /// What is told.
+    pub records: Records,
+}
+
+/// How a run ended, and who is to know.
+#[derive(Debug)]
+pub struct News<'a> {
+    /// The run. Its record is closed.
+    pub run: &'a RunName,
+    /// How it ended. The queue may not know it yet.
+    pub ended: Ended,
+    /// Whom to tell.
+    pub url: &'a str,
+    /// What to sign it with.
+    pub secret: Option<Secret>,
+}
+
+impl Outbox {
+    /// Puts the news that a run has ended into the outbox. Called again, it changes nothing: a run
+    /// is told of once. Call it when the record is closed and before the queue is told of the end,
+    /// so that a crash in between repeats it instead of losing it.
+    ///
+    /// # Errors
+    /// [`OutboxError`] when the run cannot be read or the outbox cannot be written.
+    pub async fn enqueue(&self, news: News<'_>, now: Timestamp) -> Result<(), OutboxError> {
+        let RunName { collection, task, id } = news.run;
+        let Some(job) = self.records.find(collection, task, id.as_str()).await? else {
+            return Ok(());
+        };
+        let mut trajectory = self.records.see(job).await?.trajectory;
+        let status = wire_status(Status::from(news.ended));
+        trajectory.insert("status".to_owned(), status.into());
+        let new = NewDelivery {
+            run: news.run.clone(),
+            url: news.url.to_owned(),
+            secret: news.secret,
+            body: message(&trajectory),
+        };
+        Ok(self.catalog.enqueue_delivery(&new, now).await?)
+    }
 }
 
 /// The summary of a run that its webhook tells.

@@ -2,9 +2,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::agent::AgentSource;
@@ -21,13 +23,19 @@ use super::tenure::{Lost, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
-use crate::runtime::{self, Assignment};
+use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::store::{Store, StoreError};
 
 /// What whoever watches is told of a run that was taken over.
 const ADOPTED: &str = "runbookd was restarted while the run went on; nothing of it was lost.";
+
+/// How long an engine may be away when a sandbox is to be taken over: the time of an upgrade.
+const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
+
+/// How often it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a run needs of the world.
 #[derive(Debug, Clone)]
@@ -204,7 +212,22 @@ impl Run<'_> {
         at: Timestamp,
     ) -> Result<Option<(Sandbox, Timestamp)>, Break> {
         let engine = &self.parts.engine;
-        let adopted = engine.adopt(id).await.map_err(|e| sandbox_failed(&e))?;
+        let since = Instant::now();
+        let adopted = loop {
+            match engine.adopt(id).await {
+                Ok(adopted) => break adopted,
+                // An engine that is being restarted comes back; what it holds must not be given up.
+                Err(e) if since.elapsed() < ENGINE_ABSENCE => {
+                    tracing::warn!(error = %error_chain(&e), "the sandbox cannot be taken over yet");
+                }
+                Err(e) => return Err(sandbox_failed(&e).into()),
+            }
+            tokio::select! {
+                biased;
+                let_go = self.stop.let_go() => return Err(Break::LetGo(let_go)),
+                () = sleep(ASK_AGAIN) => {}
+            }
+        };
         if adopted.is_none() {
             engine.discard(id).await.map_err(|e| not_ready(&e))?;
         }
@@ -279,10 +302,14 @@ impl Run<'_> {
             &Assignment {
                 model: &plan.model,
                 instruction: &plan.instruction,
+                permissions: &plan.permissions,
                 mcp_servers: &plan.mcp_servers,
                 max_turns: plan.limits.max_turns,
                 model_retries: plan.limits.model_retries,
-                session_id: plan.session_id,
+                session: match &plan.former {
+                    Some(former) => Session::Resumed(former.session_id),
+                    None => Session::New(plan.session_id),
+                },
             },
         )
     }

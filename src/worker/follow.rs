@@ -231,3 +231,77 @@ fn event(runtime: RuntimeName, line: &[u8], ending: Ending) -> AgentEvent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use proptest::prelude::{ProptestConfig, any};
+    use proptest::sample::Index;
+
+    use super::*;
+    use crate::run::{RunId, RunName, Slug};
+    use crate::secret::Secret;
+    use crate::store::{RunFolder, Store};
+    use crate::trajectory::Step;
+
+    const STREAM: &[u8] = include_bytes!("../../tests/golden/claude-code/permission_denials.jsonl");
+
+    /// Stands in the stream: its beginning is held back where a piece ends in it.
+    const SECRET: &str = "touched' was blocked";
+
+    /// Reads the stream while it grows by pieces that end at `cuts`. The first piece comes at second
+    /// `start`, each other one a second later.
+    fn follow(folder: &RunFolder, cuts: &[Index], start: i64) -> (Vec<StepUpdate>, Vec<Step>) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(STREAM.len())).collect();
+        cuts.push(STREAM.len());
+        cuts.sort_unstable();
+        let path = folder.path().join("stdout");
+        let mut stdout = File::create(&path).unwrap();
+        let redactor = Redactor::new(&[Secret::new(SECRET.to_owned())]);
+        let keep = Keep {
+            log: Some(folder.agent_log("claude-code").unwrap()),
+            arrivals: folder.arrivals().unwrap(),
+        };
+        let mut follower = Follower::open(&path, RuntimeName::ClaudeCode, redactor, keep).unwrap();
+        let mut updates = Vec::new();
+        let mut written = 0;
+        let mut now = Timestamp::from_second(start).unwrap();
+        for cut in cuts {
+            stdout.write_all(&STREAM[written..cut]).unwrap();
+            written = cut;
+            updates.extend(follower.advance(now).unwrap().updates);
+            now = now.checked_add(jiff::SignedDuration::from_secs(1)).unwrap();
+        }
+        let (recorder, seal) = follower.finish(now).unwrap();
+        assert_eq!((seal.n_bytes, seal.findings), (STREAM.len() as u64, vec![]));
+        (updates, recorder.steps().cloned().collect())
+    }
+
+    proptest::proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// What a process told before it was killed, the next one tells in the same order and with
+        /// the same times, wherever its pieces end.
+        #[test]
+        fn a_stream_that_is_read_again_gives_the_same_record(
+            first in proptest::collection::vec(any::<Index>(), 0..12),
+            second in proptest::collection::vec(any::<Index>(), 0..12),
+        ) {
+            let root = tempfile::tempdir().unwrap();
+            let name = RunName {
+                collection: Slug::new("team").unwrap(),
+                task: Slug::new("hello").unwrap(),
+                id: RunId::from_uuid(uuid::Uuid::nil()),
+            };
+            let folder = Store::open(root.path()).unwrap().run(&name).unwrap();
+            let log = || std::fs::read_to_string(folder.agent_log_path("claude-code")).unwrap();
+            let told = follow(&folder, &first, 1_000);
+            let kept = log();
+            proptest::prop_assert!(!told.0.is_empty() && !kept.contains(SECRET));
+            let told_again = follow(&folder, &second, 9_000);
+            proptest::prop_assert_eq!(told, told_again);
+            proptest::prop_assert_eq!(kept, log());
+        }
+    }
+}

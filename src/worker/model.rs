@@ -92,8 +92,11 @@ impl Model {
     }
 }
 
-/// Removes the folders of sandboxes that are not to be kept.
-pub(super) fn sweep(sockets: &Path, keep: impl Fn(&SandboxId) -> bool) -> io::Result<()> {
+/// Removes the folders in `sockets` of sandboxes that are not to be kept.
+///
+/// # Errors
+/// When they cannot be listed or removed.
+pub fn sweep(sockets: &Path, keep: impl Fn(&SandboxId) -> bool) -> io::Result<()> {
     let entries = match std::fs::read_dir(sockets) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,

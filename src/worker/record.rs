@@ -13,7 +13,7 @@ use super::report::RunReport;
 use super::settle::settle;
 use crate::provider;
 use crate::provider::scripted::LedgerEntry;
-use crate::run::{RunFailure, RunName, RunPlan, RunStatus, Verdict};
+use crate::run::{RunFailure, RunName, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::store::{Area, Document, RunFolder, StoreError};
@@ -88,7 +88,7 @@ impl Ended {
             Err(failure) => RunStatus::Failed(failure),
         };
         notes.extend(seal.findings);
-        let usage = settle(plan.runtime, &recorder, folder, &mut notes);
+        let usage = settle(plan, &recorder, folder, &mut notes);
         Self { status, recorder, usage, notes, remains, exit_code }
     }
 }
@@ -241,6 +241,15 @@ impl Record {
             n_results,
             warnings: ended.remains.warnings.clone(),
         };
+        let former = plan.former.as_ref();
+        if former.is_some_and(|former| self.folder.has_report_of(&former.results)) {
+            // It judged other work than this run's.
+            verdict.validation = ValidationReport::Absent;
+            verdict.warnings.push(
+                "validation_report.json is the former run's, unchanged, and does not count."
+                    .to_owned(),
+            );
+        }
         let missing: Vec<&str> = verdict
             .primary_outputs
             .iter()

@@ -6,19 +6,19 @@ use std::path::PathBuf;
 
 use super::lines::MAX_LINE_BYTES;
 use crate::provider::{self, Billed};
-use crate::run::RuntimeName;
+use crate::run::RunPlan;
 use crate::runtime;
 use crate::store::RunFolder;
 use crate::trajectory::{Recorder, Usage, UsageReport, UsageSource};
 
 /// The best account of a run's usage, with its costs.
 pub(super) fn settle(
-    runtime: RuntimeName,
+    plan: &RunPlan,
     recorder: &Recorder,
     folder: &RunFolder,
     notes: &mut Vec<String>,
 ) -> UsageReport {
-    let UsageReport { source, by_model } = account(runtime, recorder, folder, notes);
+    let UsageReport { source, by_model } = account(plan, recorder, folder, notes);
     UsageReport { source, by_model: by_model.priced(estimate) }
 }
 
@@ -37,7 +37,7 @@ fn estimate(model: &str, usage: &Usage) -> Option<f64> {
 /// The agent's own totals where its last word stands; else the session files, which have the final
 /// counts of each reply. What is unsure about them goes to `notes`.
 fn account(
-    runtime: RuntimeName,
+    plan: &RunPlan,
     recorder: &Recorder,
     folder: &RunFolder,
     notes: &mut Vec<String>,
@@ -51,7 +51,10 @@ fn account(
         Vec::new()
     });
     let mut lines = SessionLines { files, open: None };
-    let account = runtime::session_usage(runtime, &mut lines, recorder.replies());
+    let former = plan.former.iter().flat_map(|former| &former.sessions);
+    let files = former.map(|file| file.host_path.clone()).collect();
+    let former = runtime::known_lines(plan.runtime, SessionLines { files, open: None });
+    let account = runtime::session_usage(plan.runtime, &mut lines, recorder.replies(), &former);
     if account.n_missing > 0 {
         notes.push(format!(
             "The output tokens of {} of the model's replies are a lower bound: the run ended before \

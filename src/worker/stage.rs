@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::plan::RESULTS_DIR;
 use crate::provider::Access as ModelAccess;
-use crate::run::{Asset, RunPlan};
-use crate::runtime::Invocation;
+use crate::run::{Asset, FormerFile, RunPlan};
+use crate::runtime::{self, Invocation};
 use crate::sandbox::{
     Access, Mount, SandboxId, SandboxLimits, SandboxSpec, Setup, Source, StagedFile,
 };
@@ -51,7 +51,11 @@ pub(super) fn sandbox_spec(
         run: format!("{}/{}/{}", plan.name.collection, plan.name.task, plan.name.id),
         image: plan.image.clone(),
         mounts: vec![Mount { host: cli.to_owned(), inside: CLI.to_owned() }],
-        files: read_only.chain(credential_files(access)).chain(assets(plan)).collect(),
+        files: read_only
+            .chain(credential_files(access))
+            .chain(assets(plan))
+            .chain(former_files(plan))
+            .collect(),
         setup,
         stdin,
         argv: std::iter::once(CLI.to_owned()).chain(args).collect(),
@@ -89,6 +93,30 @@ fn assets(plan: &RunPlan) -> impl Iterator<Item = StagedFile> {
             source: Source::HostFile(asset.host_path.clone()),
             access: Access::Writable,
         })
+    })
+}
+
+/// What the former run left, where the conversation knows it: session files, results, and the files
+/// that it was given under their numbered names. (Under their own names they are assets.)
+fn former_files(plan: &RunPlan) -> impl Iterator<Item = StagedFile> {
+    let sessions = runtime::sessions_folder(plan.runtime);
+    let below = |folder: &str, file: &FormerFile| {
+        (format!("{folder}/{}", file.path), file.host_path.clone())
+    };
+    let files = plan.former.iter().flat_map(move |former| {
+        let id = former.name.id.as_str();
+        let numbered = former.assets.iter().enumerate().map(move |(place, asset)| {
+            let name = numbered_name(id, place, asset);
+            (format!("{ASSETS_DIR}/{name}"), asset.host_path.clone())
+        });
+        let sessions = former.sessions.iter().map(move |file| below(sessions, file));
+        let results = former.results.iter().map(move |file| below(RESULTS_DIR, file));
+        sessions.chain(results).chain(numbered)
+    });
+    files.map(|(inside, host)| StagedFile {
+        inside,
+        source: Source::HostFile(host),
+        access: Access::Writable,
     })
 }
 

@@ -56,6 +56,52 @@ async fn what_cannot_run_is_refused_with_every_problem_and_what_to_do() {
 }
 
 #[tokio::test]
+async fn f7_a_missing_required_secret_is_named_before_the_start() {
+    let home = Home::new();
+    home.file(
+        "shop.md",
+        "---\nsecrets:\n  TOKEN: { env: SHOP_TOKEN, required: true }\n  OTHER: { env: SHOP_OTHER, required: true }\n---\n# X\n",
+    );
+    home.file("script.yaml", "turns: [{ text: x }]");
+    let run = ["run", "shop.md", "--script", "script.yaml"];
+    let words = said(&home, &run, &[("SHOP_OTHER", "made-up-other")]).await;
+    expect![[r#"
+        4: runbookd: The runbook needs the secret `TOKEN`: set SHOP_TOKEN in the environment (line 2).
+    "#]].assert_eq(&words);
+    assert!(!home.path().join("results").exists(), "nothing was made");
+}
+
+#[tokio::test]
+async fn f13_without_a_key_the_variable_of_each_provider_is_named() {
+    let home = Home::new();
+    home.file("plain.md", "# X\n");
+    let mut text = String::new();
+    for provider in ["anthropic", "bedrock", "openrouter", "vertex"] {
+        text.push_str(&said(&home, &["run", "plain.md", "--model-provider", provider], &[]).await);
+    }
+    expect![[r#"
+        4: runbookd: there is no credential for anthropic: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_AUTH_TOKEN. Set the variable, or choose another `model_provider`.
+        4: runbookd: there is no credential for bedrock: set AWS_BEARER_TOKEN_BEDROCK or AWS_ACCESS_KEY_ID. Set the variable, or choose another `model_provider`.
+        4: runbookd: there is no credential for openrouter: set OPENROUTER_API_KEY. Set the variable, or choose another `model_provider`.
+        4: runbookd: There is no project for vertex: set ANTHROPIC_VERTEX_PROJECT_ID or GOOGLE_CLOUD_PROJECT.
+        runbookd: There is no credential for vertex: set GOOGLE_APPLICATION_CREDENTIALS_JSON or CLAUDE_CODE_SKIP_VERTEX_AUTH.
+    "#]].assert_eq(&text);
+    assert!(!home.path().join("results").exists(), "nothing was made");
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_resumed_is_refused_before_anything_is_made() {
+    let home = Home::new();
+    let words = said(&home, &["run", "--resume", "00000010"], &[]).await;
+    expect![[r#"
+        4: runbookd: there is no run `00000010` in results: check the id, or name the folder with `--results`
+    "#]].assert_eq(&words);
+    let words = said(&home, &["run", "--resume", "../escape"], &[]).await;
+    assert!(words.starts_with("2: ") && words.contains("does not name a run"), "{words}");
+    assert!(!home.path().join("results").exists(), "nothing was made");
+}
+
+#[tokio::test]
 async fn a_wrong_command_line_is_told_from_a_refusal() {
     let home = Home::new();
     let plain = home.file("plain.md", "# Do it\n");

@@ -15,7 +15,7 @@ stories! {
 }
 
 /// An MCP server with one tool, which gives its text back.
-const ECHO_SERVER: &str = r#"
+pub(crate) const ECHO_SERVER: &str = r#"
 schema='{"type":"object","properties":{"text":{"type":"string"}}}'
 while IFS= read -r line; do
     [[ $line =~ \"id\":([0-9]+) ]] || continue

@@ -7,7 +7,9 @@ use expect_test::expect;
 use crate::support::{Scene, Stage, Story};
 
 stories! {
-    another_version_of_the_cli_is_refused_at_once,
+    f14_another_version_of_the_cli_is_refused_at_once,
+    f14_a_cli_that_asks_for_a_login_failed,
+    f14_a_missing_key_source_alone_proves_nothing,
     a_stream_without_a_result_is_no_success,
     the_last_of_two_results_counts,
     a_further_turn_that_broke_off_is_no_success,
@@ -38,7 +40,7 @@ async fn fake(stage: &Stage, lines: &[&str]) -> Scene {
     Story::fake(&lines.join("\n")).run(stage).await
 }
 
-async fn another_version_of_the_cli_is_refused_at_once(stage: &Stage) {
+async fn f14_another_version_of_the_cli_is_refused_at_once(stage: &Stage) {
     let init = INIT.replace("2.1.126", "2.1.127");
     let scene = fake(stage, &[&init, "sleep 1000"]).await;
     expect![[r#"
@@ -229,4 +231,20 @@ async fn a_program_that_cannot_be_executed_is_a_crash(stage: &Stage) {
     let scene = story.run(stage).await;
     assert_eq!(scene.ending(), "agent_crashed");
     assert!(scene.text("logs/agent/stderr.txt").contains("/opt/runbookd/bin/claude"));
+}
+
+async fn f14_a_cli_that_asks_for_a_login_failed(stage: &Stage) {
+    let login = RESULT
+        .replace(r#""is_error":false"#, r#""is_error":true"#)
+        .replace("All done.", "Not logged in · Please run /login");
+    let scene = fake(stage, &[INIT, &login, "exit 1"]).await;
+    assert_eq!(scene.ending(), "no_credentials");
+}
+
+async fn f14_a_missing_key_source_alone_proves_nothing(stage: &Stage) {
+    // What the CLI says of a bearer token, of Bedrock and of Vertex, and of no login at all.
+    let init = INIT.replace(r#""tools":[]"#, r#""tools":[],"apiKeySource":"none""#);
+    assert_ne!(init, INIT);
+    let scene = fake(stage, &[&init, REPLY, RESULT]).await;
+    assert_eq!(scene.ending(), "completed");
 }

@@ -6,10 +6,10 @@ use crate::support::{Stage, Story};
 
 stories! {
     a_run_writes_its_outputs_and_passes,
-    a_run_without_a_declared_output_completes_and_does_not_pass,
+    f12_a_run_without_a_declared_output_completes_and_does_not_pass,
     a_report_that_says_no_is_believed,
     a_report_that_cannot_be_read_is_no_pass,
-    a_run_that_left_nothing_is_warned_of,
+    f12_a_run_that_left_nothing_is_warned_of,
     an_answer_without_content_is_warned_of,
 }
 
@@ -58,7 +58,7 @@ turns:
     assert_eq!(scene.text("results/sub/b.csv"), "1,2\n");
 }
 
-async fn a_run_without_a_declared_output_completes_and_does_not_pass(stage: &Stage) {
+async fn f12_a_run_without_a_declared_output_completes_and_does_not_pass(stage: &Stage) {
     let scene =
         commanded("[a.md, b.md]", "echo x >/app/results/b.md; ln -s b.md /app/results/a.md")
             .run(stage)
@@ -104,7 +104,7 @@ async fn a_report_that_cannot_be_read_is_no_pass(stage: &Stage) {
     "#]].assert_eq(&scene.outline());
 }
 
-async fn a_run_that_left_nothing_is_warned_of(stage: &Stage) {
+async fn f12_a_run_that_left_nothing_is_warned_of(stage: &Stage) {
     let scene = Story::scripted("turns: [{text: I know the answer.}]").run(stage).await;
     expect![[r#"
         completed

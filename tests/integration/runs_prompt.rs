@@ -11,6 +11,8 @@ stories! {
     a_prompt_that_looks_like_front_matter_is_text,
     a_file_that_a_prompt_mentions_is_not_attached,
     template_variables_reach_the_prompt,
+    f11_declared_variables_without_a_value_are_listed,
+    f19_the_agent_is_told_to_do_the_work_and_cannot_ask,
     given_files_stand_under_both_names,
 }
 
@@ -129,4 +131,53 @@ async fn given_files_stand_under_both_names(stage: &Stage) {
     found.sort_unstable();
     assert_eq!(found, ["ID.00.csv:a,b", "ID.01:please", "Read me:please", "sales.csv:a,b"]);
     assert_eq!(scene.text("assets/sales.csv"), "a,b\n");
+}
+
+async fn f11_declared_variables_without_a_value_are_listed(stage: &Stage) {
+    let story = Story {
+        runbook: "# Report\n\n## Parameters\n\n| Parameter | Template variable | Default |\n|---|---|---|\n| Topic | `{{topic}}` | - |\n| Depth | `{{depth}}` | `2` |\n| Tone | `{{tone}}` | *(required)* |\n\n## Steps\n\nWrite about {{topic}} in {{tone}}, {{depth}} deep.\n"
+            .to_owned(),
+        ..Story::scripted("turns: [{ text: Done. }]")
+    };
+    let scene = story.run(stage).await;
+    assert_eq!(scene.ending(), "completed");
+    let unfilled: Vec<&str> = scene
+        .warnings()
+        .into_iter()
+        .filter(|warning| warning.contains("has no value and stays as it is written"))
+        .filter_map(|warning| warning.split('`').nth(1))
+        .collect();
+    assert_eq!(unfilled, ["topic", "tone"]);
+}
+
+async fn f19_the_agent_is_told_to_do_the_work_and_cannot_ask(stage: &Stage) {
+    let scene = Story::scripted(
+        r#"
+turns:
+  - text: Before I start I would like to know something.
+    tools:
+      - AskUserQuestion: { questions: [{ question: "Which?", header: Which, options: [{ label: A, description: a }, { label: B, description: b }], multiSelect: false }] }
+  - text: The runbook asks me to write a report. Shall I begin?
+"#,
+    )
+    .run(stage)
+    .await;
+    expect![[r#"
+        completed
+        verdict: null, 0 files, report absent
+        usage: agent_result claude-sonnet-4-6 200/65/0/0/0/0
+        message: Before I start I would like to know something.
+        AskUserQuestion {"questions":[{"question":"Which?","header":"Which","options":[{"label":"A","description":"a"},{"label":"B","description":"b"}],"multiSelect":false}]} -> FAILED <tool_use_error>Error: No such tool available: AskUserQuestion. AskUserQuestion exists but is not enabled in this context. Use one of the available tools instea…
+        message: The runbook asks me to write a report. Shall I begin?
+        result success: The runbook asks me to write a report. Shall I begin?
+        ! The run left no files in /app/results.
+    "#]].assert_eq(&scene.outline());
+    let told = session(&scene);
+    for words in ["Do all of it now; do not only read it", "Nobody can answer questions"] {
+        assert!(told.contains(words), "{words}");
+    }
+    let init: serde_json::Value =
+        serde_json::from_slice(scene.log.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    let tools = init["tools"].as_array().unwrap();
+    assert!(tools.len() > 5 && !tools.iter().any(|tool| tool == "AskUserQuestion"), "{tools:?}");
 }

@@ -7,10 +7,10 @@ use expect_test::expect;
 use crate::support::{Scene, Stage, Story, Tokens};
 
 stories! {
-    a_refused_key_ends_the_run_at_once,
+    f12_a_refused_key_ends_the_run_at_once,
     a_forbidden_request_is_a_refused_credential,
     an_empty_account_is_named,
-    an_unknown_model_is_named,
+    f12_an_unknown_model_is_named,
     a_rate_limit_that_passes_is_waited_for,
     a_rate_limit_that_stays_is_named,
     an_overload_that_stays_is_named,
@@ -28,7 +28,7 @@ async fn faulty(stage: &Stage, faults: &str) -> Scene {
     Story::scripted(format!("turns:\n{faults}  - text: Done.\n")).run(stage).await
 }
 
-async fn a_refused_key_ends_the_run_at_once(stage: &Stage) {
+async fn f12_a_refused_key_ends_the_run_at_once(stage: &Stage) {
     let scene = faulty(
         stage,
         "  - fail: { status: 401, type: authentication_error, message: invalid x-api-key }\n    times: forever\n",
@@ -76,7 +76,7 @@ async fn an_empty_account_is_named(stage: &Stage) {
     .assert_eq(&scene.outline());
 }
 
-async fn an_unknown_model_is_named(stage: &Stage) {
+async fn f12_an_unknown_model_is_named(stage: &Stage) {
     let scene = faulty(stage, "  - fail: { status: 404 }\n    times: forever\n").await;
     expect![[r#"
         failed: model_not_found: the model `claude-sonnet-4-6` was not found: There's an issue with the selected model (claude-sonnet-4-6). It may not exist or you may not have access to it. Run --model to pick a different model.

@@ -65,7 +65,7 @@ async fn while_the_database_is_away_nobody_is_let_in() {
     let ready = bench.get("/readyz").await;
     assert_eq!(
         (ready.status, ready.json()),
-        (503, json!({ "detail": "not ready: the database does not answer" }))
+        (503, json!({ "detail": "Not ready: the database does not answer" }))
     );
     assert_eq!(bench.get("/api/v1/health").await.status, 200);
 }

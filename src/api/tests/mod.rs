@@ -2,6 +2,9 @@
 
 mod auth;
 mod catalog;
+mod files;
+mod routines;
+mod runs;
 mod scaffold;
 mod support;
 mod tenancy;

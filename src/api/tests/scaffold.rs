@@ -1,10 +1,14 @@
 //! What holds for every path.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 
 use super::support::Bench;
+use crate::api::error::{Envelope, finish, panicked};
 
 #[tokio::test]
 async fn slashes_do_not_matter_and_nothing_is_redirected() {
@@ -72,10 +76,60 @@ async fn the_pages_and_the_description_come_from_this_program() {
     assert_eq!(document.header("content-type"), "application/json");
     assert_eq!(document.json()["info"]["title"], "runbookd");
     assert!(document.json()["paths"]["/api/v1/health"]["get"].is_object());
+    let mut ids: Vec<String> = Vec::new();
+    for item in document.json()["paths"].as_object().unwrap().values() {
+        let operations = item.as_object().unwrap().values();
+        ids.extend(operations.map(|it| it["operationId"].as_str().unwrap().to_owned()));
+    }
+    let n_operations = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), n_operations, "every operation has an id of its own: {ids:#?}");
     let page = bench.get("/docs/").await;
     assert_eq!(page.status, 200);
     assert!(page.text.contains("swagger-ui"), "{page:?}");
     assert!(!page.text.contains("https://"), "no other host is asked: {page:?}");
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_with_the_limit() {
+    let bench = Bench::new().await;
+    let body = format!(r#"{{"name": "{}"}}"#, "x".repeat(64 << 10));
+    let answer = bench.ask(&bench.admin, "POST", "/api/v1/collections", &body).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (413, json!({ "detail": "The request's body is larger than 65536 bytes" }))
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_given_up() {
+    let mut bench = Bench::new().await;
+    Arc::get_mut(&mut bench.api).unwrap().settings.answer_limit = Duration::ZERO;
+    // A body that never comes.
+    let body = futures_util::stream::pending::<Result<axum::body::Bytes, std::io::Error>>();
+    let request = Request::post("/api/v1/collections")
+        .header("authorization", format!("Bearer {}", bench.admin.expose()))
+        .body(Body::from_stream(body));
+    let answer = bench.send(request.unwrap()).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (504, json!({ "detail": "The answer took longer than 0 s and was given up; ask again" }))
+    );
+}
+
+#[test]
+fn a_panic_becomes_an_answer_that_does_not_repeat_it() {
+    let response = panicked(Box::new("the made-up secret"));
+    let response = finish(response, Envelope::OpenAi, "r1");
+    assert_eq!(response.status().as_u16(), 500);
+    let body = json!({ "error": {
+        "message": "Internal error. The server's log has the reason (request r1).",
+        "type": "server_error", "param": null, "code": null,
+    } });
+    let read =
+        futures_util::FutureExt::now_or_never(axum::body::to_bytes(response.into_body(), 4096));
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&read.unwrap().unwrap()).unwrap(), body);
 }
 
 #[tokio::test]
@@ -87,7 +141,7 @@ async fn readiness_says_everything_that_is_missing() {
     let answer = bench.get("/readyz").await;
     assert_eq!(
         (answer.status, answer.json()),
-        (503, json!({ "detail": "not ready: the server is stopping; no sandbox engine is ready" }))
+        (503, json!({ "detail": "Not ready: the server is stopping; no sandbox engine is ready" }))
     );
     assert_eq!(bench.get("/healthz").await.status, 200);
 }

@@ -132,6 +132,13 @@ impl Bench {
         }
     }
 
+    /// The bytes of an answer that is no text.
+    pub(super) async fn send_bytes(&self, request: Request<Body>) -> Vec<u8> {
+        let response = self.router().oneshot(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        to_bytes(response.into_body(), MAX_ANSWER_BYTES).await.unwrap().to_vec()
+    }
+
     /// Asks without a token.
     pub(super) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await

@@ -72,8 +72,11 @@ async fn a_routine_is_kept_with_its_secrets_sealed() {
     let scene = scene.restart().await;
     let catalog = &scene.catalog;
     assert_eq!(catalog.routine(&team(), "report", "every HOUR").await.unwrap(), made);
-    assert_eq!(catalog.routines(&team(), None).await.unwrap(), [made.clone()]);
-    assert_eq!(catalog.routines(&team(), Some("report")).await.unwrap(), [made.clone()]);
+    assert_eq!(catalog.routines(&team(), None).await.unwrap(), std::slice::from_ref(&made));
+    assert_eq!(
+        catalog.routines(&team(), Some("report")).await.unwrap(),
+        std::slice::from_ref(&made)
+    );
     assert_eq!(catalog.routines(&team(), Some("other")).await.unwrap(), []);
     let secrets = catalog.routine_secrets(&made).await.unwrap();
     assert_eq!(secrets.params["TOKEN"].expose(), "made-up-token");

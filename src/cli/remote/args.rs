@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use url::Url;
 
-use crate::client::RunRef;
+use crate::client::NamedRun;
 use crate::run::Slug;
 
 /// What every command about a server takes.
@@ -41,7 +41,7 @@ pub(in crate::cli) struct HealthArguments {
 pub(in crate::cli) struct LogsArguments {
     /// The run: COLLECTION/TASK/ID, the workflow id, or the id alone.
     #[arg(value_name = "RUN")]
-    pub(in crate::cli) run: RunRef,
+    pub(in crate::cli) run: NamedRun,
     #[command(flatten)]
     pub(in crate::cli) server: ServerArguments,
     /// Goes on until the run has ended.
@@ -75,7 +75,7 @@ pub(in crate::cli) enum RunsCommand {
     Show {
         /// The run: COLLECTION/TASK/ID, the workflow id, or the id alone.
         #[arg(value_name = "RUN")]
-        run: RunRef,
+        run: NamedRun,
         #[command(flatten)]
         server: ServerArguments,
     },
@@ -83,7 +83,7 @@ pub(in crate::cli) enum RunsCommand {
     Cancel {
         /// The run: COLLECTION/TASK/ID, the workflow id, or the id alone.
         #[arg(value_name = "RUN")]
-        run: RunRef,
+        run: NamedRun,
         #[command(flatten)]
         server: ServerArguments,
     },
@@ -91,7 +91,7 @@ pub(in crate::cli) enum RunsCommand {
     Download {
         /// The run: COLLECTION/TASK/ID, the workflow id, or the id alone.
         #[arg(value_name = "RUN")]
-        run: RunRef,
+        run: NamedRun,
         #[command(flatten)]
         server: ServerArguments,
         /// Only this file of the run's folder, such as `results/report.md`.

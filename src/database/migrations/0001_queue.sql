@@ -27,11 +27,7 @@ CREATE TABLE jobs (
     claim_req TEXT,
     claim_fence BIGINT,
     cancel_requested BIGINT NOT NULL,
-    spec TEXT NOT NULL,
-    -- Encrypted, and gone when the run has ended.
-    sealed TEXT,
     session_id TEXT,
-    ending TEXT,
     exit_code BIGINT,
     idempotency_key TEXT,
     fingerprint TEXT,
@@ -49,14 +45,20 @@ CREATE TABLE jobs (
     started_at BIGINT,
     finished_at BIGINT,
     updated_at BIGINT NOT NULL,
+    -- What is long stands last, so that sums and lists do not read past it.
+    spec TEXT NOT NULL,
+    -- Encrypted, and gone when the run has ended.
+    sealed TEXT,
+    -- What was saved before the sandbox was removed.
+    ending TEXT,
     PRIMARY KEY (collection, task, id),
     UNIQUE (collection, idempotency_key)
 );
-CREATE INDEX jobs_queue ON jobs (priority DESC, created_at, id) WHERE status = 'queued';
-CREATE INDEX jobs_live ON jobs (collection, lease_owner) WHERE status IN ('leased', 'running', 'finishing');
-CREATE INDEX jobs_list ON jobs (collection, task, created_at, id);
-CREATE INDEX jobs_collection ON jobs (collection, created_at, id);
-CREATE INDEX jobs_status ON jobs (status);
+-- Whose turn it is (with all that is asked about those that wait, so that a full collection with
+-- thousands of them is passed over quickly), who is at work, how many there are of each.
+CREATE INDEX jobs_status ON jobs (status, priority DESC, created_at, id, collection, task, run_at);
+-- Lists, newest first, with what they are filtered by.
+CREATE INDEX jobs_list ON jobs (collection, created_at, id, task, status, triggered_by_routine);
 CREATE INDEX jobs_workflow ON jobs (workflow_id);
 CREATE UNIQUE INDEX jobs_claim ON jobs (claim_req);
 

@@ -1,5 +1,9 @@
 //! The rules of the queue, shown on real files.
 
+mod chaos;
+mod concurrency;
+mod crash;
+mod model;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -72,9 +76,28 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::speaking(Dialect::sqlite()).await
+    }
+
+    async fn speaking(dialect: Dialect) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("runbookd.db")).await.unwrap();
-        Self { queue: Queue::new(database), _folder: folder }
+        Self { queue: Queue::speaking(database, dialect), _folder: folder }
+    }
+
+    /// What is left of the secrets of all runs.
+    async fn sealed(&self) -> Vec<Option<String>> {
+        sqlx::query_scalar("SELECT sealed FROM jobs")
+            .fetch_all(self.queue.database.readers())
+            .await
+            .unwrap()
+    }
+
+    /// Says statements to the database that no product code says.
+    async fn say(&self, text: &'static str) {
+        let mut tx = self.queue.write().await.unwrap();
+        sqlx::raw_sql(text).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// Submits a run and leases it.

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::json;
 
-use crate::runtime::invocation::{Assignment, Invocation};
+use super::tools;
+use crate::runtime::invocation::{Assignment, Invocation, Session};
 
 /// Where the CLI keeps its configuration and its session files.
 pub const SESSIONS: &str = "/logs/agent/sessions";
@@ -15,37 +16,9 @@ pub const SESSIONS: &str = "/logs/agent/sessions";
 /// A folder that the agent can read and not write.
 const INPUTS: &str = "/run/runbookd/in";
 
-/// Tools that run without a question, as Jetty grants them. `LS`, `NotebookRead` and `TodoRead` are
-/// gone from this CLI, which accepts the names silently.
-const ALLOWED_TOOLS: [&str; 13] = [
-    "Bash",
-    "Edit",
-    "Write",
-    "Read",
-    "Glob",
-    "Grep",
-    "LS",
-    "WebFetch",
-    "NotebookEdit",
-    "NotebookRead",
-    "TodoRead",
-    "TodoWrite",
-    "Agent",
-];
-
-/// Tools that wait for a person, leave the workspace or outlive the run. In plan mode the agent is
-/// stuck, because nobody can approve its plan.
-const DISALLOWED_TOOLS: [&str; 9] = [
-    "AskUserQuestion",
-    "EnterPlanMode",
-    "ExitPlanMode",
-    "EnterWorktree",
-    "ExitWorktree",
-    "CronCreate",
-    "CronDelete",
-    "CronList",
-    "ScheduleWakeup",
-];
+/// The only settings that the CLI reads. It obeys their denials in every mode, and no file that the
+/// agent can write adds to them.
+const SETTINGS: &str = "/run/runbookd/in/settings.json";
 
 /// Longest prompt that is passed as it is, in bytes. The CLI estimates tokens as bytes / 4 and
 /// silently replaces a prompt beyond about 660 KB by a summary, for models with a window of 200,000
@@ -62,6 +35,7 @@ pub fn invocation(assignment: &Assignment<'_>) -> Invocation {
     let prompt = Prompt::new(assignment);
     let mut files = prompt.files;
     files.push((format!("{INPUTS}/.mcp.json"), mcp_json(assignment)));
+    files.push((SETTINGS.to_owned(), tools::settings(assignment.permissions)));
     Invocation {
         args: args(assignment),
         env: env(assignment, &prompt.text),
@@ -72,28 +46,30 @@ pub fn invocation(assignment: &Assignment<'_>) -> Invocation {
 }
 
 fn args(assignment: &Assignment<'_>) -> Vec<String> {
-    let mcp_tools = assignment.mcp_servers.keys().map(|server| format!("mcp__{server}__*"));
-    let allowed: Vec<String> =
-        ALLOWED_TOOLS.iter().map(|&tool| tool.to_owned()).chain(mcp_tools).collect();
     let mut args = vec![
         "-p".to_owned(),
         "--output-format=stream-json".to_owned(),
         // Without it the CLI refuses stream-json.
         "--verbose".to_owned(),
         format!("--model={}", assignment.model),
-        // The sandbox is the boundary; a question would wait for ever.
-        "--permission-mode=bypassPermissions".to_owned(),
-        format!("--session-id={}", assignment.session_id),
+        format!("--permission-mode={}", assignment.permissions.mode.as_str()),
+        match assignment.session {
+            Session::New(id) => format!("--session-id={id}"),
+            Session::Resumed(id) => format!("--resume={id}"),
+        },
         format!("--mcp-config={INPUTS}/.mcp.json"),
-        // A `.mcp.json` or `.claude/settings.json` in the workspace could redirect the traffic.
+        // A `.mcp.json` or `.claude/settings.json` in the workspace could redirect the traffic. The
+        // user's settings are files that the agent and its setup script can write, too.
         "--strict-mcp-config".to_owned(),
-        "--setting-sources=user".to_owned(),
-        // WebFetch would ask api.anthropic.com about each domain first.
-        format!("--settings={}", json!({ "skipWebFetchPreflight": true })),
+        "--setting-sources=".to_owned(),
+        format!("--settings={SETTINGS}"),
         // With `=`, because the list flags swallow what follows them.
-        format!("--allowedTools={}", allowed.join(",")),
-        format!("--disallowedTools={}", DISALLOWED_TOOLS.join(",")),
+        format!("--disallowedTools={}", tools::NEVER.join(",")),
     ];
+    let granted = tools::granted(assignment.permissions, assignment.mcp_servers);
+    if !granted.is_empty() {
+        args.push(format!("--allowedTools={}", granted.join(",")));
+    }
     args.extend(assignment.max_turns.map(|n| format!("--max-turns={n}")));
     args
 }
@@ -170,16 +146,17 @@ fn takes_a_million_tokens(model: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::McpServers;
+    use crate::run::{McpServers, Permissions};
 
     fn invoke(instruction: &str, model: &str, servers: &McpServers) -> Invocation {
         invocation(&Assignment {
             model,
             instruction,
+            permissions: &Permissions::default(),
             mcp_servers: servers,
             max_turns: Some(7),
             model_retries: 3,
-            session_id: uuid::Uuid::nil(),
+            session: Session::New(uuid::Uuid::nil()),
         })
     }
 
@@ -196,15 +173,17 @@ mod tests {
             --session-id=00000000-0000-0000-0000-000000000000
             --mcp-config=/run/runbookd/in/.mcp.json
             --strict-mcp-config
-            --setting-sources=user
-            --settings={"skipWebFetchPreflight":true}
-            --allowedTools=Bash,Edit,Write,Read,Glob,Grep,LS,WebFetch,NotebookEdit,NotebookRead,TodoRead,TodoWrite,Agent,mcp__files__*
+            --setting-sources=
+            --settings=/run/runbookd/in/settings.json
             --disallowedTools=AskUserQuestion,EnterPlanMode,ExitPlanMode,EnterWorktree,ExitWorktree,CronCreate,CronDelete,CronList,ScheduleWakeup
+            --allowedTools=Bash,Edit,Write,Read,Glob,Grep,LS,WebFetch,NotebookEdit,NotebookRead,TodoRead,TodoWrite,Agent,mcp__files__*
             --max-turns=7"#]]
         .assert_eq(&invocation.args.join("\n"));
-        let [(path, contents)] = invocation.files.as_slice() else { panic!("one file") };
-        assert_eq!(path, "/run/runbookd/in/.mcp.json");
-        assert_eq!(contents, br#"{"mcpServers":{"files":{"command":"files-mcp"}}}"#);
+        let files = invocation.files.iter();
+        let files = files.map(|(path, text)| format!("{path} {}", String::from_utf8_lossy(text)));
+        expect_test::expect![[r#"
+            /run/runbookd/in/.mcp.json {"mcpServers":{"files":{"command":"files-mcp"}}}
+            /run/runbookd/in/settings.json {"skipWebFetchPreflight":true,"permissions":{"allow":[],"deny":[]}}"#]].assert_eq(&files.collect::<Vec<String>>().join("\n"));
         assert_eq!(invocation.stdin, b"Do it.");
     }
 

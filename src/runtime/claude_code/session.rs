@@ -1,9 +1,41 @@
 //! What the CLI's own session files tell: the usage of each reply, final where the stream has only a
 //! placeholder. They are all there is after a kill.
 
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
 use super::parse::SYNTHETIC_MODEL;
 use super::wire::{Head, MessageLine, word};
 use crate::trajectory::{ReplyLedger, UsageReport, UsageSource};
+
+/// The folder with all conversations, below that of the CLI's configuration.
+pub const CONVERSATIONS: &str = "projects";
+
+/// The main file of a conversation. The CLI finds it only where the folder's name is that of the
+/// folder in which it is started, its slashes replaced.
+#[must_use]
+pub fn session_file(session_id: Uuid) -> String {
+    format!("{CONVERSATIONS}/-app/{session_id}.jsonl")
+}
+
+/// The lines of a former run, by the ids that the CLI gives them. A CLI that goes on with a
+/// conversation appends to its file, so they stand in the later run's files too.
+#[derive(Debug, Clone, Default)]
+pub struct KnownLines(HashSet<Uuid>);
+
+/// Notes the lines of a former run's session files.
+pub fn known_lines<L: AsRef<[u8]>>(lines: impl IntoIterator<Item = L>) -> KnownLines {
+    let id = |line: L| {
+        let line = std::str::from_utf8(line.as_ref().trim_ascii()).ok()?;
+        line_id(&serde_json::from_str::<MessageLine<'_>>(line).ok()?)
+    };
+    KnownLines(lines.into_iter().filter_map(id).collect())
+}
+
+fn line_id(line: &MessageLine<'_>) -> Option<Uuid> {
+    Uuid::try_parse(line.uuid.as_ref()?.as_str()).ok()
+}
 
 /// The replies that session files hold, and those that only the stream showed.
 #[derive(Debug, Clone, Default)]
@@ -22,16 +54,17 @@ pub struct SessionAccount {
     pub n_unreadable: u64,
 }
 
-/// Adds up the lines of a run's session files (the main one and its sub-agents'), in any order, and
-/// completes them with the replies of the stream.
+/// Adds up the lines of a run's session files (the main one and its sub-agents'), in any order, but
+/// for those of a former run, and completes them with the replies of the stream.
 pub fn session_usage<L: AsRef<[u8]>>(
     lines: impl IntoIterator<Item = L>,
     stream: &ReplyLedger,
+    former: &KnownLines,
 ) -> SessionAccount {
     let mut account = SessionAccount::default();
     for line in lines {
         let line = line.as_ref().trim_ascii();
-        if !line.is_empty() && account.note(line).is_none() {
+        if !line.is_empty() && account.note(line, former).is_none() {
             account.n_unreadable += 1;
         }
     }
@@ -70,13 +103,17 @@ impl SessionAccount {
     }
 
     /// Takes one line; `None` if it cannot be read.
-    fn note(&mut self, line: &[u8]) -> Option<()> {
+    fn note(&mut self, line: &[u8], former: &KnownLines) -> Option<()> {
         let line = std::str::from_utf8(line).ok()?;
         let head: Head<'_> = serde_json::from_str(line).ok()?;
         if head.kind?.as_str() != "assistant" {
             return Some(());
         }
-        let message = serde_json::from_str::<MessageLine<'_>>(line).ok()?.message?;
+        let line = serde_json::from_str::<MessageLine<'_>>(line).ok()?;
+        if line_id(&line).is_some_and(|id| former.0.contains(&id)) {
+            return Some(());
+        }
+        let message = line.message?;
         let (id, model) = (word(message.id), word(message.model));
         if model != SYNTHETIC_MODEL {
             self.replies.note(&id, &model, &message.usage.unwrap_or_default().into_usage());
@@ -118,7 +155,7 @@ mod tests {
             reply("msg_2", 200, 20),
             r#"{"type":"assistant","message":{"id":"msg_4","#.to_owned(),
         ];
-        let account = session_usage(&lines, &stream);
+        let account = session_usage(&lines, &stream, &KnownLines::default());
         let UsageReport { source, by_model } = account.usage();
         assert_eq!((source, by_model), (UsageSource::SessionFiles, usage(600, 38, 3)));
         assert_eq!((account.n_in_session, account.n_unreadable), (2, 1));
@@ -128,9 +165,27 @@ mod tests {
     #[test]
     fn without_session_files_the_stream_is_all_there_is() {
         let mut stream = ReplyLedger::default();
-        assert_eq!(session_usage([""; 0], &stream).usage(), UsageReport::default());
+        assert_eq!(
+            session_usage([""; 0], &stream, &KnownLines::default()).usage(),
+            UsageReport::default()
+        );
         stream.note("msg_1", "m", &Usage { input: 100, output: 1, ..Usage::default() });
-        let UsageReport { source, by_model } = session_usage([""; 0], &stream).usage();
+        let UsageReport { source, by_model } =
+            session_usage([""; 0], &stream, &KnownLines::default()).usage();
         assert_eq!((source, by_model), (UsageSource::Live, usage(100, 1, 1)));
+    }
+
+    #[test]
+    fn what_a_former_run_wrote_is_not_counted_again() {
+        let line = |n: u64, input: u64| {
+            let id = Uuid::from_u128(n.into());
+            reply(&format!("msg_{n}"), input, 10).replacen('{', &format!(r#"{{"uuid":"{id}","#), 1)
+        };
+        let former = known_lines([line(1, 100), line(2, 200), "{".to_owned()]);
+        let stream = ReplyLedger::default();
+        let lines = [line(1, 100), line(2, 200), line(3, 400), reply("msg_4", 800, 10)];
+        let account = session_usage(&lines, &stream, &former);
+        assert_eq!(account.usage().by_model, usage(1_200, 20, 2));
+        assert_eq!(session_usage(&lines[..2], &stream, &former).usage(), UsageReport::default());
     }
 }

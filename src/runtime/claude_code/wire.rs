@@ -108,6 +108,9 @@ pub(super) struct MessageLine<'a> {
     pub(super) timestamp: Option<Timestamp>,
     #[serde(default, deserialize_with = "lenient", rename = "isSynthetic")]
     pub(super) is_synthetic: Option<bool>,
+    /// The line's own id.
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    pub(super) uuid: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]

@@ -2,10 +2,12 @@
 
 #[macro_use]
 mod stage;
+mod depot;
 mod home;
 mod scene;
 mod story;
 
+pub(crate) use depot::{Depot, Process, job};
 pub(crate) use home::{Home, Ran};
 pub(crate) use scene::{Scene, Tokens};
 pub(crate) use stage::{POLL, Stage, processes_with, settings, tell, until};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
-use runbookd::run::{Limits, Network, RunId, RunPlan, Slug};
+use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::store::Store;
 use runbookd::toolchain::{Toolchain, ToolchainSettings};
@@ -27,6 +27,8 @@ pub(crate) struct Story {
     pub(crate) variables: Vec<(&'static str, &'static str)>,
     /// Files for `/app/assets`: name and contents.
     pub(crate) assets: Vec<(&'static str, &'static str)>,
+    /// The run whose conversation this one goes on with.
+    pub(crate) former: Option<Former>,
     /// A provider that answers elsewhere, instead of the scripted one in this process.
     pub(crate) provider: Option<&'static str>,
     /// The environment of the product.
@@ -55,6 +57,7 @@ impl Story {
             },
             variables: Vec::new(),
             assets: Vec::new(),
+            former: None,
             provider: None,
             keys: Vec::new(),
             fake_agent: None,
@@ -110,6 +113,7 @@ impl Story {
                 .map(|(name, text)| asset(&assets, name, text).into())
                 .collect(),
             script: self.provider.is_none().then(|| self.script.clone()),
+            former: self.former.clone(),
             overrides: Overrides {
                 model_provider: self.provider.map(str::to_owned),
                 ..self.overrides.clone()
@@ -152,7 +156,7 @@ fn asset(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// The real CLI.
-fn pinned() -> AgentSource {
+pub(super) fn pinned() -> AgentSource {
     let toolchain = Toolchain::new(ToolchainSettings {
         cache_dir: cache_dir(),
         registry: variable("npm_config_registry", "https://registry.npmjs.org/").parse().unwrap(),
