@@ -264,6 +264,9 @@ pub(super) fn finish(response: Response, envelope: Envelope, request_id: &str) -
     if let Some(reason) = error.hidden_reason() {
         tracing::error!(error = error_chain(reason.as_ref()), "{error}");
     }
+    if matches!(*error, ApiError::TooSlow(_)) {
+        tracing::warn!("{error}");
+    }
     error.render(envelope, Some(request_id))
 }
 
@@ -277,11 +280,6 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
         },
     };
     ApiError::internal("a request's handler panicked", words).into_response()
-}
-
-/// Whether an answer says that we failed.
-pub(super) fn is_ours(response: &Response) -> bool {
-    response.status().is_server_error()
 }
 
 fn in_one_line(problems: &[Problem]) -> Value {

@@ -64,7 +64,7 @@ pub fn upkeep() {
 }
 
 /// A request was answered. `route` is the path's pattern, never the path.
-pub fn answered(method: &str, route: &str, status: u16, took: Duration) {
+pub fn answered(method: &'static str, route: &str, status: u16, took: Duration) {
     let labels = [
         ("method", method.to_owned()),
         ("route", route.to_owned()),
