@@ -18,3 +18,6 @@ pub use error::ClientError;
 pub use find::NamedRun;
 pub use follow::{Event, Follow};
 pub use submit::{Submission, Submitted};
+
+#[cfg(test)]
+mod tests;

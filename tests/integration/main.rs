@@ -14,6 +14,7 @@ mod support;
 
 mod cli;
 mod cli_runs;
+mod client;
 mod daemon;
 mod runs_agent;
 mod runs_broken;

@@ -181,8 +181,8 @@ fn refuse_what_is_local(arguments: &RunArguments) -> Result<(), Trouble> {
         ("--agent-cli", arguments.agent_cli.is_some()),
         ("--model-retries", arguments.model_retries.is_some()),
         ("--permission-mode", arguments.permission_mode.is_some()),
-        ("--allowed-tools", !arguments.allowed_tools.is_empty()),
-        ("--disallowed-tools", !arguments.disallowed_tools.is_empty()),
+        ("--allowed-tool", !arguments.allowed_tools.is_empty()),
+        ("--disallowed-tool", !arguments.disallowed_tools.is_empty()),
     ];
     let named: Vec<&str> = given.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
     if named.is_empty() {
