@@ -9,6 +9,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY src src
 COPY runbooks runbooks
+COPY snapshots snapshots
 COPY benches benches
 COPY tests/integration/main.rs tests/integration/main.rs
 COPY tests/architecture.rs tests/architecture.rs

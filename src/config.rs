@@ -13,6 +13,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::secret::{Keyring, Secret};
+use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
 
 /// Where npm packages come from when nothing else is said.
@@ -78,6 +79,9 @@ pub struct Settings {
     pub engine: Option<String>,
     /// The image that a run without one starts from (`RUNBOOKD_IMAGE`).
     pub image: Option<String>,
+    /// What snapshots are built from: the operator's own (`RUNBOOKD_SNAPSHOTS`, a folder), the image
+    /// below them (`RUNBOOKD_BASE_IMAGE`), arguments (`RUNBOOKD_BUILD_ARGS`), authorities.
+    pub snapshots: SnapshotSettings,
     /// The Docker daemon's address (`DOCKER_HOST`).
     pub docker_host: Option<String>,
     /// The npm registry (`npm_config_registry` or `NPM_CONFIG_REGISTRY`).
@@ -152,6 +156,14 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] with every fault.
     pub fn from_env() -> Result<Self, ConfigError> {
+        let (settings, faults) = Self::examine_env();
+        if faults.is_empty() { Ok(settings) } else { Err(ConfigError { faults }) }
+    }
+
+    /// Reads this process's environment, with every fault. What is faulty has its default, and a
+    /// folder that is named nowhere is empty.
+    #[must_use]
+    pub fn examine_env() -> (Self, Vec<String>) {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
         let vars = std::env::vars_os().filter_map(|(name, value)| {
             // A variable that is not UTF-8 cannot be one of ours, nor a key.
@@ -162,7 +174,7 @@ impl Settings {
         if let Some(Ok(key)) = key_file {
             vars.entry(GOOGLE_KEY.to_owned()).or_insert(key);
         }
-        Self::from_vars(vars)
+        Self::examine_vars(vars)
     }
 
     /// [`Settings::from_env`] with the variables given.
@@ -172,6 +184,11 @@ impl Settings {
     pub fn from_vars(
         vars: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
+        let (settings, faults) = Self::examine_vars(vars);
+        if faults.is_empty() { Ok(settings) } else { Err(ConfigError { faults }) }
+    }
+
+    fn examine_vars(vars: impl IntoIterator<Item = (String, String)>) -> (Self, Vec<String>) {
         // An empty variable is an unset one: `KEY= runbookd …` must not shadow anything.
         let vars: BTreeMap<String, String> =
             vars.into_iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -192,27 +209,22 @@ impl Settings {
         let state_dir = folder("RUNBOOKD_STATE", "XDG_STATE_HOME", ".local/state");
         let cache_dir = folder("RUNBOOKD_CACHE", "XDG_CACHE_HOME", ".cache");
         let registry = text("npm_config_registry").or_else(|| text("NPM_CONFIG_REGISTRY"));
-        let registry = registry.as_deref().unwrap_or(DEFAULT_REGISTRY);
-        let registry = match Url::parse(registry) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => Some(url),
-            Ok(_) | Err(_) => {
-                faults.push(format!(
-                    "npm_config_registry is `{registry}`: it must be an http or https URL such as {DEFAULT_REGISTRY}"
-                ));
-                None
-            }
-        };
+        let registry = registry_url(registry.as_deref(), &mut faults);
+        let build_args = build_args(&text("RUNBOOKD_BUILD_ARGS").unwrap_or_default(), &mut faults);
         let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
-        let Some(registry) = registry.filter(|_| faults.is_empty()) else {
-            return Err(ConfigError { faults });
-        };
-        Ok(Self {
+        let settings = Self {
             state_dir,
             cache_dir,
             engine: text("RUNBOOKD_ENGINE"),
             image: text("RUNBOOKD_IMAGE"),
+            snapshots: SnapshotSettings {
+                folder: text("RUNBOOKD_SNAPSHOTS").map(PathBuf::from),
+                base_image: text("RUNBOOKD_BASE_IMAGE"),
+                build_args,
+                extra_ca: text("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
+            },
             docker_host: text("DOCKER_HOST"),
             registry,
             registry_token: text("NPM_TOKEN").map(Secret::new),
@@ -229,8 +241,54 @@ impl Settings {
             no_color: text("NO_COLOR").is_some(),
             share_keys,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
-        })
+        };
+        (settings, faults)
     }
+}
+
+/// The registry, or the usual one where the named one is a fault.
+fn registry_url(named: Option<&str>, faults: &mut Vec<String>) -> Url {
+    let usual = || Url::parse(DEFAULT_REGISTRY).expect("the default registry is a URL");
+    match named.map(Url::parse) {
+        Some(Ok(url)) if matches!(url.scheme(), "http" | "https") => url,
+        None => usual(),
+        Some(Ok(_) | Err(_)) => {
+            // What stands before an `@` may be a password.
+            let named = named.filter(|named| !named.contains('@'));
+            let named = named.map_or("not a URL that can be used".to_owned(), |n| format!("`{n}`"));
+            faults.push(format!(
+                "npm_config_registry is {named}: it must be an http or https URL such as {DEFAULT_REGISTRY}"
+            ));
+            usual()
+        }
+    }
+}
+
+/// The arguments of builds: `NAME=VALUE`, blanks between them.
+fn build_args(words: &str, faults: &mut Vec<String>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for word in words.split_whitespace() {
+        let is_name = |name: &str| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        match word.split_once('=').filter(|(name, _)| is_name(name)) {
+            // An image tells its arguments to everybody who has it.
+            Some((name, value)) if holds_credentials(value) => faults.push(format!(
+                "RUNBOOKD_BUILD_ARGS: the URL of {name} holds credentials, and would stay in the image: use a mirror that needs none"
+            )),
+            Some((name, value)) => {
+                found.insert(name.to_owned(), value.to_owned());
+            }
+            None => faults.push(
+                "RUNBOOKD_BUILD_ARGS: write NAME=VALUE, with blanks between several".to_owned(),
+            ),
+        }
+    }
+    found
+}
+
+fn holds_credentials(value: &str) -> bool {
+    Url::parse(value).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
 }
 
 impl ServerSettings {
@@ -352,6 +410,33 @@ mod tests {
     }
 
     #[test]
+    fn build_arguments_are_names_with_values_and_hold_no_credentials() {
+        let read = |args| {
+            settings(&[("HOME", "/h"), ("RUNBOOKD_BUILD_ARGS", args)])
+                .map(|s| s.snapshots.build_args)
+        };
+        let expected = [("PYTHON", "3.13"), ("URL", "http://m/x?a=b")];
+        let expected = expected.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        assert_eq!(
+            read(" PYTHON=3.13  URL=http://m/x?a=b"),
+            Ok(expected).map_err(|e: ConfigError| e)
+        );
+        for wrong in ["PYTHON", "=x", "A-B=c", "URL=https://me:made-up@mirror/"] {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains("RUNBOOKD_BUILD_ARGS") && !error.contains("made-up"), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_are_shared_only_when_the_operator_says_so() {
+        let shares = |value| {
+            settings(&[("HOME", "/h"), ("RUNBOOKD_SHARE_KEYS", value)]).map(|s| s.share_keys)
+        };
+        assert_eq!(["", "0", "1"].map(shares), [Ok(false), Ok(false), Ok(true)]);
+        assert!(shares("yes").is_err());
+    }
+
+    #[test]
     fn the_server_listens_on_this_machine_alone_unless_it_is_told_otherwise() {
         let server = settings(&[("HOME", "/h")]).unwrap().server;
         assert_eq!(server.listen.to_string(), "127.0.0.1:8000");
@@ -370,15 +455,6 @@ mod tests {
                 "RUNBOOKD_SLOTS is `0`: write a number of runs",
             ]
         );
-    }
-
-    #[test]
-    fn keys_are_shared_only_when_the_operator_says_so() {
-        let shares = |value| {
-            settings(&[("HOME", "/h"), ("RUNBOOKD_SHARE_KEYS", value)]).map(|s| s.share_keys)
-        };
-        assert_eq!(["", "0", "1"].map(shares), [Ok(false), Ok(false), Ok(true)]);
-        assert!(shares("yes").is_err());
     }
 
     #[test]

@@ -18,10 +18,12 @@ pub mod archive;
 pub mod catalog;
 pub mod client;
 pub mod database;
+pub mod host;
 pub mod provider;
 pub mod queue;
 pub mod runtime;
 pub mod sandbox;
+pub mod snapshot;
 pub mod store;
 pub mod toolchain;
 

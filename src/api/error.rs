@@ -110,6 +110,11 @@ impl IntoResponse for Created {
     }
 }
 
+/// Marks an answer as a part of what was asked for.
+pub(super) fn is_a_part(response: &mut Response) {
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+}
+
 /// Who reads an error: its shape differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Envelope {

@@ -10,7 +10,7 @@ use axum::http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, RANGE,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::auth::Caller;
-use super::error::{ApiError, Problem};
+use super::error::{ApiError, Problem, is_a_part};
 use super::extract::{Query, Segments};
 use super::runs::blocking;
 use crate::store::{StoragePath, StoredFile, UPLOADS_FOLDER};
@@ -112,7 +112,7 @@ pub(super) async fn send(
     let body = Body::from_stream(ReaderStream::with_capacity(bytes, CHUNK_BYTES));
     let mut response = Response::new(body);
     if range.is_some() {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        is_a_part(&mut response);
         let end = start + length - 1;
         put(&mut response, CONTENT_RANGE, &format!("bytes {start}-{end}/{n_bytes}"));
     }

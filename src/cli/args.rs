@@ -32,8 +32,15 @@ pub(super) enum Command {
     Run(Box<RunArguments>),
     /// Runs a real agent on a scripted model: no account, no key, no cost.
     Demo(DemoArguments),
+    /// Checks everything that a run needs on this machine, and names what mends it. Runs nothing.
+    Doctor(DoctorArguments),
     /// Checks runbooks as a run would, and tells everything that was found. Runs nothing.
     Validate(ValidateArguments),
+    /// The images that sandboxes start from.
+    Snapshot {
+        #[command(subcommand)]
+        what: SnapshotCommand,
+    },
     /// Tells what the code of a finding means.
     Explain {
         /// The code, such as `wrong-slug`.
@@ -69,6 +76,8 @@ impl Command {
             Self::Serve(_) => FOR_AN_OPERATOR,
             Self::Run(_)
             | Self::Demo(_)
+            | Self::Doctor(_)
+            | Self::Snapshot { .. }
             | Self::Validate(_)
             | Self::Explain { .. }
             | Self::Token(_)
@@ -131,6 +140,42 @@ pub(super) enum TokenCommand {
     },
 }
 
+/// What is done with snapshots.
+#[derive(Debug, Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Lists those that can be built here, and whether they are.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Builds some now, so that no run waits for them.
+    Build {
+        /// Their names.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Removes the images of old recipes that no container uses.
+    Prune,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// The engine that a run would ask for: `auto`, `docker` or `bubblewrap`
+    /// [default: RUNBOOKD_ENGINE, or auto].
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) engine: Option<EngineChoice>,
+    /// The container image that a run would start from. Docker only.
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    /// Where the results would go.
+    #[arg(long, value_name = "FOLDER", default_value = "results")]
+    pub(super) results: PathBuf,
+    /// Shows the checks as one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ValidateArguments {
     /// The runbooks.
@@ -162,6 +207,9 @@ pub(super) struct CommonArguments {
     /// The container image to start from, instead of the runbook's. Docker only.
     #[arg(long, value_name = "IMAGE")]
     pub(super) image: Option<String>,
+    /// The snapshot to start from, instead of the runbook's: `runbookd snapshot list` shows them.
+    #[arg(long, value_name = "NAME", conflicts_with = "image")]
+    pub(super) snapshot: Option<String>,
     /// Where the results go [default: results].
     #[arg(long, value_name = "FOLDER")]
     pub(super) results: Option<PathBuf>,
@@ -219,6 +267,9 @@ pub(super) struct RunArguments {
     /// A file for /app/assets. Can be given several times.
     #[arg(long = "file", value_name = "PATH")]
     pub(super) files: Vec<PathBuf>,
+    /// A Debian package to install on top, instead of the runbook's. Can be given several times.
+    #[arg(long = "apt-package", value_name = "PACKAGE")]
+    pub(super) apt_packages: Vec<String>,
     /// The agent CLI, instead of the runbook's.
     #[arg(long)]
     pub(super) agent: Option<String>,

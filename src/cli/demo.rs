@@ -32,6 +32,7 @@ pub(super) async fn demo(arguments: &DemoArguments, settings: &Settings) -> Exit
         former: None,
         overrides: Overrides {
             image: arguments.common.image.clone(),
+            snapshot: arguments.common.snapshot.clone(),
             // Its model is a socket in the sandbox; there is nothing else to reach.
             network: Some(Network::None),
             ..Overrides::default()

@@ -10,13 +10,16 @@ pub enum ExitCode {
     Success,
     /// The run failed.
     RunFailed,
+    /// `doctor`: no run is possible on this machine yet.
+    NotReady,
     /// The command line is wrong. (clap ends the process with it.)
     Usage,
     /// The run completed, but its own checks failed or a declared output is missing.
     VerdictFailed,
     /// The run was refused before it started: the runbook, a key, a file.
     Refused,
-    /// There is nothing to run on: no engine, or the agent CLI cannot be had.
+    /// There is nothing to run on: no engine, no image that would do, or the agent CLI cannot be
+    /// had.
     Unavailable,
     /// The results could not be written.
     NotWritten,
@@ -32,7 +35,7 @@ impl ExitCode {
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::RunFailed => 1,
+            Self::RunFailed | Self::NotReady => 1,
             Self::Usage => 2,
             Self::VerdictFailed => 3,
             Self::Refused => 4,
@@ -75,7 +78,9 @@ impl ExitCode {
     pub fn of_failure(failure: &RunFailure) -> Self {
         match failure {
             RunFailure::Refused { .. } | RunFailure::NoCredentials { .. } => Self::Refused,
-            RunFailure::AgentUnavailable { .. } => Self::Unavailable,
+            RunFailure::AgentUnavailable { .. }
+            | RunFailure::SnapshotFailed { .. }
+            | RunFailure::UnfitImage { .. } => Self::Unavailable,
             RunFailure::StoreFailed { .. } => Self::NotWritten,
             RunFailure::AuthRefused { .. }
             | RunFailure::OutOfCredit { .. }

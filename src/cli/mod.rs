@@ -1,14 +1,18 @@
 //! What a person types.
 
 mod args;
+mod build_log;
 mod demo;
+mod doctor;
 pub mod exit;
 mod parts;
 mod progress;
 mod remote;
 mod run;
 mod serve;
+mod serve_work;
 mod setup;
+mod snapshot;
 mod token;
 mod validate;
 
@@ -22,10 +26,10 @@ use exit::ExitCode;
 /// Does what the command line says.
 pub async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let settings = match Settings::from_env() {
-        Ok(settings) => settings,
-        Err(e) => return bad_config(&e),
-    };
+    let (settings, faults) = Settings::examine_env();
+    if !faults.is_empty() && !matches!(arguments.command, Command::Doctor(_)) {
+        return bad_config(&ConfigError { faults });
+    }
     telemetry::start(&LogSettings {
         filter: settings.log_filter.as_deref(),
         default_filter: arguments.command.default_log_filter(),
@@ -35,7 +39,9 @@ pub async fn main() -> ExitCode {
     match arguments.command {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
+        Command::Doctor(wanted) => doctor::doctor(&wanted, &settings, faults).await,
         Command::Validate(files) => validate::validate(&files, &settings),
+        Command::Snapshot { what } => snapshot::snapshot(&what, &settings).await,
         Command::Explain { code } => validate::explain(&code),
         Command::Serve(serve) => serve::serve(&serve, &settings).await,
         Command::Token(command) => token::token(&command, &settings).await,

@@ -7,20 +7,21 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::args::CommonArguments;
+use super::build_log::{BuildLog, step};
 use super::complain;
 use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
-use crate::run::error_chain;
-use crate::sandbox::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineSettings, SandboxError};
+use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
+use crate::sandbox::{
+    DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
+};
+use crate::snapshot::{DEFAULT_SNAPSHOT, Snapshots};
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
-use crate::worker::{AgentSource, Claims, Parts, sweep_sockets};
-
-/// The image of a run that names none. Small, with the shell and the tools that the launcher and
-/// the agent CLI need.
-const DEFAULT_IMAGE: &str = "debian:bookworm-slim";
+use crate::trajectory::one_line;
+use crate::worker::{self, AgentSource, Claims, Parts, sweep_sockets};
 
 /// The folder in the state folder with the sockets of model services in this process.
 const SOCKETS: &str = "models";
@@ -30,13 +31,15 @@ pub(super) struct Wanted<'a> {
     pub(super) common: &'a CommonArguments,
     /// An agent CLI instead of the pinned one.
     pub(super) agent_cli: Option<&'a Path>,
-    /// The image that the run names.
-    pub(super) image: Option<&'a str>,
+    /// The run's plan.
+    pub(super) plan: &'a RunPlan,
+    /// What can be built to start from.
+    pub(super) snapshots: Snapshots,
 }
 
 /// Builds the parts. What keeps them from being built was told.
 pub(super) async fn build(
-    wanted: &Wanted<'_>,
+    wanted: Wanted<'_>,
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Parts, ExitCode> {
@@ -44,7 +47,7 @@ pub(super) async fn build(
         complain(&error_chain(&e));
         ExitCode::NotWritten
     })?;
-    let (engine, why) = engine(wanted, settings).await?;
+    let (engine, why) = engine(&wanted, settings, progress).await?;
     let report = engine.report();
     progress.say(&format!("engine {} {}: {why}", report.kind, report.version));
     for sentence in &report.unenforced {
@@ -61,6 +64,7 @@ pub(super) async fn build(
         claims,
         sockets,
         agents: agents(wanted.agent_cli, settings)?,
+        snapshots: wanted.snapshots,
         store,
         keyring: settings.keyring.clone(),
         clock: now,
@@ -81,13 +85,26 @@ fn owner(state_dir: &Path) -> String {
 
 /// Connects to the engine, and sees to it that it can make a sandbox. Where the choice is ours and
 /// Docker has no image to start from, Bubblewrap is the next best. Gives the reason of the choice too.
-async fn engine(wanted: &Wanted<'_>, settings: &Settings) -> Result<(Engine, String), ExitCode> {
+async fn engine(
+    wanted: &Wanted<'_>,
+    settings: &Settings,
+    progress: &mut Progress,
+) -> Result<(Engine, String), ExitCode> {
     let choice = choice(wanted.common, settings)?;
     let engine = connect(choice, wanted.common, settings).await?;
     let why = engine.report().why;
-    let prepared = engine.prepare(wanted.image).await;
+    let is_ours = choice == EngineChoice::Auto
+        && wanted.plan.base == Base::Default
+        && wanted.plan.apt_packages.is_empty();
+    let prepared = match wanted.plan.base.image().or(engine.default_image()) {
+        Some(image) if wanted.plan.base.snapshot().is_none() => engine.prepare(Some(image)).await,
+        // Only where Bubblewrap may take its place must it be known now whether it can be built; else
+        // the run builds it, and keeps the log.
+        Some(_) | None if is_ours => default_snapshot(&engine, wanted, settings, progress).await,
+        Some(_) | None => Ok(()),
+    };
     let Err(no_image) = prepared else { return Ok((engine, why)) };
-    if choice == EngineChoice::Auto && wanted.image.is_none() {
+    if is_ours {
         let next = connect(EngineChoice::Bubblewrap, wanted.common, settings).await?;
         return Ok((next, format!("Docker answers, but {}.", error_chain(&no_image))));
     }
@@ -95,15 +112,55 @@ async fn engine(wanted: &Wanted<'_>, settings: &Settings) -> Result<(Engine, Str
     Err(ExitCode::Unavailable)
 }
 
-fn choice(common: &CommonArguments, settings: &Settings) -> Result<EngineChoice, ExitCode> {
-    match (common.engine, settings.engine.as_deref()) {
-        (Some(choice), _) => Ok(choice),
-        (None, None) => Ok(EngineChoice::Auto),
-        (None, Some(word)) => word.parse().map_err(|e| {
-            complain(&format!("RUNBOOKD_ENGINE: {e}"));
-            ExitCode::BadConfig
-        }),
+/// Builds the default snapshot where it can be built. Bubblewrap needs none.
+async fn default_snapshot(
+    engine: &Engine,
+    wanted: &Wanted<'_>,
+    settings: &Settings,
+    progress: &mut Progress,
+) -> Result<(), SandboxError> {
+    if engine.report().kind == EngineKind::Bubblewrap {
+        return Ok(());
     }
+    let recipes = wanted.snapshots.recipes(DEFAULT_SNAPSHOT);
+    let mut log = BuildLog::open(&settings.state_dir, DEFAULT_SNAPSHOT);
+    let mut heard = |recipe: &ImageRecipe, line: &str| {
+        log.write(line);
+        if let Some(step) = step(line) {
+            let step = one_line(step);
+            progress.say(&format!("building the snapshot `{}`: {step}", recipe.title));
+        }
+    };
+    worker::build(engine, &recipes, &mut heard).await
+}
+
+/// The snapshots that can be built here. What is wrong with them was told.
+pub(super) fn snapshots(settings: &Settings) -> Result<Snapshots, ExitCode> {
+    Snapshots::open(&settings.snapshots).map_err(|e| {
+        complain(&error_chain(&e));
+        ExitCode::BadConfig
+    })
+}
+
+fn choice(common: &CommonArguments, settings: &Settings) -> Result<EngineChoice, ExitCode> {
+    common.engine.map_or_else(|| choose(settings.engine.as_deref()), Ok).map_err(|e| {
+        complain(&e);
+        ExitCode::BadConfig
+    })
+}
+
+/// The engine that the settings name.
+pub(super) fn choose(named: Option<&str>) -> Result<EngineChoice, String> {
+    let choice = named.map_or(Ok(EngineChoice::Auto), str::parse);
+    choice.map_err(|e| format!("RUNBOOKD_ENGINE: {e}"))
+}
+
+/// Connects to an engine, and to nothing else.
+pub(super) async fn connect_plainly(
+    choice: EngineChoice,
+    settings: &Settings,
+) -> Result<Engine, SandboxError> {
+    Engine::connect(choice, engine_settings(settings)).await
 }
 
 /// Connects to an engine; installs Bubblewrap first where that was asked for and would help.
@@ -138,12 +195,13 @@ async fn connect(
     })
 }
 
-fn engine_settings(settings: &Settings) -> EngineSettings {
+/// The engine as the settings want it.
+pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
     EngineSettings {
         state_dir: settings.state_dir.clone(),
         owner: owner(&settings.state_dir),
         docker_host: settings.docker_host.clone(),
-        default_image: Some(settings.image.clone().unwrap_or_else(|| DEFAULT_IMAGE.to_owned())),
+        default_image: settings.image.clone(),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
         path: settings.path.clone(),
     }
@@ -164,7 +222,11 @@ async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
     }
 }
 
-fn agents(agent_cli: Option<&Path>, settings: &Settings) -> Result<AgentSource, ExitCode> {
+/// Where agent CLIs come from. What is wrong with it was told.
+pub(super) fn agents(
+    agent_cli: Option<&Path>,
+    settings: &Settings,
+) -> Result<AgentSource, ExitCode> {
     if let Some(path) = agent_cli {
         // The sandbox sees the file itself, wherever a link leads.
         return match path.canonicalize() {
@@ -175,14 +237,19 @@ fn agents(agent_cli: Option<&Path>, settings: &Settings) -> Result<AgentSource, 
             }
         };
     }
-    let toolchain = Toolchain::new(ToolchainSettings {
-        cache_dir: settings.cache_dir.clone(),
-        registry: settings.registry.clone(),
-        registry_token: settings.registry_token.clone(),
-        extra_ca: settings.extra_ca.clone(),
-    });
+    let toolchain = Toolchain::new(toolchain_settings(settings));
     toolchain.map(|toolchain| AgentSource::Pinned(Arc::new(toolchain))).map_err(|e| {
         complain(&format!("{}. {}", error_chain(&e), e.mend()));
         ExitCode::BadConfig
     })
+}
+
+/// Where agent CLIs come from, as the settings want it.
+pub(super) fn toolchain_settings(settings: &Settings) -> ToolchainSettings {
+    ToolchainSettings {
+        cache_dir: settings.cache_dir.clone(),
+        registry: settings.registry.clone(),
+        registry_token: settings.registry_token.clone(),
+        extra_ca: settings.extra_ca.clone(),
+    }
 }

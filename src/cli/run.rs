@@ -47,14 +47,18 @@ pub(super) async fn start(
     settings: &Settings,
 ) -> ExitCode {
     // Before anything is connected or installed: a request that cannot be run needs no engine.
-    let first = match plan(request, &settings.keyring, draw()).accepted() {
+    let snapshots = match parts::snapshots(settings) {
+        Ok(snapshots) => snapshots,
+        Err(code) => return code,
+    };
+    let first = match plan(request, &settings.keyring, &snapshots, draw()).accepted() {
         Ok(plan) => plan,
         Err(failure) => return refuse(&failure),
     };
     let style = if common.json { Style::Json } else { Style::People };
     let mut progress = Progress::start(style, Instant::now());
-    let wanted = Wanted { common, agent_cli, image: first.image.as_deref() };
-    let parts = match parts::build(&wanted, settings, &mut progress).await {
+    let wanted = Wanted { common, agent_cli, plan: &first, snapshots };
+    let parts = match parts::build(wanted, settings, &mut progress).await {
         Ok(parts) => parts,
         Err(code) => return code,
     };
@@ -66,7 +70,7 @@ async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress
     let mut signals = tokio::task::JoinSet::new();
     signals.spawn(obey_signals(stop.clone()));
     for _ in 0..MAX_DRAWS {
-        let plan = match plan(request, &parts.keyring, draw()).accepted() {
+        let plan = match plan(request, &parts.keyring, &parts.snapshots, draw()).accepted() {
             Ok(plan) => plan,
             Err(failure) => return refuse(&failure),
         };
@@ -153,6 +157,8 @@ fn overrides(arguments: &RunArguments) -> Overrides {
         model: arguments.model.clone(),
         model_provider: arguments.model_provider.clone(),
         image: arguments.common.image.clone(),
+        snapshot: arguments.common.snapshot.clone(),
+        apt_packages: Some(arguments.apt_packages.clone()).filter(|some| !some.is_empty()),
         permission_mode: arguments.permission_mode.clone(),
         allowed_tools: (!arguments.allowed_tools.is_empty())
             .then(|| arguments.allowed_tools.clone()),

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::args::ServeArguments;
 use super::exit::ExitCode;
 use super::parts::now;
-use super::{complain, say};
+use super::{complain, say, serve_work};
 use crate::config::Settings;
 use crate::daemon::{
     DoorError, Doors, Ending, Foundation, FoundationError, Parts, Signals, Tokens,
@@ -45,6 +45,8 @@ enum Refusal {
     NoToken(SocketAddr),
     /// Webhooks could not be sent.
     Post(PostError),
+    /// Nothing can work here.
+    NoWork(serve_work::NoWork),
     /// The system does not tell of signals.
     Signals(std::io::Error),
 }
@@ -77,6 +79,10 @@ impl Refusal {
                      `runbookd token create NAME --admin`"
                 ));
                 ExitCode::BadConfig
+            }
+            Self::NoWork(why) => {
+                complain(why);
+                ExitCode::Unavailable
             }
             Self::Signals(e) => {
                 complain(&format!("could not listen for signals: {e}"));
@@ -111,6 +117,7 @@ async fn with_foundation(
         "listening on http://{}, documentation at /docs", doors.address());
     let mut parts = Parts::default();
     doors.serve(foundation, settings.server.max_connections, &mut parts);
+    serve_work::add(foundation, settings, &mut parts).await.map_err(Refusal::NoWork)?;
     clockwork(foundation, &mut parts)?;
     let readiness = &foundation.api.readiness;
     let ending = parts.run(signals, settings.server.drain_limit, || readiness.drain()).await;

@@ -9,19 +9,27 @@ use serde_json::{Value, json};
 use super::args::{Format, ValidateArguments};
 use super::complain;
 use super::exit::ExitCode;
+use super::parts;
 use super::run::draw;
 use crate::config::Settings;
 use crate::plan::{Overrides, RunRequest, plan};
 use crate::run::{Code, Finding, Severity, Slug};
 use crate::runbook::Runbook;
 use crate::secret::Keyring;
+use crate::snapshot::Snapshots;
 
 /// Checks every file and tells what was found.
 pub(super) fn validate(arguments: &ValidateArguments, settings: &Settings) -> ExitCode {
+    let snapshots = match parts::snapshots(settings) {
+        Ok(snapshots) => snapshots,
+        Err(code) => return code,
+    };
     let mut reports = Vec::new();
     for path in &arguments.runbooks {
         match std::fs::read(path) {
-            Ok(runbook) => reports.push((path.as_path(), check(runbook, &settings.keyring))),
+            Ok(runbook) => {
+                reports.push((path.as_path(), check(runbook, &settings.keyring, &snapshots)))
+            }
             Err(e) => {
                 complain(&format!("{} cannot be read: {e}", path.display()));
                 return ExitCode::Refused;
@@ -52,7 +60,7 @@ pub(super) fn explain(word: &str) -> ExitCode {
 type Report<'a> = (&'a Path, Vec<Finding>);
 
 /// Everything that a run would find, and the lint.
-fn check(runbook: Vec<u8>, keyring: &Keyring) -> Vec<Finding> {
+fn check(runbook: Vec<u8>, keyring: &Keyring, snapshots: &Snapshots) -> Vec<Finding> {
     let (Ok(collection), Ok(task)) = (Slug::new("local"), Slug::new("validate")) else {
         return Vec::new();
     };
@@ -68,7 +76,7 @@ fn check(runbook: Vec<u8>, keyring: &Keyring) -> Vec<Finding> {
         former: None,
         overrides: Overrides::default(),
     };
-    let mut findings = plan(&request, keyring, draw()).findings;
+    let mut findings = plan(&request, keyring, snapshots, draw()).findings;
     // Which script and which values there will be is not the runbook's to say.
     findings.retain(|f| !matches!(f.code, Code::MissingScript | Code::UnfilledVariable));
     findings.extend(lint);
@@ -165,7 +173,8 @@ mod tests {
     fn f17_every_problem_is_found_at_once() {
         let runbook = "---\nevaluation: visual\nagent: claude-code\nmodel: google/nano-banana\n\
             model_provider: replicate\nsnapshot: local\nsecrets:\n  K: {required: true}\ncolour: red\n---\n# T\n";
-        let findings = check(runbook.as_bytes().to_vec(), &Keyring::default());
+        let findings =
+            check(runbook.as_bytes().to_vec(), &Keyring::default(), &Snapshots::built_in());
         let errors: Vec<&str> =
             findings.iter().filter(|f| f.is_error()).map(|f| f.code.as_str()).collect();
         assert_eq!(

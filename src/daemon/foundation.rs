@@ -15,6 +15,7 @@ use crate::database::{Database, DatabaseError, Vault, VaultError};
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
 use crate::records::Records;
+use crate::snapshot::{SnapshotError, Snapshots};
 use crate::store::{Store, StoreError};
 use crate::webhook::Reach;
 
@@ -57,6 +58,9 @@ pub enum FoundationError {
     /// The results directory could not be opened.
     #[error("could not open the results directory")]
     Store(#[source] StoreError),
+    /// The operator's snapshots cannot be read.
+    #[error("could not read the snapshots")]
+    Snapshots(#[source] SnapshotError),
     /// The tokens could not be read or made.
     #[error("could not look after the tokens")]
     Tokens(#[source] CatalogError),
@@ -86,6 +90,10 @@ pub enum Tokens {
 pub struct Foundation {
     /// What the API works with.
     pub api: Shared,
+    /// The server's folder. Nobody but its owner can open it.
+    pub folder: PathBuf,
+    /// What can be built to start from.
+    pub snapshots: Snapshots,
     /// The vault, for what seals secrets elsewhere.
     pub vault: Arc<Vault>,
     /// Where the operator's door is.
@@ -108,6 +116,7 @@ impl Foundation {
         let vault = Vault::load(&folder.join(KEY)).map_err(FoundationError::Vault)?;
         let vault = Arc::new(vault);
         let store = Store::open(&settings.server.results_dir).map_err(FoundationError::Store)?;
+        let snapshots = Snapshots::open(&settings.snapshots).map_err(FoundationError::Snapshots)?;
         let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
         let queue = Queue::new(database.clone());
         let intake = Intake {
@@ -115,7 +124,7 @@ impl Foundation {
             queue: queue.clone(),
             store: store.clone(),
             vault: Arc::clone(&vault),
-            settings: intake_settings(settings),
+            settings: intake_settings(settings, snapshots.clone()),
         };
         let api = Api {
             runs: RunParts {
@@ -138,7 +147,8 @@ impl Foundation {
                 min_free_disk_bytes: settings.server.min_free_disk_bytes,
             },
         };
-        Ok(Self { api: Arc::new(api), vault, socket: folder.join(SOCKET), database })
+        let socket = folder.join(SOCKET);
+        Ok(Self { api: Arc::new(api), folder, snapshots, vault, socket, database })
     }
 
     /// Whether anybody has a token.
@@ -180,12 +190,13 @@ impl Foundation {
 }
 
 /// How runs are taken in.
-fn intake_settings(settings: &Settings) -> IntakeSettings {
+fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings {
     let server = &settings.server;
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
         webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
+        snapshots,
     }
 }
 

@@ -88,7 +88,7 @@ impl Bench<'_> {
             init_params: hide(resolved.init_params, self.hidden),
             files: files::as_stored(&inputs),
             webhook_url: wish.webhook_url.clone(),
-            ..spec_of(step, &mut notes)
+            ..spec_of(step)
         };
         self.plan(&spec, &secrets, (&mut problems, &mut notes));
         if !problems.is_empty() {
@@ -111,7 +111,8 @@ impl Bench<'_> {
         };
         let request = spec.request(&name, secrets, self.store.root());
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
-        let planned = plan(&request, &keyring, JobSpec::draw(&name, Uuid::nil()));
+        let planned =
+            plan(&request, &keyring, &self.settings.snapshots, JobSpec::draw(&name, Uuid::nil()));
         for finding in &planned.findings {
             let to = if finding.is_error() { &mut *problems } else { &mut *notes };
             to.push(finding.sentence());
@@ -152,13 +153,7 @@ fn hide(mut params: Map<String, Value>, hidden: &[String]) -> Map<String, Value>
 }
 
 /// What is frozen of a step.
-fn spec_of(step: RunbookStep, notes: &mut Vec<String>) -> JobSpec {
-    if let (Some(snapshot), None) = (&step.snapshot, &step.image) {
-        notes.push(format!(
-            "The snapshot `{snapshot}` is not built here: the run starts from the server's own \
-             image; give an `image` that has its tools."
-        ));
-    }
+fn spec_of(step: RunbookStep) -> JobSpec {
     JobSpec {
         step: step.name,
         runbook: step.instruction,
@@ -169,6 +164,8 @@ fn spec_of(step: RunbookStep, notes: &mut Vec<String>) -> JobSpec {
             model: step.model,
             model_provider: step.model_provider,
             image: step.image,
+            snapshot: step.snapshot,
+            apt_packages: Some(step.apt_packages).filter(|packages| !packages.is_empty()),
             network: step.network_enabled.map(|on| if on { Network::Open } else { Network::None }),
             wall: step.timeout_sec.map(Duration::from_secs),
             max_turns: step.max_turns,

@@ -1,5 +1,6 @@
 //! From a request to a plan: everything that can be known to fail is found here, all at once.
 
+mod base;
 mod inputs;
 mod limits;
 mod permissions;

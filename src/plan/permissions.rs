@@ -65,6 +65,7 @@ mod tests {
     use crate::plan::{Draw, Overrides, RunRequest, plan};
     use crate::run::{RunId, Slug};
     use crate::secret::Keyring;
+    use crate::snapshot::Snapshots;
 
     /// The mode, the lists and the codes that a front matter and a request lead to.
     fn planned(front_matter: &str, overrides: Overrides) -> (Option<Permissions>, Vec<Code>) {
@@ -81,7 +82,7 @@ mod tests {
         };
         let draw =
             Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
-        let planned = plan(&request, &Keyring::default(), draw);
+        let planned = plan(&request, &Keyring::default(), &Snapshots::built_in(), draw);
         let codes = planned.findings.iter().map(|finding| finding.code).collect();
         (planned.plan.map(|plan| plan.permissions), codes)
     }

@@ -12,6 +12,7 @@ use crate::run::{
 };
 use crate::runbook::{Position, Runbook};
 use crate::secret::Keyring;
+use crate::snapshot::Snapshots;
 
 /// Where a run leaves what it made, inside the sandbox.
 pub const RESULTS_DIR: &str = "/app/results";
@@ -59,7 +60,7 @@ impl Planned {
 
 /// Decides everything about a run before anything is started, and finds everything at once.
 #[must_use]
-pub fn plan(request: &RunRequest, keyring: &Keyring, draw: Draw) -> Planned {
+pub fn plan(request: &RunRequest, keyring: &Keyring, snapshots: &Snapshots, draw: Draw) -> Planned {
     let runbook = match Runbook::parse(&request.runbook) {
         Ok(runbook) => runbook,
         Err(e) => {
@@ -67,7 +68,7 @@ pub fn plan(request: &RunRequest, keyring: &Keyring, draw: Draw) -> Planned {
             return Planned { plan: None, findings: vec![finding.at(Some(place(e.position)))] };
         }
     };
-    let mut planner = Planner { request, keyring, runbook: &runbook, findings: vec![] };
+    let mut planner = Planner { request, keyring, snapshots, runbook: &runbook, findings: vec![] };
     let plan = planner.plan(draw);
     let mut findings = planner.findings;
     findings.sort_by_key(|finding| (finding.place, finding.code));
@@ -84,6 +85,7 @@ fn place(position: Position) -> Place {
 pub(super) struct Planner<'a> {
     pub(super) request: &'a RunRequest,
     pub(super) keyring: &'a Keyring,
+    pub(super) snapshots: &'a Snapshots,
     pub(super) runbook: &'a Runbook,
     pub(super) findings: Vec<Finding>,
 }
@@ -94,7 +96,8 @@ impl Planner<'_> {
         let runtime = self.runtime();
         let provider = self.provider(runtime.unwrap_or(RuntimeName::ClaudeCode));
         let model = self.model(runtime, provider);
-        let image = self.image();
+        let base = self.base();
+        let apt_packages = self.packages();
         let limits = self.limits();
         let network = self.network();
         let permissions = self.permissions();
@@ -120,7 +123,8 @@ impl Planner<'_> {
             provider: provider?,
             model,
             script: request.script.clone().filter(|_| provider == Some(ProviderName::Scripted)),
-            image,
+            base,
+            apt_packages,
             network,
             limits,
             setup: front_matter.setup.clone(),
@@ -227,30 +231,6 @@ impl Planner<'_> {
             );
             self.find_at("evaluation", finding);
         }
-    }
-
-    fn image(&mut self) -> Option<String> {
-        let front_matter = self.runbook.front_matter();
-        let image = self.request.overrides.image.as_ref().or(front_matter.image.as_ref());
-        let finding = match (&front_matter.snapshot, image) {
-            (Some(snapshot), None) => Some(Finding::new(
-                Code::UnknownSnapshot,
-                format!(
-                    "the snapshot `{snapshot}` cannot be built by this version: give an image that \
-                     has its tools, with `image:` or `--image`"
-                ),
-            )),
-            (Some(snapshot), Some(image)) => Some(Finding::new(
-                Code::ImageInsteadOfSnapshot,
-                format!("the image `{image}` is used instead of the snapshot `{snapshot}`"),
-            )),
-            (None, _) => None,
-        };
-        let image = image.cloned();
-        if let Some(finding) = finding {
-            self.find_at("snapshot", finding);
-        }
-        image
     }
 
     fn network(&self) -> Network {

@@ -68,6 +68,10 @@ pub struct Overrides {
     pub allowed_tools: Option<Vec<String>>,
     /// What it may not do, beside the runbook's list.
     pub disallowed_tools: Vec<String>,
+    /// The snapshot.
+    pub snapshot: Option<String>,
+    /// Debian packages on top of either.
+    pub apt_packages: Option<Vec<String>>,
     /// What the sandbox can reach.
     pub network: Option<Network>,
     /// From the agent's start to its end.

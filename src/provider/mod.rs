@@ -1,6 +1,7 @@
 //! The model services.
 
 mod access;
+mod examine;
 mod models;
 mod pricing;
 pub mod scripted;
@@ -9,6 +10,7 @@ mod selection;
 mod table;
 
 pub use access::{Access, SCRIPTED_SOCKET, access, credentials};
+pub use examine::examine;
 pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price};
 pub use pricing::{Billed, estimate};
 pub use selection::{ChosenModel, choose_model, choose_provider, choose_runtime};

@@ -155,6 +155,22 @@ pub enum RunFailure {
         /// The limit in bytes.
         limit_bytes: u64,
     },
+    /// The snapshot's image could not be built.
+    #[error("the snapshot `{snapshot}` could not be built: {detail}")]
+    SnapshotFailed {
+        /// The snapshot, or the packages on top of an image.
+        snapshot: String,
+        /// The last lines of the build.
+        detail: String,
+    },
+    /// The image lacks what an agent needs to start.
+    #[error("no agent can work in the image `{image}`: {detail}")]
+    UnfitImage {
+        /// The image.
+        image: String,
+        /// What is missing, and what to install.
+        detail: String,
+    },
     /// The sandbox could not be made or did not do its part.
     #[error("the sandbox failed: {detail}")]
     SandboxFailed {
@@ -238,6 +254,8 @@ impl RunFailure {
             Self::Timeout { .. } => "timeout",
             Self::OutputLimit { .. } => "output_limit",
             Self::OutOfMemory { .. } => "out_of_memory",
+            Self::SnapshotFailed { .. } => "snapshot_failed",
+            Self::UnfitImage { .. } => "unfit_image",
             Self::SandboxFailed { .. } => "sandbox_failed",
             Self::SandboxLost { .. } => "sandbox_lost",
             Self::StoreFailed { .. } => "store_failed",
@@ -284,6 +302,11 @@ impl RunFailure {
                 "Raise the output limit, or find out what floods the output."
             }
             Self::OutOfMemory { .. } => "Raise the memory limit.",
+            Self::SnapshotFailed { .. } => {
+                "Read logs/snapshot.txt in the results folder, if the build began; docs/snapshots.md \
+                 tells what it needs."
+            }
+            Self::UnfitImage { .. } => "Install what is missing in the image, or name another one.",
             Self::SandboxFailed { .. } => "Check the engine and the image.",
             Self::SandboxLost { .. } => {
                 "Find out who removed it, or whether the engine or the machine was restarted; then \

@@ -89,6 +89,9 @@ pub enum Code {
     MalformedCredential,
     UnknownSnapshot,
     SnapshotNeedsDocker,
+    MissingTools,
+    PackagesNeedDocker,
+    BadPackage,
     UnknownEvaluation,
     MissingSecret,
     OptionalSecret,
@@ -137,7 +140,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 45] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -151,6 +154,9 @@ impl Code {
         Self::MalformedCredential,
         Self::UnknownSnapshot,
         Self::SnapshotNeedsDocker,
+        Self::MissingTools,
+        Self::PackagesNeedDocker,
+        Self::BadPackage,
         Self::UnknownEvaluation,
         Self::MissingSecret,
         Self::OptionalSecret,
@@ -266,6 +272,21 @@ impl Code {
                 "snapshot-needs-docker",
                 "Bubblewrap has no images: this machine's own system stands in for the \
                  snapshot, and its tools may be missing.",
+            ),
+            Self::MissingTools => error(
+                "missing-tools",
+                "Bubblewrap has no images, and this machine lacks programs that the snapshot \
+                 promises. The message lists them: install them, or run it on Docker.",
+            ),
+            Self::PackagesNeedDocker => error(
+                "packages-need-docker",
+                "`apt_packages` are installed in an image of their own. Bubblewrap has no images: \
+                 install them on this machine and leave the key out, or run it on Docker.",
+            ),
+            Self::BadPackage => error(
+                "bad-package",
+                "A Debian package is a name of lower-case letters, digits and `+.-`, optionally \
+                 with `=` and a version.",
             ),
             Self::UnknownEvaluation => error(
                 "unknown-evaluation",

@@ -1,18 +1,22 @@
 //! One execution of a runbook: its name, its plan, where it stands, and every way it can fail.
 
+mod check;
 mod error_chain;
 mod failure;
 mod finding;
 mod id;
 mod plan;
+mod recipe;
 mod status;
 
+pub use check::{Check, CheckStatus};
 pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
 pub use plan::{
-    Asset, Former, FormerFile, Limits, McpServers, Network, PermissionMode, Permissions,
+    Asset, Base, Former, FormerFile, Limits, McpServers, Network, PermissionMode, Permissions,
     ProviderName, RunPlan, RuntimeName,
 };
+pub use recipe::{ContextFile, ImageRecipe};
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

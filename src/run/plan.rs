@@ -85,6 +85,37 @@ pub enum Network {
     Open,
 }
 
+/// What a sandbox starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// What the operator set, else the default snapshot.
+    Default,
+    /// A container image as it is.
+    Image(String),
+    /// The image that is built for a snapshot of that name.
+    Snapshot(String),
+}
+
+impl Base {
+    /// The image that was named.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        match self {
+            Self::Image(image) => Some(image),
+            Self::Default | Self::Snapshot(_) => None,
+        }
+    }
+
+    /// The snapshot that was named.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&str> {
+        match self {
+            Self::Snapshot(snapshot) => Some(snapshot),
+            Self::Default | Self::Image(_) => None,
+        }
+    }
+}
+
 /// What the agent may do unasked. Nobody can be asked in a run, so what is not allowed is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -229,8 +260,10 @@ pub struct RunPlan {
     pub model: String,
     /// What the scripted provider answers, for [`ProviderName::Scripted`] alone.
     pub script: Option<String>,
-    /// The container image; `None` lets the engine use its default.
-    pub image: Option<String>,
+    /// What the sandbox starts from.
+    pub base: Base,
+    /// Debian packages on top of it, each a name or `name=version`.
+    pub apt_packages: Vec<String>,
     /// What the sandbox can reach.
     pub network: Network,
     /// How much the run may take.

@@ -11,7 +11,7 @@ use super::node::{Entry, Node, Refusal, Value};
 use super::position::Position;
 use super::secrets::{self, SecretDeclaration};
 use super::split::RawYaml;
-use super::values::{count, flag, paths, rules, share, size, text, unfit};
+use super::values::{count, flag, paths, rules, share, size, text, texts, unfit};
 use super::yaml;
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
@@ -43,6 +43,8 @@ pub struct FrontMatter {
     pub allowed_tools: Option<Vec<String>>,
     /// `disallowed_tools`: rules for what it may not do.
     pub disallowed_tools: Option<Vec<String>>,
+    /// `apt_packages`: Debian packages on top of the snapshot or the image.
+    pub apt_packages: Vec<String>,
     /// `primary_outputs`: paths that stay inside the results directory, the most important first.
     pub primary_outputs: Vec<String>,
     /// `secrets`, by the name that `{{secrets.NAME}}` uses.
@@ -118,6 +120,7 @@ impl FrontMatter {
             "permission_mode" => self.permission_mode = text(key, node)?,
             "allowed_tools" => self.allowed_tools = rules(key, node)?,
             "disallowed_tools" => self.disallowed_tools = rules(key, node)?,
+            "apt_packages" => self.apt_packages = texts(key, node)?,
             "primary_outputs" => self.primary_outputs = paths(key, node)?,
             "secrets" => self.secrets = secrets::read(key, node, unknown)?,
             "mcp_servers" => self.mcp_servers = mcp_servers(key, node)?,
@@ -245,6 +248,7 @@ setup_timeout_sec: 90
 permission_mode: acceptEdits
 allowed_tools: ["Bash(git add, commit)", Read]
 disallowed_tools: WebFetch
+apt_packages: [jq, ffmpeg=7:5.1-1]
 primary_outputs:
   # The best one first.
   - deck.pdf
@@ -287,6 +291,7 @@ colour: red
             permission_mode: text("acceptEdits"),
             allowed_tools: Some(texts(&["Bash(git add, commit)", "Read"])),
             disallowed_tools: Some(texts(&["WebFetch"])),
+            apt_packages: texts(&["jq", "ffmpeg=7:5.1-1"]),
             primary_outputs: texts(&["deck.pdf", "sub dir/übersicht.md"]),
             secrets: BTreeMap::from([
                 (
@@ -311,8 +316,8 @@ colour: red
             network_enabled: Some(false),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
-                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 33 },
-                UnknownKey { name: "colour".to_owned(), line: 44 },
+                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 34 },
+                UnknownKey { name: "colour".to_owned(), line: 45 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -334,6 +339,7 @@ colour: red
             "permission_mode",
             "allowed_tools",
             "disallowed_tools",
+            "apt_packages",
             "primary_outputs",
             "secrets",
             "mcp_servers",

@@ -87,6 +87,20 @@ pub(super) fn rules(key: &str, node: &Node) -> Result<Option<Vec<String>>, Refus
     }
 }
 
+/// Texts: a list, or one text.
+pub(super) fn texts(key: &str, node: &Node) -> Result<Vec<String>, Refusal> {
+    let expected = "a list of texts, such as `[ffmpeg, imagemagick]`";
+    let one = |node: &Node| text(key, node)?.ok_or_else(|| unfit(key, expected, node));
+    match &node.value {
+        _ if node.is_unset() => Ok(Vec::new()),
+        Value::Text(_) => Ok(vec![one(node)?]),
+        Value::List(nodes) => nodes.iter().map(one).collect(),
+        Value::Null | Value::Flag(_) | Value::Number(_) | Value::Mapping(_) => {
+            Err(unfit(key, expected, node))
+        }
+    }
+}
+
 /// That `node` is not what `key` must be.
 pub(super) fn unfit(key: &str, expected: &'static str, node: &Node) -> Refusal {
     let problem = Problem::Unfit { key: key.to_owned(), expected, found: node.in_words() };

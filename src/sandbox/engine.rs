@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::bubblewrap::{self, Bubblewrap};
@@ -13,14 +15,27 @@ use super::cgroup::Cgroups;
 use super::docker::Docker;
 use super::error::{EngineFault, SandboxError};
 use super::host_folder::{self, EngineKind, HostFolder, Staging};
+use super::images::{ImageFacts, ImagesHold, OnBuild, PrunedImage};
 use super::live::{Live, Sandbox};
-use super::spec::{SandboxId, SandboxSpec};
+use super::lock;
+use super::spec::{InvalidSpec, SandboxId, SandboxSpec};
+use crate::run::ImageRecipe;
 
 /// Where the kernel's control groups are mounted on every common system.
 pub const DEFAULT_CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// Longest owner, in bytes. With a sandbox's id it makes up the name of a container.
 const MAX_OWNER_BYTES: usize = 40;
+
+/// The file that whoever prunes images locks, and whoever uses one shares.
+const PRUNE_LOCK: &str = "images.lock";
+
+/// The folder that remembers what is in images.
+const LOOKS: &str = "looks";
+
+/// How long pruning waits for runs that prepare their sandboxes, and they for it. A build may run
+/// longer; then it is said.
+const PRUNE_WAIT: Duration = Duration::from_secs(60);
 
 /// Which engine is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,20 +170,11 @@ impl Engine {
                 (EngineKind::Bubblewrap, bubblewrap.version(), bubblewrap.unenforced())
             }
         };
-        let open_network = match kind {
-            EngineKind::Docker => {
-                "A sandbox with an open network reaches what listens on this machine's bridge, and other containers on it."
-            }
-            EngineKind::Bubblewrap => {
-                "A sandbox with an open network shares this machine's: it reaches what listens on its loopback."
-            }
-        };
-        let everywhere = ["The disk space that a sandbox writes is not limited.", open_network];
         EngineReport {
             kind,
             version: version.to_owned(),
             why: self.why.clone(),
-            unenforced: unenforced.iter().cloned().chain(everywhere.map(str::to_owned)).collect(),
+            unenforced: unenforced_by(kind, unenforced),
         }
     }
 
@@ -181,6 +187,111 @@ impl Engine {
             Host::Docker(docker) => docker.image(named).await.map(drop),
             Host::Bubblewrap(_) => Ok(()),
         }
+    }
+
+    /// The image of a sandbox that names none, where the operator set one.
+    #[must_use]
+    pub fn default_image(&self) -> Option<&str> {
+        self.settings.default_image.as_deref()
+    }
+
+    /// Builds the image of a recipe unless it is there. Bubblewrap has no images.
+    ///
+    /// # Errors
+    /// [`SandboxError::Build`] with the last lines of the build; [`SandboxError::Image`] when what it
+    /// stands on cannot be had.
+    pub async fn build(
+        &self,
+        recipe: &ImageRecipe,
+        heard: OnBuild<'_>,
+    ) -> Result<(), SandboxError> {
+        match &self.host {
+            Host::Docker(docker) => docker.build(recipe, &self.locks(), heard).await,
+            Host::Bubblewrap(_) => Err(no_images(&recipe.tag)),
+        }
+    }
+
+    /// Whether an image is here.
+    ///
+    /// # Errors
+    /// [`SandboxError::LookInto`] when the engine does not answer.
+    pub async fn has_image(&self, image: &str) -> Result<bool, SandboxError> {
+        match &self.host {
+            Host::Docker(docker) => docker
+                .has(image)
+                .await
+                .map_err(|source| SandboxError::LookInto { image: image.to_owned(), source }),
+            Host::Bubblewrap(_) => Ok(false),
+        }
+    }
+
+    /// What is in the image, or on this machine where the engine has no images.
+    ///
+    /// # Errors
+    /// [`SandboxError::LookInto`] when the image is not here or cannot be looked into.
+    pub async fn look_into(&self, image: Option<&str>) -> Result<ImageFacts, SandboxError> {
+        match (&self.host, image) {
+            (Host::Docker(docker), image) => {
+                let image = docker.image(image).await?;
+                docker.look_into(&image, &self.locks().join(LOOKS)).await
+            }
+            (Host::Bubblewrap(_), None) => Ok(bubblewrap::host_facts()),
+            (Host::Bubblewrap(_), Some(image)) => Err(no_images(image)),
+        }
+    }
+
+    /// Which of these programs a sandbox of Bubblewrap would not find. Docker's are in an image.
+    #[must_use]
+    pub fn missing_on_host(&self, programs: &[String]) -> Vec<String> {
+        match &self.host {
+            Host::Docker(_) => Vec::new(),
+            Host::Bubblewrap(_) => bubblewrap::missing(programs),
+        }
+    }
+
+    /// Keeps images from being pruned until the hold is dropped.
+    ///
+    /// # Errors
+    /// When somebody prunes for longer than that takes, or the state folder cannot be used.
+    pub async fn hold_images(&self) -> Result<ImagesHold, SandboxError> {
+        match &self.host {
+            Host::Docker(_) => {
+                let lock = lock::shared(&self.locks().join(PRUNE_LOCK), PRUNE_WAIT).await;
+                let lock = lock.map_err(|error| SandboxError::Prune(error.into()))?;
+                Ok(ImagesHold::new(Some(lock)))
+            }
+            Host::Bubblewrap(_) => Ok(ImagesHold::new(None)),
+        }
+    }
+
+    /// Removes the images that were built for this state folder, are not in `current`, stand on
+    /// nothing that is, and that no container uses.
+    ///
+    /// # Errors
+    /// When a run prepares its sandbox for longer than is waited, or the engine refuses.
+    pub async fn prune(
+        &self,
+        current: &BTreeSet<String>,
+    ) -> Result<Vec<PrunedImage>, SandboxError> {
+        match &self.host {
+            Host::Docker(docker) => {
+                let path = self.locks().join(PRUNE_LOCK);
+                let lock = lock::exclusive(&path, PRUNE_WAIT, || {}).await;
+                let _lock = lock.map_err(|error| SandboxError::Prune(error.into()))?;
+                // Some of the images it knows will be gone; the others are looked into once more.
+                let looks = self.locks().join(LOOKS);
+                if let Err(error) = blocking(move || super::remove::remove_tree(&looks)).await {
+                    warn!(%error, "what is remembered of images stays");
+                }
+                docker.prune(current).await
+            }
+            Host::Bubblewrap(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Where the locks on images lie.
+    fn locks(&self) -> PathBuf {
+        self.settings.state_dir.join("snapshots")
     }
 
     /// Makes a sandbox with everything in place, and does not start it.
@@ -366,6 +477,24 @@ impl Engine {
     }
 }
 
+/// What an engine enforces nowhere, behind what it does not enforce here.
+pub(super) fn unenforced_by(kind: EngineKind, here: &[String]) -> Vec<String> {
+    let open_network = match kind {
+        EngineKind::Docker => {
+            "A sandbox with an open network reaches what listens on this machine's bridge, and other containers on it."
+        }
+        EngineKind::Bubblewrap => {
+            "A sandbox with an open network shares this machine's: it reaches what listens on its loopback."
+        }
+    };
+    let everywhere = ["The disk space that a sandbox writes is not limited.", open_network];
+    here.iter().cloned().chain(everywhere.map(str::to_owned)).collect()
+}
+
+fn no_images(image: &str) -> SandboxError {
+    SandboxError::Spec(InvalidSpec::ImageWithoutDocker { image: image.to_owned() })
+}
+
 /// Runs what waits for the disk where it holds nobody up.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
@@ -376,8 +505,15 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 async fn docker(settings: &EngineSettings) -> Result<Host, String> {
     let host = settings.docker_host.as_deref();
-    let docker = Docker::connect(host, &settings.owner, settings.default_image.clone()).await?;
+    let image = settings.default_image.clone();
+    let docker = Docker::connect(host, &settings.owner, state_mark(settings), image).await?;
     Ok(Host::Docker(Arc::new(docker)))
+}
+
+/// Tells the containers of one state folder from those of another.
+pub(super) fn state_mark(settings: &EngineSettings) -> String {
+    let digest = Sha256::digest(settings.state_dir.as_os_str().as_encoded_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn bubblewrap(settings: &EngineSettings) -> Result<Host, String> {

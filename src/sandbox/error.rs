@@ -81,6 +81,27 @@ pub enum SandboxError {
         /// What the pull said.
         source: EngineFault,
     },
+    /// An image could not be built.
+    #[error("could not build `{image}`; the last of it:\n{tail}\n")]
+    Build {
+        /// The image.
+        image: String,
+        /// The last lines of the build.
+        tail: String,
+        /// What ended it.
+        source: EngineFault,
+    },
+    /// An image could not be looked into.
+    #[error("could not look into the image `{image}`")]
+    LookInto {
+        /// The image.
+        image: String,
+        /// Why.
+        source: EngineFault,
+    },
+    /// Images could not be removed, or are being removed.
+    #[error("images could not be pruned: a run may be building one; try again when it has ended")]
+    Prune(#[source] EngineFault),
     /// The host folder could not be filled.
     #[error("could not stage {}", path.display())]
     Stage {

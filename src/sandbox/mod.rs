@@ -11,9 +11,12 @@ mod collect;
 mod docker;
 mod engine;
 mod error;
+mod examine;
 mod host_folder;
+mod images;
 mod launcher;
 mod live;
+mod lock;
 mod process;
 mod remove;
 mod spec;
@@ -27,7 +30,9 @@ pub use engine::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineReport, EngineSettings, UnknownEngine,
 };
 pub use error::{EngineFault, SandboxError};
+pub use examine::examine;
 pub use host_folder::{EngineKind, Folder};
+pub use images::{ImageFacts, ImagesHold, LibC, OnBuild, PrunedImage, SetPriv};
 pub use live::{Sandbox, SetupNote};
 pub use spec::{
     AGENT_HOME, Access, AgentSignal, Exit, InvalidSpec, Mount, STAGED_ROOT, SandboxId,

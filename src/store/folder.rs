@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
 use super::arrivals::Arrivals;
-use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, VALIDATION_REPORT};
+use super::layout::{ARRIVALS, Area, Document, SETUP_LOG, SNAPSHOT_LOG, VALIDATION_REPORT};
 use super::log::LogFile;
 use crate::run::{FormerFile, OutputCheck, ValidationReport};
 use crate::secret::{RedactedStream, Redactor};
@@ -166,6 +166,14 @@ impl RunFolder {
         LogFile::extend(self.path.join("logs/provider.jsonl"))
     }
 
+    /// Starts the log of the builds that the run's image needed, `logs/snapshot.txt`.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when it cannot be made.
+    pub fn snapshot_log(&self) -> Result<LogFile, StoreError> {
+        LogFile::replace(self.path.join(SNAPSHOT_LOG))
+    }
+
     /// Empties an area, for files that are collected once more.
     ///
     /// # Errors
@@ -179,13 +187,14 @@ impl RunFolder {
         cleared.map_err(|source| StoreError::Write { path, source })
     }
 
-    /// Copies a file that the run is given, unless it lies there already. The name may have folders.
+    /// Copies a file that the run is given, unless it lies in its place already. The name may have
+    /// folders.
     ///
     /// # Errors
     /// [`StoreError::Write`] when it cannot be copied.
     pub fn keep_asset(&self, name: &str, from: &Path) -> Result<(), StoreError> {
         let path = self.area(Area::Assets).join(name);
-        if path == from {
+        if path.canonicalize().is_ok_and(|there| from.canonicalize().is_ok_and(|it| it == there)) {
             return Ok(());
         }
         let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);

@@ -59,6 +59,9 @@ impl Document {
 /// What the setup script wrote, relative to the run's folder.
 pub const SETUP_LOG: &str = "logs/setup.txt";
 
+/// What was said while images were built, where some were.
+pub const SNAPSHOT_LOG: &str = "logs/snapshot.txt";
+
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
 

@@ -56,6 +56,11 @@ impl Download<'_> {
         }
     }
 
+    /// Asks for the tarball and hangs up when the answer begins.
+    pub(super) async fn ask(&self) -> Result<(), ToolchainError> {
+        self.request().await.map(drop).map_err(|source| self.failed(source))
+    }
+
     async fn attempt(&self, path: &Path, progress: OnProgress<'_>) -> Result<(), ToolchainError> {
         let response = self.request().await.map_err(|source| self.failed(source))?;
         self.receive(response, path, progress).await

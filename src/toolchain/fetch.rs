@@ -33,7 +33,7 @@ pub struct ToolchainSettings {
 /// The pinned agent CLIs and their cache. Many tasks and processes may share a cache.
 #[derive(Debug)]
 pub struct Toolchain {
-    settings: ToolchainSettings,
+    pub(super) settings: ToolchainSettings,
     pub(super) limits: Limits,
 }
 
@@ -222,7 +222,7 @@ fn installed(slot: &Slot) -> InstalledCli {
 }
 
 /// Does work that blocks on a thread that may.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ToolchainError> + Send + 'static,
 ) -> Result<T, ToolchainError> {
     match tokio::task::spawn_blocking(work).await {

@@ -4,6 +4,7 @@ mod cache;
 mod client;
 mod download;
 mod error;
+mod examine;
 mod fetch;
 mod lock;
 mod pins;

@@ -50,6 +50,14 @@ impl Target {
         Self { arch: Arch::Arm64, libc: Libc::Musl },
     ];
 
+    /// A Linux on a processor that is named as Rust names it.
+    ///
+    /// # Errors
+    /// [`ToolchainError::UnsupportedHost`] where no agent CLI is published for it.
+    pub fn linux(arch: &str, libc: Libc) -> Result<Self, ToolchainError> {
+        Self::of_host("linux", arch).map(|target| Self { libc, ..target })
+    }
+
     /// This machine, with glibc. What counts in the end is the sandbox's image.
     ///
     /// # Errors

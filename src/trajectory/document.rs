@@ -26,6 +26,8 @@ const AUTHOR: &str = "runbookd";
 pub struct DocumentFacts<'a> {
     /// What the run was to do.
     pub plan: &'a RunPlan,
+    /// What its sandbox started from, once that is settled.
+    pub started_from: Option<&'a StartedFrom>,
     /// What the client passed to the runbook, secrets left out.
     pub init_params: &'a Map<String, Value>,
     /// Where the run stands.
@@ -44,6 +46,19 @@ pub struct DocumentFacts<'a> {
     pub results: &'a [ResultFile],
     /// The other files of the run, such as the agent's log, as paths in the results directory.
     pub other_files: &'a [String],
+}
+
+/// What a sandbox started from, as it was in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedFrom {
+    /// The engine.
+    pub engine: String,
+    /// The snapshot, named or by default.
+    pub snapshot: Option<String>,
+    /// The image; none where the machine's own system stands in for one.
+    pub image: Option<String>,
+    /// The image's id: a name can move.
+    pub image_id: Option<String>,
 }
 
 /// The times of a run's life.
@@ -185,6 +200,9 @@ struct Config<'a> {
     model: &'a str,
     model_provider: ProviderName,
     image: Option<&'a str>,
+    snapshot: Option<&'a str>,
+    apt_packages: &'a [String],
+    started_from: Option<&'a StartedFrom>,
     network: Network,
     permission_mode: PermissionMode,
     allowed_tools: Option<&'a [String]>,
@@ -260,7 +278,7 @@ impl<'a> TrajectoryDocument<'a> {
             total_steps: [step],
             completed_steps: if completed { vec![step] } else { Vec::new() },
             init_params: facts.init_params,
-            step_configs: BTreeMap::from([(step, config(facts.plan))]),
+            step_configs: BTreeMap::from([(step, config(facts))]),
             org_id: None,
             resumed_from: facts.plan.former.as_ref().map(|former| former.name.to_string()),
             error: failure.map(RunFailure::to_string),
@@ -307,7 +325,7 @@ fn run_step<'a>(facts: &DocumentFacts<'a>) -> RunStep<'a> {
         duration_seconds: facts.times.duration_seconds(),
         author: AUTHOR,
         origin: Map::new(),
-        config: config(facts.plan),
+        config: config(facts),
         status: facts.status.as_str(),
         error: failure(facts.status).map(RunFailure::to_string),
     }
@@ -387,12 +405,16 @@ pub fn content_type(extension: &str) -> &'static str {
     }
 }
 
-fn config(plan: &RunPlan) -> Config<'_> {
+fn config<'a>(facts: &DocumentFacts<'a>) -> Config<'a> {
+    let plan = facts.plan;
     Config {
         agent: plan.runtime.as_str(),
         model: &plan.model,
         model_provider: plan.provider,
-        image: plan.image.as_deref(),
+        image: plan.base.image(),
+        snapshot: plan.base.snapshot(),
+        apt_packages: &plan.apt_packages,
+        started_from: facts.started_from,
         network: plan.network,
         permission_mode: plan.permissions.mode,
         allowed_tools: plan.permissions.allowed.as_deref(),
@@ -504,6 +526,14 @@ pub fn read_session(json: &[u8]) -> Result<TrajectorySession, DocumentError> {
     read(json)
 }
 
+/// What the sandbox of a written trajectory started from, where that is in it.
+#[must_use]
+pub fn read_started_from(json: &[u8]) -> Option<StartedFrom> {
+    let document: Value = read(json).ok()?;
+    let config = document.get("step_configs")?.as_object()?.values().next()?;
+    serde_json::from_value(config.get("started_from")?.clone()).ok()
+}
+
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, DocumentError> {
     /// The version alone, so that another version's shape does not hide it.
     #[derive(Deserialize)]
@@ -525,7 +555,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::run::{Asset, OutputCheck, RunId, RunName, RuntimeName, Slug};
+    use crate::run::{Asset, Base, OutputCheck, RunId, RunName, RuntimeName, Slug};
     use crate::trajectory::{
         AgentEvent, AgentResult, Block, Init, Message, ToolResult, ToolResults,
     };
@@ -546,7 +576,8 @@ mod tests {
             provider: ProviderName::Scripted,
             model: "m-1".to_owned(),
             script: None,
-            image: None,
+            base: Base::Snapshot("maps".to_owned()),
+            apt_packages: vec!["jq".to_owned()],
             network: Network::None,
             limits: Limits {
                 wall: Duration::from_secs(60),
@@ -641,8 +672,15 @@ mod tests {
             n_results: 1,
             ..Verdict::default()
         };
+        let started_from = StartedFrom {
+            engine: "docker".to_owned(),
+            snapshot: Some("maps".to_owned()),
+            image: Some("runbookd-snapshot/maps:0123456789abcdef".to_owned()),
+            image_id: Some("sha256:00".to_owned()),
+        };
         let facts = DocumentFacts {
             plan: &plan(),
+            started_from: Some(&started_from),
             init_params: &Map::from_iter([("topic".to_owned(), "tea".into())]),
             status,
             times,

@@ -16,8 +16,9 @@ mod warnings;
 pub use atif::{AtifDocument, AtifFacts};
 pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
 pub use document::{
-    DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, TrajectoryAgent,
-    TrajectoryDocument, TrajectoryHead, TrajectorySession, content_type, read_head, read_session,
+    DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, StartedFrom,
+    TrajectoryAgent, TrajectoryDocument, TrajectoryHead, TrajectorySession, content_type,
+    read_head, read_session, read_started_from,
 };
 pub use event::{
     AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,

@@ -101,7 +101,7 @@ pub struct FinishedEvent {
     pub verdict: Verdict,
     /// What it used.
     pub usage: FinalUsage,
-    /// From the opening of its record to its end.
+    /// From the moment it was begun with to its end.
     pub duration_ms: u64,
     /// Steps of the trajectory.
     pub n_steps: u64,

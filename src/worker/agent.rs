@@ -25,6 +25,7 @@ impl AgentSource {
     pub(super) async fn fetch(
         &self,
         runtime: RuntimeName,
+        target: Target,
         watch: Watcher<'_>,
     ) -> Result<PathBuf, RunFailure> {
         let toolchain = match self {
@@ -34,7 +35,6 @@ impl AgentSource {
         let unavailable = |e: ToolchainError| RunFailure::AgentUnavailable {
             detail: format!("{}. {}", crate::run::error_chain(&e), e.mend()),
         };
-        let target = Target::host().map_err(unavailable)?;
         let report = Mutex::new(Report { watch, last: None });
         let on_progress = |progress: FetchProgress| {
             if let Ok(mut report) = report.lock() {

@@ -11,21 +11,23 @@ use uuid::Uuid;
 
 use super::agent::AgentSource;
 use super::attend::{Clock, LetGo, Stop};
+use super::base::{Prepared, prepare};
 use super::claim::Claims;
 use super::ending::Ending;
 use super::model::Model;
 use super::news::News;
 use super::record::{Ended, Record};
 use super::report::RunReport;
-use super::stage::sandbox_spec;
+use super::stage::{Ground, sandbox_spec};
 use super::stay::Stay;
-use super::tenure::{Lost, Tenure};
+use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
 use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
 use crate::secret::{Keyring, Redactor};
+use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError};
 
 /// What whoever watches is told of a run that was taken over.
@@ -48,6 +50,8 @@ pub struct Parts {
     pub sockets: PathBuf,
     /// Where agent CLIs come from.
     pub agents: AgentSource,
+    /// What can be built to start from.
+    pub snapshots: Snapshots,
     /// Where the record goes.
     pub store: Store,
     /// Where credentials come from.
@@ -242,19 +246,25 @@ impl Run<'_> {
         model: &Model,
         watch: Watcher<'_>,
     ) -> Result<Sandbox, Break> {
-        let Self { parts, plan, stop, .. } = self;
+        let Self { parts, plan, record, stop, .. } = self;
+        let Prepared { image, target, hold, .. } = tokio::select! {
+            biased;
+            let_go = stop.let_go() => return Err(Break::LetGo(let_go)),
+            prepared = prepare(parts, plan, record, stop, watch) => prepared.map_err(not_prepared)?,
+        };
         let cli = tokio::select! {
             biased;
             let_go = stop.let_go() => return Err(Break::LetGo(let_go)),
             () = stop.cancel.cancelled() => return Err(RunStatus::Cancelled.into()),
-            cli = parts.agents.fetch(plan.runtime, watch) => cli.map_err(Break::NotReady)?,
+            cli = parts.agents.fetch(plan.runtime, target, watch) => cli.map_err(Break::NotReady)?,
         };
         let invocation = self.invocation();
         invocation.notes.iter().for_each(|note| watch(RunUpdate::Note(note.clone())));
         watch(RunUpdate::Phase(Phase::Provisioning));
-        let mut spec = sandbox_spec(id, plan, invocation, access, &cli);
+        let ground = Ground { image: image.as_deref(), cli: &cli };
+        let mut spec = sandbox_spec(id, plan, invocation, access, ground);
         spec.mounts.extend(model.mounts());
-        tokio::select! {
+        let provisioned = tokio::select! {
             biased;
             let_go = stop.let_go() => {
                 // What was begun of it goes: the run is as if nobody had touched it.
@@ -262,7 +272,10 @@ impl Run<'_> {
                 Err(Break::LetGo(let_go))
             }
             sandbox = parts.engine.provision(spec) => sandbox.map_err(|e| not_provisioned(&e)),
-        }
+        };
+        // Its container keeps the image from here on.
+        drop(hold);
+        provisioned
     }
 
     /// What the end of the story means for the record.
@@ -278,11 +291,12 @@ impl Run<'_> {
             Err(Break::NotReady(failure)) => failure,
         };
         match self.tenure.retry(&failure, (self.parts.clock)()).await {
-            Ok(true) => {
+            Ok(Retry::Queued) => {
                 news.tell(RunUpdate::Note(format!("The run is tried again: {failure}.")));
                 Err(Unfinished::Requeued)
             }
-            Ok(false) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
+            Ok(Retry::Cancelled) => Ok(Ended::without_agent(RunStatus::Cancelled)),
+            Ok(Retry::Ours) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
             Err(lost) => Err(Unfinished::LetGo(lost.into())),
         }
     }
@@ -348,6 +362,18 @@ pub(super) fn not_ready(error: &dyn std::error::Error) -> Break {
 fn not_provisioned(error: &SandboxError) -> Break {
     let is_ours = matches!(error, SandboxError::Spec(_) | SandboxError::NoImage);
     if is_ours { Break::Status(sandbox_failed(error)) } else { not_ready(error) }
+}
+
+/// An image that could not be had may be had the next time.
+fn not_prepared(status: RunStatus) -> Break {
+    match status {
+        RunStatus::Failed(failure @ RunFailure::SandboxFailed { .. }) => Break::NotReady(failure),
+        status @ (RunStatus::Pending
+        | RunStatus::Running
+        | RunStatus::Completed
+        | RunStatus::Failed(_)
+        | RunStatus::Cancelled) => Break::Status(status),
+    }
 }
 
 pub(super) fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {

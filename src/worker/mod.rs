@@ -2,6 +2,7 @@
 
 mod agent;
 mod attend;
+mod base;
 mod claim;
 mod conclude;
 mod ending;
@@ -24,6 +25,7 @@ mod watch;
 
 pub use agent::AgentSource;
 pub use attend::{Clock, Stop};
+pub use base::build;
 pub use claim::Claims;
 pub use execute::{Parts, execute};
 pub use lines::{Ending, Lines, MAX_LINE_BYTES};

@@ -118,13 +118,14 @@ impl<'a> News<'a> {
         let (word, status) = match phase {
             Phase::FetchingAgent { .. } => ("fetching_agent", None),
             Phase::WaitingForDownload => ("waiting_for_download", None),
+            Phase::BuildingSnapshot { .. } => ("building_snapshot", None),
             Phase::Provisioning => ("provisioning", None),
             Phase::Setup => ("setup", Some("running")),
             Phase::Running => ("running", Some("running")),
             Phase::Collecting => ("collecting", None),
         };
         if self.last_phase == Some(word) {
-            // A download tells its progress many times.
+            // A download and a build tell their progress many times.
             return;
         }
         if let Some(status) = status.filter(|_| !matches!(self.last_phase, Some("setup"))) {

@@ -16,10 +16,10 @@ use crate::provider::scripted::LedgerEntry;
 use crate::run::{RunFailure, RunName, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
-use crate::store::{Area, Document, RunFolder, StoreError};
+use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
-    AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, TrajectoryDocument,
-    UsageReport,
+    AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, StartedFrom,
+    TrajectoryDocument, UsageReport, read_started_from,
 };
 
 /// How a run ended, with all that is known of it.
@@ -123,16 +123,27 @@ fn agent_end(plan: &RunPlan, exit: Exit) -> AgentEnd {
 pub(super) struct Record {
     folder: RunFolder,
     created: Timestamp,
+    /// When this process began with it.
+    opened: Timestamp,
     /// When the agent started, once it has.
     started: OnceLock<Timestamp>,
     init_params: Map<String, Value>,
+    /// What the sandbox starts from, once that is settled.
+    settled: OnceLock<Settled>,
+}
+
+/// What was settled before the sandbox was made.
+struct Settled {
+    started_from: StartedFrom,
+    notes: Vec<String>,
 }
 
 impl Record {
     /// Makes the run's folder and writes what is known before anything is started. The folder must
     /// not be there: the name was drawn for this run alone.
     pub(super) fn open(parts: &Parts, plan: &RunPlan) -> Result<Self, StoreError> {
-        Self::begin(parts.store.create(&plan.name)?, plan, (parts.clock)())
+        let now = (parts.clock)();
+        Self::begin(parts.store.create(&plan.name)?, plan, (now, now))
     }
 
     /// Opens the record of a run that a queue knows since `created`. Its name is its own.
@@ -141,7 +152,7 @@ impl Record {
         plan: &RunPlan,
         created: Timestamp,
     ) -> Result<Self, StoreError> {
-        Self::begin(parts.store.run(&plan.name)?, plan, created)
+        Self::begin(parts.store.run(&plan.name)?, plan, (created, (parts.clock)()))
     }
 
     /// Opens the record of a run whose agent was started in an earlier process.
@@ -154,16 +165,26 @@ impl Record {
         let record = Self {
             folder: parts.store.run(&plan.name)?,
             created,
+            opened: (parts.clock)(),
+            settled: OnceLock::new(),
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
         };
         if let Some(at) = started {
             record.started.get_or_init(|| at);
         }
+        let written = record.folder.read(Document::Trajectory).ok();
+        if let Some(started_from) = written.as_deref().and_then(read_started_from) {
+            record.starts_from(started_from, Vec::new());
+        }
         Ok(record)
     }
 
-    fn begin(folder: RunFolder, plan: &RunPlan, created: Timestamp) -> Result<Self, StoreError> {
+    fn begin(
+        folder: RunFolder,
+        plan: &RunPlan,
+        (created, opened): (Timestamp, Timestamp),
+    ) -> Result<Self, StoreError> {
         folder.write(Document::Runbook, &plan.runbook)?;
         folder.write(Document::Instruction, plan.instruction.as_bytes())?;
         for asset in &plan.assets {
@@ -172,8 +193,10 @@ impl Record {
         let record = Self {
             folder,
             created,
+            opened,
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
+            settled: OnceLock::new(),
         };
         record.write(
             plan,
@@ -186,6 +209,12 @@ impl Record {
 
     pub(super) fn folder(&self) -> &RunFolder {
         &self.folder
+    }
+
+    /// It is known what the sandbox starts from, and what a person should know about it.
+    pub(super) fn starts_from(&self, started_from: StartedFrom, notes: Vec<String>) {
+        // Settled once a run: a second call would say the same.
+        self.settled.get_or_init(|| Settled { started_from, notes });
     }
 
     /// The agent has started.
@@ -213,7 +242,9 @@ impl Record {
             usage: &ended.usage,
         });
         self.folder.write(Document::Atif, &json(&atif))?;
-        let took = Duration::try_from(now.duration_since(self.created)).unwrap_or_default();
+        // The time in the queue is not the run's.
+        let begun = self.started.get().map_or(self.opened, |started| self.opened.min(*started));
+        let took = Duration::try_from(now.duration_since(begun)).unwrap_or_default();
         let result = ended.recorder.summary().last_result.as_ref();
         Ok(RunReport {
             name: plan.name.clone(),
@@ -230,7 +261,12 @@ impl Record {
 
     /// What looked wrong, beside what the verdict says.
     fn warnings(&self, ended: &Ended) -> Vec<String> {
-        ended.recorder.warnings().into_iter().chain(ended.notes.iter().cloned()).collect()
+        ended.recorder.warnings().into_iter().chain(self.notes(ended)).collect()
+    }
+
+    fn notes(&self, ended: &Ended) -> Vec<String> {
+        let settled = self.settled.get().map(|settled| settled.notes.as_slice());
+        settled.unwrap_or_default().iter().chain(&ended.notes).cloned().collect()
     }
 
     fn verdict(&self, plan: &RunPlan, ended: &Ended) -> Verdict {
@@ -287,10 +323,13 @@ impl Record {
     ) -> Result<(), StoreError> {
         let results: Vec<ResultFile> =
             ended.remains.results.iter().map(|file| result_file(&plan.name, file)).collect();
-        let logs: Vec<String> =
-            ended.remains.logs.iter().map(|path| storage_path(&plan.name, path)).collect();
+        let built = self.folder.path().join(SNAPSHOT_LOG).exists().then_some(SNAPSHOT_LOG);
+        let logs = ended.remains.logs.iter().map(String::as_str).chain(built);
+        let logs: Vec<String> = logs.map(|path| storage_path(&plan.name, path)).collect();
+        let notes = self.notes(ended);
         let document = TrajectoryDocument::new(&DocumentFacts {
             plan,
+            started_from: self.settled.get().map(|settled| &settled.started_from),
             init_params: &self.init_params,
             status: &ended.status,
             times: RunTimes {
@@ -302,7 +341,7 @@ impl Record {
             recorder: &ended.recorder,
             usage: &ended.usage,
             verdict,
-            notes: &ended.notes,
+            notes: &notes,
             results: &results,
             other_files: &logs,
         });

@@ -19,7 +19,7 @@ pub struct RunReport {
     pub verdict: Verdict,
     /// What it used, and how that is known.
     pub usage: UsageReport,
-    /// From the moment it was opened to its last record.
+    /// From the moment it was begun with to its last record.
     pub took: Duration,
     /// Steps of the trajectory.
     pub n_steps: u64,

@@ -21,13 +21,22 @@ const ASSETS_DIR: &str = "/app/assets";
 /// of itself by accident, and a version that an image brings along is never taken for it.
 const CLI: &str = "/opt/runbookd/bin/claude";
 
+/// What a run stands on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ground<'a> {
+    /// The image; none where the machine's own system stands in for one.
+    pub(super) image: Option<&'a str>,
+    /// The agent CLI on this machine.
+    pub(super) cli: &'a Path,
+}
+
 /// What a sandbox for `plan` must be.
 pub(super) fn sandbox_spec(
     id: SandboxId,
     plan: &RunPlan,
     invocation: Invocation,
     access: &ModelAccess,
-    cli: &Path,
+    ground: Ground<'_>,
 ) -> SandboxSpec {
     let Invocation { args, env, files, stdin, .. } = invocation;
     let runtime_env = env.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
@@ -49,8 +58,8 @@ pub(super) fn sandbox_spec(
     SandboxSpec {
         id,
         run: format!("{}/{}/{}", plan.name.collection, plan.name.task, plan.name.id),
-        image: plan.image.clone(),
-        mounts: vec![Mount { host: cli.to_owned(), inside: CLI.to_owned() }],
+        image: ground.image.map(str::to_owned),
+        mounts: vec![Mount { host: ground.cli.to_owned(), inside: CLI.to_owned() }],
         files: read_only
             .chain(credential_files(access))
             .chain(assets(plan))

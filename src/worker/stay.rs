@@ -74,7 +74,7 @@ impl Run<'_> {
         }
         let (ending, recorder) = self.sum_up(attended, remains, concluded).await;
         if let Err(lost) = self.save(&ending).await {
-            self.remove(sandbox).await?;
+            remove_lost(sandbox).await;
             return Err(lost.into());
         }
         self.remove(sandbox).await?;
@@ -129,11 +129,13 @@ impl Run<'_> {
             LetGo::Leave => {
                 sandbox.leave();
                 let ledger = model.leave().await;
-                self.record.keep_ledger(&ledger).map_err(|e| store_failed(&e))?;
+                if let Err(e) = self.record.keep_ledger(&ledger) {
+                    tracing::warn!(error = %error_chain(&e), "what the scripted provider answered is not kept");
+                }
             }
             // The sandbox is of this attempt, which the other one does not use.
             LetGo::Lost => {
-                self.remove(sandbox).await?;
+                remove_lost(sandbox).await;
                 model.stop().await;
             }
         }
@@ -229,6 +231,14 @@ impl Run<'_> {
             stopped: stop.cancel.is_cancelled().then_some(StopReason::Cancelled),
         };
         self.judge_saved(Ending::new(how, Seal::default(), Remains::default())).await
+    }
+}
+
+/// Removes the sandbox of a run about which nothing may be written any more.
+async fn remove_lost(sandbox: Sandbox) {
+    let id = sandbox.id().clone();
+    if let Err(e) = sandbox.destroy().await {
+        tracing::error!(sandbox.id = %id, error = %error_chain(&e), "the sandbox of a lost run stays behind");
     }
 }
 

@@ -16,6 +16,17 @@ const FIRST_RETRY: SignedDuration = SignedDuration::from_secs(15);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost;
 
+/// Where a run is that could not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// In the queue again.
+    Queued,
+    /// It was to be stopped anyway, and the queue knows.
+    Cancelled,
+    /// Still ours: it has to be ended.
+    Ours,
+}
+
 /// The right to write about a run.
 #[derive(Debug)]
 pub(super) enum Tenure {
@@ -85,16 +96,16 @@ impl Tenure {
         tolerate(queue.finishing(grant, ending, now).await)
     }
 
-    /// Gives a run back whose agent could not be started through no fault of its own. False where it
-    /// stays with us and has to be ended.
-    pub(super) async fn retry(&self, failure: &RunFailure, now: Timestamp) -> Result<bool, Lost> {
-        let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(false) };
+    /// Gives a run back whose agent could not be started through no fault of its own.
+    pub(super) async fn retry(&self, failure: &RunFailure, now: Timestamp) -> Result<Retry, Lost> {
+        let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(Retry::Ours) };
         let backoff = FIRST_RETRY * i32::try_from(grant.attempt.clamp(1, 20)).unwrap_or(1);
         let run_at = now.checked_add(backoff).unwrap_or(now);
         match queue.retry(grant, run_at, &failure.to_string(), now).await {
-            Ok(Requeued::Queued | Requeued::Cancelled) => Ok(true),
-            Err(QueueError::OutOfAttempts { .. } | QueueError::Started) => Ok(false),
-            Err(e) => tolerate(Err(e)).map(|()| false),
+            Ok(Requeued::Queued) => Ok(Retry::Queued),
+            Ok(Requeued::Cancelled) => Ok(Retry::Cancelled),
+            Err(QueueError::OutOfAttempts { .. } | QueueError::Started) => Ok(Retry::Ours),
+            Err(e) => tolerate(Err(e)).map(|()| Retry::Ours),
         }
     }
 }

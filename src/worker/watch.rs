@@ -37,6 +37,15 @@ pub enum Phase {
     },
     /// Another process downloads the agent CLI; this one waits for it.
     WaitingForDownload,
+    /// An image is being built. Without a last line a new step of it begins.
+    BuildingSnapshot {
+        /// The snapshot, or what packages are called.
+        name: String,
+        /// The step that it is at.
+        step: String,
+        /// The last line that it said.
+        last_line: Option<String>,
+    },
     /// The sandbox is being made.
     Provisioning,
     /// The setup script runs.

@@ -40,7 +40,7 @@ async fn what_cannot_run_is_refused_with_every_problem_and_what_to_do() {
         4: runbookd: there is no credential for anthropic: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN or ANTHROPIC_AUTH_TOKEN. Set the variable, or choose another `model_provider`.
         4: runbookd: The agent `codex` is not known: write `agent: claude-code`, the one that this version runs (line 2).
         runbookd: The model provider `openai` cannot be reached with claude-code: write one of `anthropic`, `bedrock`, `openrouter`, `vertex`, `scripted` (line 3).
-        runbookd: The snapshot `python312` cannot be built by this version: give an image that has its tools, with `image:` or `--image` (line 4).
+        runbookd: There is no snapshot `python312`; the nearest is `python312-uv`: write one of prism-playwright, python312-uv, add it to the folder RUNBOOKD_SNAPSHOTS, or give an image that has its tools, with `image:` or `--image` (line 4).
         runbookd: The runbook needs the secret `TOKEN`: set SHOP_TOKEN in the environment (line 5).
         4: runbookd: `primary_outputs` must be a list of paths, such as `[report.md, data.csv]`, and is a mapping (line 2).
         4: runbookd: nothing.md cannot be read: No such file or directory (os error 2)

@@ -13,6 +13,7 @@
 mod support;
 
 mod cli;
+mod cli_doctor;
 mod cli_runs;
 mod client;
 mod daemon;
@@ -30,4 +31,5 @@ mod runs_usage;
 mod runs_walls;
 mod runs_wires;
 mod sandbox;
+mod snapshots;
 mod workers;

@@ -12,8 +12,10 @@ use crate::support::{Depot, Process, Stage, job, processes_with, until};
 
 stories! {
     a_job_runs_to_its_end,
+    a_request_finds_its_files_in_its_sandbox,
     a_run_outlives_its_process,
-    a_process_may_be_killed_at_any_fact,
+    a_process_may_be_killed_at_any_fact_before_the_agent,
+    a_process_may_be_killed_at_any_fact_of_the_agent,
     an_agent_that_ended_while_nobody_watched_is_finished,
     a_sandbox_that_went_while_nobody_watched_fails_its_run,
     a_run_that_is_cancelled_ends_and_keeps_its_files,
@@ -26,7 +28,11 @@ stories! {
     an_agent_that_somebody_kills_is_named,
     a_sandbox_that_somebody_removes_is_named,
     a_job_that_cannot_be_planned_fails_with_its_reason,
+    a_run_that_cannot_be_planned_after_a_restart_leaves_no_sandbox,
     sandboxes_that_no_run_names_are_reaped,
+    a_run_that_is_killed_during_its_setup_is_set_up_once,
+    a_run_that_could_not_be_started_goes_back_to_the_queue,
+    the_secrets_of_a_job_reach_its_agent_and_nothing_else,
 }
 
 /// The agent notes that it starts, waits for a file in its sandbox, and says what it found.
@@ -54,10 +60,6 @@ async fn waiting_run(depot: &Depot<'_>, process: &Process, word: &str) -> RunNam
     depot.event(&name, "Now I wait").await;
     until(|| !processes_with(&word).is_empty()).await;
     name
-}
-
-fn kinds(events: &[Value]) -> Vec<&str> {
-    events.iter().map(|event| event["kind"].as_str().unwrap()).collect()
 }
 
 /// The texts and titles of the run's events, in order. While nobody serves its model, an agent asks
@@ -109,20 +111,52 @@ async fn a_job_runs_to_its_end(stage: &Stage) {
     let ended = process.ended(&name).await;
     assert_eq!((ended.status, ended.exit_code), (Status::Completed, Some(0)));
     assert_eq!((ended.usage.input_tokens, ended.usage.output_tokens > 0), (100, true));
-    let events = depot.events(&name);
-    let mut expected =
-        vec!["opened", "status", "phase", "status", "phase", "said", "usage", "phase", "finished"];
-    // The CLI may have to be unpacked first.
-    expected.splice(2..2, kinds(&events).contains(&"fetching_agent").then_some("phase"));
-    let without_late_usage: Vec<&str> = {
-        let mut kinds = kinds(&events);
-        kinds.dedup();
-        kinds.retain(|kind| *kind != "usage");
-        kinds
-    };
-    expected.retain(|kind| *kind != "usage");
-    let phases = |kinds: &[&str]| kinds.iter().filter(|kind| **kind != "phase").count();
-    assert_eq!(phases(&without_late_usage), phases(&expected), "{events:?}");
+    let word = |event: &Value, field: &str| event[field].as_str().unwrap_or_default().to_owned();
+    let mut told: Vec<String> = depot
+        .events(&name)
+        .iter()
+        .map(|event| {
+            format!("{} {}{}", word(event, "kind"), word(event, "status"), word(event, "phase"))
+        })
+        .collect();
+    // The CLI may have to be had first, and usage is told when there is time.
+    told.retain(|told| told != "phase fetching_agent" && told != "usage ");
+    assert_eq!(
+        told,
+        [
+            "opened ",
+            "status pending",
+            "phase provisioning",
+            "status running",
+            "phase running",
+            "said ",
+            "phase collecting",
+            "finished completed",
+        ]
+    );
+    process.stop().await;
+}
+
+async fn a_request_finds_its_files_in_its_sandbox(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    let mut packer = runbookd::archive::Packer::new(Vec::new());
+    packer.add("skill/SKILL.md", 5, &b"skill"[..]).unwrap();
+    let zip = packer.finish().unwrap();
+    let script = "
+turns:
+  - text: I look.
+    tools: [{ Bash: { command: cd /app/assets && cat case.json skill/SKILL.md *.00.json >/app/results/seen } }]
+  - text: All done.
+";
+    let files = vec![("case.json", b"case".to_vec()), ("skill.zip", zip)];
+    let name = depot.request(&process, script, files).await;
+    let ended = process.ended(&name).await;
+    assert_eq!((ended.status, ended.reason), (Status::Completed, None));
+    let seen = std::fs::read_to_string(depot.folder(&name).join("results/seen")).unwrap();
+    assert_eq!(seen, "caseskillcase");
+    let kept = std::fs::read_to_string(depot.folder(&name).join("assets/case.json")).unwrap();
+    assert_eq!(kept, "case", "the run's own copy is whole");
     process.stop().await;
 }
 
@@ -148,13 +182,20 @@ async fn a_run_outlives_its_process(stage: &Stage) {
     second.stop().await;
 }
 
-async fn a_process_may_be_killed_at_any_fact(stage: &Stage) {
-    for fact in ["opened", "provisioning", "\"running\"", "First a note", "collecting", "finished"]
-    {
+async fn a_process_may_be_killed_at_any_fact_before_the_agent(stage: &Stage) {
+    is_whole_after_a_kill_at(stage, ["opened", "provisioning", "\"running\""]).await;
+}
+
+async fn a_process_may_be_killed_at_any_fact_of_the_agent(stage: &Stage) {
+    is_whole_after_a_kill_at(stage, ["First a note", "collecting", "finished"]).await;
+}
+
+async fn is_whole_after_a_kill_at(stage: &Stage, facts: [&str; 3]) {
+    for fact in facts {
         let depot = Depot::new(stage);
         let first = depot.start(1).await;
-        let name =
-            depot.submit(&first, &waiting("any-fact").replace("[ ! -e /app/go ]", "false")).await;
+        let script = waiting("any-fact").replace("[ ! -e /app/go ]", "false");
+        let name = depot.submit(&first, &script).await;
         depot.event(&name, fact).await;
         first.kill().await;
         let second = depot.start(1).await;
@@ -376,12 +417,89 @@ async fn a_job_that_cannot_be_planned_fails_with_its_reason(stage: &Stage) {
     process.stop().await;
 }
 
+async fn a_run_that_cannot_be_planned_after_a_restart_leaves_no_sandbox(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let first = depot.start(1).await;
+    let name = waiting_run(&depot, &first, "key").await;
+    first.kill().await;
+    // Another key: what was sealed for the run cannot be opened any more.
+    depot.replace_key();
+    let second = depot.start(1).await;
+    let reason = second.ended(&name).await.reason.unwrap();
+    assert!(reason.contains("was sealed with another key"), "{reason}");
+    assert_eq!(processes_with(&marked(stage, "key")), Vec::<String>::new());
+    second.stop().await;
+}
+
 async fn sandboxes_that_no_run_names_are_reaped(stage: &Stage) {
     let depot = Depot::new(stage);
     let left = stage.state.path().join("sandboxes/left-behind");
     std::fs::create_dir_all(left.join("out")).unwrap();
     let process = depot.start(1).await;
     until(|| !left.exists()).await;
+    process.stop().await;
+}
+
+async fn a_run_that_is_killed_during_its_setup_is_set_up_once(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let first = depot.start(1).await;
+    let mut job = job("turns: [{ text: Hello. }]");
+    job.runbook = "---\nsetup: |\n  echo ready >>/app/results/setups\n  while [ ! -e /app/go ]; do sleep 0.1; done\n---\n# A story\n\nDo what the model says.\n".to_owned();
+    let name = depot.submit_job(&first, job).await;
+    depot.event(&name, "\"setup\"").await;
+    until(|| depot.inside("results/setups").is_file()).await;
+    first.kill().await;
+    let second = depot.start(1).await;
+    depot.event(&name, "runbookd was restarted").await;
+    std::fs::write(depot.inside("go"), "").unwrap();
+    assert_eq!(second.ended(&name).await.status, Status::Completed);
+    let setups = std::fs::read_to_string(depot.folder(&name).join("results/setups")).unwrap();
+    assert_eq!(setups, "ready\n");
+    second.stop().await;
+}
+
+async fn a_run_that_could_not_be_started_goes_back_to_the_queue(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    // A file in the place of the folder in which every sandbox is made.
+    let sandboxes = stage.state.path().join("sandboxes");
+    std::fs::remove_dir(&sandboxes).unwrap();
+    std::fs::write(&sandboxes, "in the way").unwrap();
+    let name = depot.submit(&process, "turns: [{ text: Hello. }]").await;
+    depot.event(&name, "The run is tried again").await;
+    let tried = loop {
+        let job = process.job(&name).await;
+        if job.status == Status::Queued {
+            break job;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let reason = tried.reason.unwrap();
+    assert!(reason.contains("the sandbox failed: could not stage"), "{reason}");
+    std::fs::remove_file(&sandboxes).unwrap();
+    std::fs::create_dir(&sandboxes).unwrap();
+    let ended = process.ended(&name).await;
+    assert_eq!((ended.status, ended.attempt), (Status::Completed, 2));
+    process.stop().await;
+}
+
+async fn the_secrets_of_a_job_reach_its_agent_and_nothing_else(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    let mut job = job("
+turns:
+  - tools: [{ Bash: { command: \"echo key $MADE_UP_KEY; echo -n $MADE_UP_KEY | wc -c\" } }]
+  - text: Done.
+");
+    job.runbook =
+        "---\nsecrets: {MADE_UP_KEY: {required: true}}\n---\n# A story\n\nDo it.\n".to_owned();
+    let name = depot.submit_job(&process, job).await;
+    assert_eq!(process.ended(&name).await.status, Status::Completed);
+    let log = depot.folder(&name).join("logs/agent/claude-code.txt");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("key [redacted]") && log.contains("\\n19"), "{log}");
+    let events = depot.events(&name);
+    assert!(events.iter().all(|event| !event.to_string().contains("sk-made-up-in-a-job")));
     process.stop().await;
 }
 

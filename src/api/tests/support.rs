@@ -19,6 +19,7 @@ use crate::queue::Queue;
 use crate::records::Records;
 use crate::run::Slug;
 use crate::secret::Secret;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::webhook::Reach;
 
@@ -91,6 +92,7 @@ impl Bench {
                 max_attempts: 3,
                 webhook_reach: Reach::Public,
                 shared_keys: None,
+                snapshots: Snapshots::built_in(),
             },
         };
         let api = Api {

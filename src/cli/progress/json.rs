@@ -62,6 +62,12 @@ fn phase_line(phase: &Phase) -> Value {
                 "event": "phase", "phase": "fetching_agent", "done_bytes": done, "total_bytes": total,
             });
         }
+        Phase::BuildingSnapshot { name, step, last_line } => {
+            return json!({
+                "event": "phase", "phase": "building_snapshot", "snapshot": name, "step": step,
+                "last_line": last_line,
+            });
+        }
         Phase::WaitingForDownload => "waiting_for_download",
         Phase::Provisioning => "provisioning",
         Phase::Setup => "setup",

@@ -58,6 +58,10 @@ impl Live {
                 self.bar.set_length(total.unwrap_or(done));
                 self.bar.set_position(done);
             }
+            RunUpdate::Phase(Phase::BuildingSnapshot { last_line, .. }) => {
+                self.bar.set_style(style(WORKING));
+                self.activity = last_line.unwrap_or_default();
+            }
             RunUpdate::Phase(_) => {
                 self.bar.set_style(style(WORKING));
                 self.activity.clear();

@@ -18,15 +18,19 @@ pub(super) fn line(update: &RunUpdate) -> Option<String> {
             name.id,
             folder.display()
         )),
-        RunUpdate::Phase(phase) => self::phase(phase).map(str::to_owned),
+        RunUpdate::Phase(phase) => self::phase(phase),
         RunUpdate::Note(note) => Some(format!("! {note}")),
         RunUpdate::Step(step) => Some(self::step(step)),
         RunUpdate::Live(_) => None,
     }
 }
 
-fn phase(phase: &Phase) -> Option<&'static str> {
-    match phase {
+fn phase(phase: &Phase) -> Option<String> {
+    let words = match phase {
+        Phase::BuildingSnapshot { name, step, last_line: None } => {
+            return Some(format!("building the snapshot `{name}`: {step}"));
+        }
+        Phase::BuildingSnapshot { .. } => return None,
         Phase::FetchingAgent { done: 0, .. } => {
             Some("downloading the agent CLI (once; about 75 MB)")
         }
@@ -36,7 +40,8 @@ fn phase(phase: &Phase) -> Option<&'static str> {
         Phase::Setup => Some("the setup script runs"),
         Phase::Running => Some("the agent works"),
         Phase::Collecting => Some("collecting its files"),
-    }
+    };
+    words.map(str::to_owned)
 }
 
 fn step(step: &StepUpdate) -> String {

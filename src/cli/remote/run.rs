@@ -222,11 +222,12 @@ fn init_params(arguments: &RunArguments) -> Result<Map<String, Value>, Trouble> 
         Network::None => false,
     });
     let script = arguments.script.as_deref().map(read).transpose()?;
-    let given: [(&str, Option<Value>); 10] = [
+    let given: [(&str, Option<Value>); 11] = [
         ("agent", arguments.agent.clone().map(Value::from)),
         ("model", arguments.model.clone().map(Value::from)),
         ("model_provider", arguments.model_provider.clone().map(Value::from)),
         ("image", arguments.common.image.clone().map(Value::from)),
+        ("snapshot", arguments.common.snapshot.clone().map(Value::from)),
         ("script", script.map(Value::from)),
         ("network_enabled", network.map(Value::from)),
         ("timeout_sec", arguments.timeout.map(Value::from)),

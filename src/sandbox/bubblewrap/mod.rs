@@ -2,6 +2,7 @@
 
 mod args;
 mod cell;
+mod examine;
 mod seccomp;
 
 use std::ffi::OsString;
@@ -14,10 +15,12 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 pub(super) use cell::{Cell, processes_below, reap};
+pub(super) use examine::{CHECK, examine};
 
 use super::cgroup::{Cgroup, Cgroups};
 use super::error::SandboxError;
 use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging, write_file};
+use super::images::{ImageFacts, LibC, SetPriv};
 use super::launcher::{Output, StartsAs};
 use super::spec::{InvalidSpec, SandboxId, SandboxSpec};
 
@@ -139,6 +142,36 @@ impl Bubblewrap {
     ) -> Result<Option<Cell>, SandboxError> {
         let cgroup = self.cgroups.group(&id);
         Cell::adopt(id, folder, cgroup)
+    }
+}
+
+/// Which of these programs a sandbox would not find: it sees the system's folders alone.
+pub(super) fn missing(programs: &[String]) -> Vec<String> {
+    programs.iter().filter(|name| find_program(USUAL_PATH, name).is_none()).cloned().collect()
+}
+
+/// What this machine has of what an agent needs.
+pub(super) fn host_facts() -> ImageFacts {
+    let has = |name| find_program(USUAL_PATH, name).is_some();
+    let arch = std::env::consts::ARCH;
+    let is_musl = Path::new(&format!("/lib/ld-musl-{arch}.so.1")).exists();
+    let is_glibc = ["/lib64", "/lib"].iter().any(|folder| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.into_iter().any(|e| e.file_name().as_encoded_bytes().starts_with(b"ld-linux"))
+    });
+    ImageFacts {
+        id: String::new(),
+        arch: arch.to_owned(),
+        libc: match (is_glibc, is_musl) {
+            (true, _) => Some(LibC::Glibc),
+            (false, true) => Some(LibC::Musl),
+            (false, false) => None,
+        },
+        has_sh: Path::new("/bin/sh").exists(),
+        has_bash: has("bash") || has("zsh"),
+        has_ps: has("ps"),
+        // Where it is needed, it was looked for when the engine was connected.
+        setpriv: SetPriv::Fit,
     }
 }
 

@@ -1,6 +1,10 @@
 //! The Docker engine. `bollard` is named in this folder and nowhere else.
 
+mod build;
 mod container;
+mod examine;
+mod look;
+mod prune;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,6 +19,7 @@ use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
 pub(super) use container::Container;
+pub(super) use examine::{CHECK, examine};
 
 use super::error::{EngineFault, SandboxError};
 use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging};
@@ -44,6 +49,10 @@ const SANDBOX_LABEL: &str = "runbookd.sandbox";
 /// The label with the run, for people.
 const RUN_LABEL: &str = "runbookd.run";
 
+/// The label that says which state folder an image belongs to: those who share it know what is
+/// current.
+const STATE_LABEL: &str = "runbookd.state";
+
 /// What the Docker daemon said.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -61,6 +70,8 @@ pub struct Docker {
     client: Client,
     version: String,
     owner: String,
+    /// The state folder, as a label.
+    state: String,
     default_image: Option<String>,
     agent_files: AgentFiles,
     /// The owner that files get back from the agent, as the containers see it; `None` where the
@@ -74,6 +85,7 @@ impl Docker {
     pub(super) async fn connect(
         host: Option<&str>,
         owner: &str,
+        state: String,
         default_image: Option<String>,
     ) -> Result<Self, String> {
         let socket = local_socket(host)?;
@@ -119,6 +131,7 @@ impl Docker {
             client,
             version: info.server_version.clone().unwrap_or_default(),
             owner: owner.to_owned(),
+            state,
             default_image,
             agent_files: match reclaim_to {
                 None => AgentFiles::Given,
@@ -270,18 +283,33 @@ fn traces_are_limited() -> bool {
 /// What this daemon's kernel cannot enforce.
 fn unenforced(info: &SystemInfo, has_seccomp: bool, traces_are_limited: bool) -> Vec<String> {
     let checks = [
-        (info.memory_limit, "The memory limit of a sandbox is not enforced."),
-        (info.swap_limit, "Swap is not counted in the memory limit of a sandbox."),
-        (info.pids_limit, "The limit on processes in a sandbox is not enforced."),
-        (info.cpu_cfs_quota, "The processor limit of a sandbox is not enforced."),
         (Some(has_seccomp), "Docker filters no system calls here (no seccomp)."),
         (
             Some(traces_are_limited),
             "What the agent starts may trace the agent (kernel.yama.ptrace_scope is not 1), and so write into its recorded output.",
         ),
     ];
+    let mut sentences = unlimited(info);
+    sentences.extend(failed(checks));
+    sentences
+}
+
+/// What this daemon's control groups do not limit.
+fn unlimited(info: &SystemInfo) -> Vec<String> {
+    let checks = [
+        (info.memory_limit, "The memory limit of a sandbox is not enforced."),
+        (info.swap_limit, "Swap is not counted in the memory limit of a sandbox."),
+        (info.pids_limit, "The limit on processes in a sandbox is not enforced."),
+        (info.cpu_cfs_quota, "The processor limit of a sandbox is not enforced."),
+    ];
+    failed(checks).collect()
+}
+
+fn failed<const N: usize>(
+    checks: [(Option<bool>, &'static str); N],
+) -> impl Iterator<Item = String> {
     let failed = checks.into_iter().filter(|(enforced, _)| *enforced == Some(false));
-    failed.map(|(_, sentence)| sentence.to_owned()).collect()
+    failed.map(|(_, sentence)| sentence.to_owned())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The room as its callers see it, with a registry on this machine and packages of a few bytes.
 
+mod examine;
 mod registry;
 
 use std::fs;

@@ -5,12 +5,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::workers::Shared;
+use super::workers::{Shared, sandbox_of};
 use crate::job::{JobSecrets, JobSpec};
 use crate::plan::plan;
 use crate::queue::{Cost, Ended, Finish, Grant, JobUsage, Leased, QueueError, Stage};
-use crate::run::{RunFailure, RunPlan, RunStatus, error_chain};
+use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
+use crate::telemetry::meters::{self, TokenKind};
 use crate::trajectory::{CostBasis, Usage};
+use crate::webhook::News;
 use crate::worker::attend::{LetGo, Stop};
 use crate::worker::ending::Ending;
 use crate::worker::execute::{Done, Entry, Parts, Run, Unfinished};
@@ -33,6 +35,7 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
         stop.cancel.cancel();
     }
     let grant = leased.grant.clone();
+    let frozen = Frozen { spec: leased.spec.clone(), sealed: leased.sealed.clone() };
     let finish = match run(shared, leased, stop).await {
         Ok(finish) => finish,
         Err(Unfinished::Store(e)) => Finish {
@@ -42,7 +45,47 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
         Err(Unfinished::Requeued | Unfinished::LetGo(LetGo::Lost)) => return,
         Err(Unfinished::LetGo(LetGo::Leave)) => return release(shared, &grant).await,
     };
+    tell_webhook(shared, &grant, &frozen, finish.ended).await;
+    count(&finish);
     write_finish(shared, &grant, finish, stop).await;
+}
+
+/// What was frozen of a job when it was submitted.
+struct Frozen {
+    spec: String,
+    sealed: Option<String>,
+}
+
+/// Puts the news into the outbox of webhooks, where somebody wants to be told. It happens before the
+/// queue knows of the end: a crash in between tells it once more instead of never.
+async fn tell_webhook(shared: &Shared, grant: &Grant, frozen: &Frozen, ended: Ended) {
+    let spec = JobSpec::thaw(&frozen.spec).ok();
+    let url = spec.and_then(|spec| spec.webhook_url);
+    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return };
+    let secrets = secrets(shared, &grant.name, frozen.sealed.as_deref()).unwrap_or_default();
+    let news = News { run: &grant.name, ended, url: &url, secret: secrets.webhook_secret };
+    if let Err(e) = outbox.enqueue(news, (shared.parts.clock)()).await {
+        tracing::error!(error = %error_chain(&e), "the webhook of a run is not told");
+    }
+}
+
+/// Counts an end for whoever watches the figures.
+fn count(finish: &Finish) {
+    meters::run_ended(match finish.ended {
+        Ended::Completed => "completed",
+        Ended::Failed => "failed",
+        Ended::Cancelled => "cancelled",
+    });
+    let usage = &finish.usage;
+    meters::tokens(TokenKind::Input, usage.input_tokens);
+    meters::tokens(TokenKind::Output, usage.output_tokens);
+    meters::tokens(TokenKind::CacheRead, usage.cache_read_tokens);
+    meters::tokens(TokenKind::CacheWrite, usage.cache_write_tokens);
+    match usage.cost {
+        Cost::Reported(micros) => meters::cost("reported", micros),
+        Cost::Estimated(micros) => meters::cost("estimated", micros),
+        Cost::Unknown => {}
+    }
 }
 
 /// Runs it, and says what the queue is to know of its end.
@@ -58,13 +101,11 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
     };
     let tenure = Tenure::leased(shared.queue.clone(), leased.grant.clone(), next_off);
     let with_bytes = |finish| Finish { total_bytes: tenure.recorded(), ..finish };
-    let (plan, parts) = match prepared(shared, &leased) {
-        Ok(prepared) => prepared,
-        Err(failure) => return Ok(with_bytes(failed(&failure))),
-    };
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(e) => return Ok(with_bytes(failed(&internal(&e)))),
+    let prepared = prepared(shared, &leased);
+    let (plan, parts, entry) = match (prepared, entry) {
+        (Ok((plan, parts)), Ok(entry)) => (plan, parts, entry),
+        (Err(failure), _) => return Ok(with_bytes(given_up(shared, &leased, &failure).await)),
+        (Ok(_), Err(e)) => return Ok(with_bytes(given_up(shared, &leased, &internal(&e)).await)),
     };
     let record = match entry {
         Entry::New | Entry::Leased => Record::of_job(&parts, &plan, leased.created),
@@ -83,20 +124,36 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
 fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFailure> {
     let name = &leased.grant.name;
     let spec = JobSpec::thaw(&leased.spec).map_err(|e| internal(&e))?;
-    let secrets = match &leased.sealed {
-        Some(sealed) => {
-            let opened = shared.vault.open(sealed, &JobSecrets::context(name));
-            let opened = opened.map_err(|e| internal(&e))?;
-            JobSecrets::from_plaintext(opened.expose()).map_err(|e| internal(&e))?
-        }
-        None => JobSecrets::default(),
-    };
+    let secrets = secrets(shared, name, leased.sealed.as_deref())?;
     let session = leased.session_id.as_deref().unwrap_or_default();
     let session = Uuid::parse_str(session).map_err(|e| internal(&e))?;
     let keyring = secrets.keyring(shared.shared_keys.as_ref());
     let request = spec.request(name, &secrets, shared.parts.store.root());
-    let plan = plan(&request, &keyring, JobSpec::draw(name, session)).accepted()?;
+    let draw = JobSpec::draw(name, session);
+    let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
     Ok((plan, Parts { keyring, ..shared.parts.clone() }))
+}
+
+/// A run that this process cannot go on with. No run ends before its sandbox does.
+async fn given_up(shared: &Shared, leased: &Leased, failure: &RunFailure) -> Finish {
+    if let Some(id) = sandbox_of(leased)
+        && let Err(e) = shared.parts.engine.discard(&id).await
+    {
+        tracing::error!(sandbox.id = %id, error = %error_chain(&e), "sandbox `{id}` stays behind");
+    }
+    failed(failure)
+}
+
+/// The secrets of a job.
+fn secrets(
+    shared: &Shared,
+    name: &RunName,
+    sealed: Option<&str>,
+) -> Result<JobSecrets, RunFailure> {
+    let Some(sealed) = sealed else { return Ok(JobSecrets::default()) };
+    let opened = shared.vault.open(sealed, &JobSecrets::context(name));
+    let opened = opened.map_err(|e| internal(&e))?;
+    JobSecrets::from_plaintext(opened.expose()).map_err(|e| internal(&e))
 }
 
 /// Gives a run back whose agent was not started. One whose agent works stays ours: the next process

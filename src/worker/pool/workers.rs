@@ -23,6 +23,7 @@ use crate::queue::{Grant, LeaseLimits, Leased, Queue, QueueError, Worker, Worker
 use crate::run::error_chain;
 use crate::sandbox::SandboxId;
 use crate::secret::Keyring;
+use crate::webhook::Outbox;
 use crate::worker::attend::Stop;
 use crate::worker::execute::{Parts, sandbox_id};
 use crate::worker::model;
@@ -30,9 +31,6 @@ use crate::worker::model;
 /// How often the queue is asked when nothing was heard of it: for what comes due by the clock, and
 /// for news that were missed.
 const POLL: Duration = Duration::from_secs(2);
-
-/// How long after a failure the queue is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the workers are made of.
 #[derive(Debug, Clone)]
@@ -43,6 +41,8 @@ pub struct PoolParts {
     pub queue: Queue,
     /// Opens the secrets of a job.
     pub vault: Arc<Vault>,
+    /// Where the end of a run is told; `None` where nobody listens.
+    pub outbox: Option<Outbox>,
 }
 
 /// How the workers work.
@@ -52,8 +52,8 @@ pub struct PoolSettings {
     pub worker: WorkerId,
     /// How many runs at a time; at least 1.
     pub slots: u32,
-    /// How many of one collection.
-    pub limits: LeaseLimits,
+    /// How many of one collection, as it is now.
+    pub limits: watch::Receiver<LeaseLimits>,
     /// Keys of the operator that every run may use; `None` where a run has only its collection's.
     pub shared_keys: Option<Keyring>,
     /// What must be free before another run is begun.
@@ -71,6 +71,18 @@ pub struct Shutdown {
     pub end: CancellationToken,
     /// Ends the runs that go on at once.
     pub force: CancellationToken,
+}
+
+impl Shutdown {
+    /// Waits until any of it is wanted: each begins no new run.
+    async fn begun(&self) {
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.leave.cancelled() => {}
+            () = self.end.cancelled() => {}
+            () = self.force.cancelled() => {}
+        }
+    }
 }
 
 /// How the workers are.
@@ -98,10 +110,11 @@ pub(super) struct Shared {
     pub(super) parts: Parts,
     pub(super) queue: Queue,
     pub(super) vault: Arc<Vault>,
+    pub(super) outbox: Option<Outbox>,
     pub(super) shared_keys: Option<Keyring>,
     worker: WorkerId,
     slots: u32,
-    limits: LeaseLimits,
+    limits: watch::Receiver<LeaseLimits>,
     floors: Floors,
     held: Held,
     /// The grants that this process had from an earlier one.
@@ -121,13 +134,14 @@ impl Workers {
     /// Workers that do not work yet.
     #[must_use]
     pub fn new(pool: PoolParts, settings: PoolSettings) -> Self {
-        let PoolParts { parts, queue, vault } = pool;
+        let PoolParts { parts, queue, vault, outbox } = pool;
         let PoolSettings { worker, slots, limits, shared_keys, floors } = settings;
         Self {
             shared: Arc::new(Shared {
                 parts,
                 queue,
                 vault,
+                outbox,
                 shared_keys,
                 worker,
                 slots: slots.max(1),
@@ -177,7 +191,7 @@ impl Workers {
             // With fewer slots than before, what goes on goes on.
             self.begin(&runs, leased, Arc::clone(&slots).try_acquire_owned().ok());
         }
-        self.lease_until(&shutdown.drain, &slots, &runs).await;
+        self.lease_until(shutdown, &slots, &runs).await;
         shared.is_draining.send_replace(true);
         runs.close();
         self.wind_up(shutdown, &runs).await;
@@ -222,33 +236,28 @@ impl Workers {
     }
 
     /// Leases runs while there is room for them.
-    async fn lease_until(
-        &self,
-        drain: &CancellationToken,
-        slots: &Arc<Semaphore>,
-        runs: &TaskTracker,
-    ) {
+    async fn lease_until(&self, shutdown: &Shutdown, slots: &Arc<Semaphore>, runs: &TaskTracker) {
         let mut changed = self.shared.queue.changed();
         loop {
             let permit = tokio::select! {
                 biased;
-                () = drain.cancelled() => return,
+                () = shutdown.begun() => return,
                 permit = Arc::clone(slots).acquire_owned() => permit,
             };
             // The semaphore is never closed.
             let Ok(permit) = permit else { return };
-            let leased = tokio::select! {
-                biased;
-                () = drain.cancelled() => return,
-                leased = self.next(&mut changed) => leased,
-            };
+            let Some(leased) = self.next(&mut changed, shutdown).await else { return };
             self.begin(runs, leased, Some(permit));
         }
     }
 
-    /// Waits for the next run that this machine bears. To drop it loses nothing: a lease whose
-    /// answer was not heard is adopted at the next start.
-    async fn next(&self, changed: &mut watch::Receiver<u64>) -> Leased {
+    /// Waits for the next run that this machine bears; `None` where no more are wanted. A lease that
+    /// was asked for is always heard, so that no run is held by nobody.
+    async fn next(
+        &self,
+        changed: &mut watch::Receiver<u64>,
+        shutdown: &Shutdown,
+    ) -> Option<Leased> {
         let shared = &self.shared;
         let mut request = Uuid::new_v4();
         loop {
@@ -262,17 +271,18 @@ impl Workers {
             });
             if may_begin {
                 let now = (shared.parts.clock)();
-                match shared.queue.lease(&shared.worker, request, &shared.limits, now).await {
-                    Ok(Some(leased)) => return leased,
+                let limits = shared.limits.borrow().clone();
+                match shared.queue.lease(&shared.worker, request, &limits, now).await {
+                    Ok(Some(leased)) => return Some(leased),
                     Ok(None) => request = Uuid::new_v4(),
                     Err(e) => {
                         tracing::warn!(error = %error_chain(&e), "the queue was not asked for a run");
-                        sleep(ASK_AGAIN).await;
-                        continue;
                     }
                 }
             }
             tokio::select! {
+                biased;
+                () = shutdown.begun() => return None,
                 _ = changed.changed() => {}
                 () = sleep(POLL) => {}
             }
@@ -325,8 +335,8 @@ impl Workers {
     }
 }
 
-/// The sandbox of a run that an earlier process held.
-fn sandbox_of(leased: &Leased) -> Option<SandboxId> {
+/// The sandbox of a run, as far as it can have one.
+pub(super) fn sandbox_of(leased: &Leased) -> Option<SandboxId> {
     let session = Uuid::parse_str(leased.session_id.as_deref()?).ok()?;
     sandbox_id(&leased.grant.name, session, Some(leased.grant.attempt)).ok()
 }

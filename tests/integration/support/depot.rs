@@ -2,26 +2,31 @@
 //! it can be stopped in the middle of anything, as a kill would, and the next one finds what a
 //! killed process leaves.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
+use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
 use runbookd::run::{Network, RunId, RunName, Slug};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
+use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
+use runbookd::webhook::Reach;
 use runbookd::worker::{
     Claims, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus,
 };
-use serde_json::Value;
+use runbookd::workflow::Workflow;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -77,12 +82,13 @@ impl<'a> Depot<'a> {
                 claims: Claims::open(state.join("claims")).unwrap(),
                 sockets: state.join("models"),
                 agents: pinned(),
+                snapshots: Snapshots::built_in(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
                 clock: Timestamp::now,
             };
             let vault = Arc::new(Vault::load(&key).unwrap());
-            let pool = PoolParts { parts, queue: queue.clone(), vault };
+            let pool = PoolParts { parts, queue: queue.clone(), vault, outbox: None };
             let workers = Workers::new(pool, pool_settings(slots));
             let running = tokio::task::spawn({
                 let workers = workers.clone();
@@ -124,6 +130,57 @@ impl<'a> Depot<'a> {
         name
     }
 
+    /// Takes a request in as the API does; the files come with it.
+    pub(crate) async fn request(
+        &self,
+        process: &Process,
+        script: &str,
+        files: Vec<(&'static str, Vec<u8>)>,
+    ) -> RunName {
+        let vault = Arc::new(Vault::load(&self.path("vault.key")).unwrap());
+        let catalog = Catalog::new(process.database.clone(), Arc::clone(&vault));
+        let store = Store::open(&self.results()).unwrap();
+        let settings = IntakeSettings {
+            max_attempts: 3,
+            webhook_reach: Reach::Public,
+            shared_keys: None,
+            snapshots: Snapshots::built_in(),
+        };
+        let workflow = json!({
+            "init_params": {
+                "instruction": "# A story\n\nDo what the model says.\n", "script": script,
+            },
+            "step_configs": { "run": {
+                "activity": "runbook", "instruction_path": "init_params.instruction",
+                "network_enabled": false,
+            } },
+            "steps": ["run"],
+        });
+        process
+            .on(move |queue| async move {
+                let now = Timestamp::now();
+                let team = catalog.create_collection("team", None, now).await.unwrap().name;
+                let task = NewTask::new("story", Workflow::parse(&workflow).unwrap());
+                catalog.create_task(&team, task, now).await.unwrap();
+                let batch = Slug::new("0123456789ab").unwrap();
+                let uploads = files.into_iter().map(|(name, bytes)| {
+                    let mut upload = store.receive(&team, &batch, name).unwrap();
+                    upload.append(&bytes).unwrap();
+                    let kept = upload.keep().unwrap();
+                    Uploaded { path: kept.path, name: kept.name, n_bytes: kept.n_bytes }
+                });
+                let wish = Submission {
+                    collection: "team".to_owned(),
+                    task: "story".to_owned(),
+                    uploads: uploads.collect(),
+                    ..Submission::default()
+                };
+                let intake = Intake { catalog, queue, store, vault, settings };
+                intake.submit(wish, now).await.unwrap().name
+            })
+            .await
+    }
+
     pub(crate) fn folder(&self, name: &RunName) -> PathBuf {
         let RunName { collection, task, id } = name;
         self.results().join(format!("{collection}/{task}/{id}"))
@@ -159,6 +216,11 @@ impl<'a> Depot<'a> {
         let sandboxes = self.stage.state.path().join("sandboxes");
         let mut folders = std::fs::read_dir(sandboxes).unwrap();
         folders.next().expect("a sandbox").unwrap().path().join("rw/app").join(path)
+    }
+
+    /// The next process has another key for what is sealed.
+    pub(crate) fn replace_key(&self) {
+        std::fs::remove_file(self.path("vault.key")).unwrap();
     }
 
     fn results(&self) -> PathBuf {
@@ -209,7 +271,7 @@ fn pool_settings(slots: u32) -> PoolSettings {
     PoolSettings {
         worker: WorkerId::new("worker-of-the-story".to_owned()),
         slots,
-        limits: LeaseLimits { per_collection: 10, exceptions: BTreeMap::new() },
+        limits: watch::channel(LeaseLimits { per_collection: 10, exceptions: [].into() }).1,
         shared_keys: None,
         floors: Floors { memory_bytes: 0, disk_bytes: 0, folders: vec![] },
     }

@@ -10,5 +10,5 @@ mod story;
 pub(crate) use depot::{Depot, Process, job};
 pub(crate) use home::{Home, Ran};
 pub(crate) use scene::{Scene, Tokens};
-pub(crate) use stage::{POLL, Stage, processes_with, settings, tell, until};
+pub(crate) use stage::{POLL, Stage, image, processes_with, settings, tell, tell_within, until};
 pub(crate) use story::Story;

@@ -46,6 +46,16 @@ pub(crate) fn is_required() -> bool {
 
 /// Tells a story on an engine.
 pub(crate) async fn tell(choice: EngineChoice, story: &str, act: impl AsyncFnOnce(&Stage)) {
+    tell_within(STORY_LIMIT, choice, story, act).await;
+}
+
+/// Tells a story that may take longer than others.
+pub(crate) async fn tell_within(
+    limit: Duration,
+    choice: EngineChoice,
+    story: &str,
+    act: impl AsyncFnOnce(&Stage),
+) {
     if !rustix::process::geteuid().is_root() {
         assert!(!is_required(), "the full promises are given to root");
         println!("SKIPPED {story}: the full promises are given to root");
@@ -65,8 +75,7 @@ pub(crate) async fn tell(choice: EngineChoice, story: &str, act: impl AsyncFnOnc
     };
     let kind = engine.report().kind;
     let stage = Stage { engine, kind, state, owner };
-    let told =
-        AssertUnwindSafe(tokio::time::timeout(STORY_LIMIT, act(&stage))).catch_unwind().await;
+    let told = AssertUnwindSafe(tokio::time::timeout(limit, act(&stage))).catch_unwind().await;
     let leftovers = stage.engine.leftovers().await.unwrap();
     // A story that failed half-way leaves something; the machine is not to keep it.
     stage.engine.reap(|_| false).await.unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
+use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
 use runbookd::toolchain::{Toolchain, ToolchainSettings};
 use runbookd::trajectory::StepUpdate;
@@ -39,6 +40,10 @@ pub(crate) struct Story {
     pub(crate) tokens: Tokens,
     /// Is told the news before they are kept.
     pub(crate) on_update: fn(&RunUpdate),
+    /// Whether others run on the stage meanwhile, so that it is not bare after this one.
+    pub(crate) shares_stage: bool,
+    /// What can be built to start from.
+    pub(crate) snapshots: Snapshots,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -63,6 +68,8 @@ impl Story {
             fake_agent: None,
             tokens: Tokens::OfWholeReplies,
             on_update: |_| {},
+            shares_stage: false,
+            snapshots: Snapshots::built_in(),
             limits: |_| {},
         }
     }
@@ -91,7 +98,9 @@ impl Story {
         let (report, ()) = tokio::join!(execute(&parts, &plan, &live.stop, &mut watch), act(&live));
         let updates = std::mem::take(&mut *live.updates());
         let scene = Scene::new(work, report.unwrap(), updates);
-        assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
+        if !self.shares_stage {
+            assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
+        }
         if self.fake_agent.is_none() && self.provider.is_none() {
             scene.every_token_is_counted(self.tokens);
         }
@@ -120,7 +129,7 @@ impl Story {
             },
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() };
-        let mut plan = plan(&request, &self.keyring(), draw).accepted().unwrap();
+        let mut plan = plan(&request, &self.keyring(), &self.snapshots, draw).accepted().unwrap();
         (self.limits)(&mut plan.limits);
         plan
     }
@@ -137,6 +146,7 @@ impl Story {
                 AgentSource::Executable(path)
             }),
             store: Store::open(&work.join("results")).unwrap(),
+            snapshots: self.snapshots.clone(),
             keyring: self.keyring(),
             clock: jiff::Timestamp::now,
         }
@@ -185,6 +195,11 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Waits until there is such news.
+    pub(crate) async fn hears(&self, news: impl Fn(&RunUpdate) -> bool) {
+        until(|| self.updates().iter().any(&news)).await;
+    }
+
     /// Waits until a tool call began whose title holds `word`.
     pub(crate) async fn tool_begins(&self, word: &str) {
         until(|| {

@@ -1,0 +1,16 @@
+//! This machine as a run needs it: folders that can be written, room on the disk, memory.
+
+mod aside;
+mod folder;
+mod memory;
+
+pub use aside::aside;
+pub use folder::{Purpose, examine_folder};
+pub use memory::examine_memory;
+
+/// A number of bytes for people.
+fn sized(n_bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    let mib = n_bytes / MIB;
+    if mib < 10 * 1024 { format!("{mib} MiB") } else { format!("{} GiB", mib / 1024) }
+}
