@@ -13,15 +13,15 @@ use crate::support::Home;
 const SOON: Duration = Duration::from_secs(60);
 
 /// A server that listens.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Server {
     /// Starts a server and waits until it listens.
-    async fn start(home: &Home, env: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(home: &Home, env: &[(&str, &str)]) -> Self {
         let mut child = home
             .command(&["serve", "--listen", "127.0.0.1:0"])
             .envs(env.iter().copied())
@@ -55,13 +55,13 @@ impl Server {
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// The exit code and the rest of the log.
-    async fn ended(mut self) -> (Option<i32>, String) {
+    pub(crate) async fn ended(mut self) -> (Option<i32>, String) {
         let status = tokio::time::timeout(SOON, self.child.wait()).await.unwrap().unwrap();
         let mut rest = String::new();
         while let Some(line) = self.log.next_line().await.unwrap() {
