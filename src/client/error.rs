@@ -180,7 +180,9 @@ pub(super) fn detail(body: &[u8]) -> String {
 fn problem(problem: &Value) -> String {
     let place = problem["loc"].as_array().into_iter().flatten().map(|part| match part {
         Value::String(name) => name.clone(),
-        other => other.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            part.to_string()
+        }
     });
     // The first part only says that it is the body or the query.
     let place = place.skip(1).collect::<Vec<_>>().join(".");
