@@ -178,12 +178,8 @@ pub(super) fn detail(body: &[u8]) -> String {
 
 /// One entry of a 422's list.
 fn problem(problem: &Value) -> String {
-    let place = problem["loc"].as_array().into_iter().flatten().map(|part| match part {
-        Value::String(name) => name.clone(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            part.to_string()
-        }
-    });
+    let place = problem["loc"].as_array().into_iter().flatten();
+    let place = place.map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned));
     // The first part only says that it is the body or the query.
     let place = place.skip(1).collect::<Vec<_>>().join(".");
     match (place.as_str(), problem["msg"].as_str()) {

@@ -116,6 +116,7 @@ impl Drop for Home {
         let digest = Sha256::digest(self.state().as_os_str().as_encoded_bytes());
         let name: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         remove_groups(&format!("cli-{name}"));
+        remove_groups(&format!("srv-{name}"));
     }
 }
 
