@@ -59,6 +59,20 @@ impl ExitCode {
         }
     }
 
+    /// What a run that ended on a server means for the shell; the same as if it had ended here.
+    #[must_use]
+    pub fn of_words(status: &str, failure: Option<&str>, passed: Option<bool>) -> Self {
+        match (status, failure) {
+            ("completed" | "archived", _) if passed == Some(false) => Self::VerdictFailed,
+            ("completed" | "archived", _) => Self::Success,
+            ("cancelled", _) => Self::Cancelled,
+            (_, Some("refused" | "no_credentials")) => Self::Refused,
+            (_, Some("agent_unavailable")) => Self::Unavailable,
+            (_, Some("store_failed")) => Self::NotWritten,
+            (_, _) => Self::RunFailed,
+        }
+    }
+
     /// What a failure means for the shell.
     #[must_use]
     pub fn of_failure(failure: &RunFailure) -> Self {

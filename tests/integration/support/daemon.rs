@@ -28,7 +28,7 @@ const KEY: &str = "sk-ant-made-up-for-a-client";
 /// A server that listens.
 pub(crate) struct Server {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     log: Lines<BufReader<ChildStderr>>,
 }
 
