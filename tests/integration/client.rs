@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Child;
 
-use crate::daemon::Server;
-use crate::support::{Home, Ran, Stage, processes_with, until};
+use crate::support::{Home, Ran, Server, Stage, processes_with, until};
 
 stories! {
     a_runbook_runs_on_a_server_as_it_runs_here,

@@ -17,6 +17,7 @@ mod cli_doctor;
 mod cli_runs;
 mod client;
 mod daemon;
+mod jetty_clients;
 mod runs_agent;
 mod runs_broken;
 mod runs_fake;

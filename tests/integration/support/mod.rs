@@ -2,13 +2,17 @@
 
 #[macro_use]
 mod stage;
+mod daemon;
 mod depot;
 mod home;
 mod scene;
 mod story;
 
+pub(crate) use daemon::{Daemon, Server};
 pub(crate) use depot::{Depot, Process, job};
 pub(crate) use home::{Home, Ran};
 pub(crate) use scene::{Scene, Tokens};
-pub(crate) use stage::{POLL, Stage, image, processes_with, settings, tell, tell_within, until};
+pub(crate) use stage::{
+    POLL, Stage, host, image, processes_with, settings, tell, tell_within, until,
+};
 pub(crate) use story::Story;
