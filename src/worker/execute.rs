@@ -29,6 +29,7 @@ use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError};
+use crate::telemetry::meters;
 
 /// What whoever watches is told of a run that was taken over.
 const ADOPTED: &str = "runbookd was restarted while the run went on; nothing of it was lost.";
@@ -264,6 +265,7 @@ impl Run<'_> {
         let ground = Ground { image: image.as_deref(), cli: &cli };
         let mut spec = sandbox_spec(id, plan, invocation, access, ground);
         spec.mounts.extend(model.mounts());
+        let since = Instant::now();
         let provisioned = tokio::select! {
             biased;
             let_go = stop.let_go() => {
@@ -275,6 +277,9 @@ impl Run<'_> {
         };
         // Its container keeps the image from here on.
         drop(hold);
+        if provisioned.is_ok() {
+            meters::sandbox_made(parts.engine.report().kind.as_str(), since.elapsed());
+        }
         provisioned
     }
 
