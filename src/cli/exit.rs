@@ -114,3 +114,32 @@ impl From<ExitCode> for std::process::ExitCode {
         Self::from(code.code())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_on_a_server_ends_with_the_code_that_it_would_have_here() {
+        let text = || "made up".to_owned();
+        for failure in [
+            RunFailure::Refused { problems: vec![text()] },
+            RunFailure::StoreFailed { detail: text() },
+            RunFailure::AgentUnavailable { detail: text() },
+            RunFailure::SandboxFailed { detail: text() },
+            RunFailure::Internal { detail: text() },
+        ] {
+            let there = ExitCode::of_words("failed", Some(failure.code()), None);
+            assert_eq!(there, ExitCode::of_failure(&failure), "{failure:?}");
+        }
+        for (status, passed, expected) in [
+            ("completed", None, ExitCode::Success),
+            ("completed", Some(true), ExitCode::Success),
+            ("completed", Some(false), ExitCode::VerdictFailed),
+            ("cancelled", None, ExitCode::Cancelled),
+            ("failed", None, ExitCode::RunFailed),
+        ] {
+            assert_eq!(ExitCode::of_words(status, None, passed), expected, "{status} {passed:?}");
+        }
+    }
+}

@@ -181,7 +181,7 @@ async fn what_fails_has_the_code_that_it_has_here(person: &Person) {
     assert_eq!(refused.code, Some(4), "{refused:?}");
     assert!(refused.stderr.contains("there is no task team/nothing"), "{refused:?}");
     let left = ["run", "write.md", "--server", server, "--script", "done.yaml", "--no-wait"];
-    let left = person.run(&left).await;
+    let left = person.run(&[&left[..], &["--network", "none"]].concat()).await;
     assert_eq!(left.code, Some(0), "{left:?}");
     let name = left.stdout.trim().lines().last().unwrap().to_owned();
     let followed = person.run(&["logs", "-f", &name]).await;

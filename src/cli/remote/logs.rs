@@ -72,7 +72,8 @@ fn line(event: &Value, whole: &HashMap<u64, String>) -> Option<String> {
     let words = match said.and_then(|step| whole.get(&step)) {
         Some(words) => format!("* {words}"),
         None if event["kind"] == "finished" => finished(event),
-        None => progress::line(&news::update(event, "this server")?)?,
+        None if event["kind"] == "opened" => "the run begins".to_owned(),
+        None => progress::line(&news::update(event, "")?)?,
     };
     let at: String = text(&event["at"]).chars().take(SHOWN_OF_TIME).collect();
     let gap = format!("\n{:width$}  ", "", width = SHOWN_OF_TIME);
@@ -129,6 +130,10 @@ mod tests {
             (
                 json!({"kind": "finished", "status": "cancelled"}),
                 Some("                     cancelled"),
+            ),
+            (
+                json!({"at": at, "kind": "opened", "collection": "c", "task": "t"}),
+                Some("2026-01-02T03:04:05  the run begins"),
             ),
             (json!({"at": at, "kind": "status", "status": "running"}), None),
         ] {
