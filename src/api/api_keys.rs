@@ -8,6 +8,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::auth::{Caller, Tenant};
+use super::bodies::NewApiKey;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Segments};
 use super::fields::Fields;
@@ -54,10 +55,11 @@ async fn of_collection(
 
 /// Makes a key. `api_key` in the answer is the only time that it is shown.
 #[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys",
-    request_body(content = Object, description = "`name`, and `collection_name` or `scope: \"admin\"`."),
+    request_body = NewApiKey,
     responses((status = 200, description = "The key, in plain text this once."),
         (status = 400, description = "There is one of this name."),
-        (status = 403, description = "This needs an admin token.")))]
+        (status = 403, description = "This needs an admin token."),
+        (status = 404, description = "There is no such collection.")))]
 async fn create(
     State(api): State<Shared>,
     caller: Caller,

@@ -9,6 +9,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::auth::{Caller, Tenant};
+use super::bodies::NewCollection;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Query};
 use super::fields::{Fields, kind_of};
@@ -56,7 +57,7 @@ async fn list(
 
 /// Makes a collection. Wants an admin token.
 #[utoipa::path(post, path = "/api/v1/collections", tag = "collections",
-    request_body(content = Object, description = "`name`, and `description` and `environment_variables` if wished."),
+    request_body = NewCollection,
     responses((status = 200, description = "The collection."),
         (status = 400, description = "It is there already, or cannot be made."),
         (status = 403, description = "This needs an admin token.")))]

@@ -41,6 +41,13 @@ impl<T: DeserializeOwned> FromRequestParts<Shared> for Query<T> {
             // The source names the parameter; axum's own sentence goes before it.
             let why = crate::run::error_chain(&fault);
             let why = why.rsplit_once("string: ").map_or(why.as_str(), |(_, why)| why);
+            let missing =
+                why.rsplit_once("missing field `").and_then(|(_, name)| name.strip_suffix('`'));
+            if let Some(name) = missing {
+                let loc = vec![json!("query"), json!(name)];
+                let msg = "Field required".to_owned();
+                return ApiError::Invalid(vec![Problem { loc, msg, kind: "missing" }]);
+            }
             let (name, why) = why.split_once(": ").unwrap_or(("", why));
             let mut loc = vec![json!("query")];
             loc.extend((!name.is_empty()).then(|| json!(name)));

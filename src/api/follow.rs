@@ -18,7 +18,6 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -123,7 +122,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 }
 
 /// Where to go on.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Wish {
     /// The number of the last event that was seen; the header `Last-Event-ID` wins.
@@ -133,7 +132,7 @@ struct Wish {
 /// Streams the run's events: those that were, then those that come, until the run has ended. Each
 /// has its number as its id; `Last-Event-ID` or `?after=` goes on after one.
 #[utoipa::path(get, path = "/api/v1/trajectory/{collection}/{task}/{id}/events", tag = "runs",
-
+    params(Wish),
     responses((status = 200, description = "Server-sent events.", content_type = "text/event-stream"),
         (status = 404, description = "There is no such run."),
         (status = 429, description = "The token follows too many runs.")))]

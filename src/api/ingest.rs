@@ -36,11 +36,11 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 struct Ingested {
     /// What it was given.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     input: Value,
     /// What came of it.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     output: Value,
     /// `completed`, `failed` or `cancelled`.
     status: Option<String>,

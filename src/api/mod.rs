@@ -5,8 +5,10 @@
 
 mod api_keys;
 mod auth;
+mod bodies;
 mod collections;
 mod deadline;
+mod described;
 mod download;
 mod error;
 mod extract;
@@ -99,7 +101,7 @@ pub struct ApiSettings {
 /// All of the API, ready to be served.
 pub fn router(api: Shared) -> Router {
     let (routes, document) = routes(&api).split_for_parts();
-    let document = openapi::with_ids(document);
+    let document = described::described(document);
     let known = Known::of(&document);
     let no_method = known.clone();
     let routes = routes
@@ -116,7 +118,7 @@ pub fn router(api: Shared) -> Router {
 
 /// The description of the API.
 pub fn document(api: &Shared) -> OpenApi {
-    openapi::with_ids(routes(api).into_openapi())
+    described::described(routes(api).into_openapi())
 }
 
 fn routes(api: &Shared) -> OpenApiRouter<Shared> {

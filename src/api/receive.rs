@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::{FromRequest as _, Request};
 use uuid::Uuid;
 
 use super::Shared;
@@ -113,6 +114,13 @@ pub(super) async fn text(
     String::from_utf8(bytes).map_err(|_| {
         ApiError::Invalid(vec![Problem::of_field(name, "value_error", "it must be UTF-8 text")])
     })
+}
+
+/// The form of a request.
+pub(super) async fn form(request: Request, api: &Shared) -> Result<Multipart, ApiError> {
+    Multipart::from_request(request, api)
+        .await
+        .map_err(|fault| ApiError::BadRequest(format!("the form cannot be read: {fault}")))
 }
 
 /// The next field of a form.

@@ -9,6 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
+use super::bodies::NewRoutineBody;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Query, Segments};
 use super::submit::{refusal, started};
@@ -105,7 +106,7 @@ async fn of_task(
 /// Makes a routine: `name` and `cadence` are needed; `init_params_overrides` may have only keys
 /// that the task declares.
 #[utoipa::path(post, path = "/api/v1/routines/{collection}/{task}", tag = "routines",
-    request_body = Map<String, Value>,
+    request_body = NewRoutineBody,
     responses((status = 200, description = "The routine."),
         (status = 400, description = "It cannot run so; `detail` says why."),
         (status = 409, description = "There is one of that name.")))]
@@ -227,6 +228,7 @@ async fn run_now(
 
 /// Lists the runs of a routine, newest first.
 #[utoipa::path(get, path = "/api/v1/routines/{collection}/{task}/{name}/runs", tag = "routines",
+    params(Wish),
     responses((status = 200, description = "A page of trajectories.")))]
 async fn runs(
     State(api): State<Shared>,

@@ -17,7 +17,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
-use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -65,8 +64,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 /// with the collection. `Range` is understood.
 #[utoipa::path(get, path = "/api/v1/file/{*path}", tag = "files",
     params(("path" = String, Path, description = "The file's storage path.")),
-    responses((status = 200, description = "The file.", content_type = "application/octet-stream"),
-        (status = 206, description = "A part of the file."),
+    responses((status = 200, description = "The file.", content_type = "*/*"),
+        (status = 206, description = "A part of the file.", content_type = "*/*"),
         (status = 404, description = "There is no such file.")))]
 async fn file(
     State(api): State<Shared>,
@@ -160,7 +159,7 @@ fn wanted(header: &str, n_bytes: u64) -> Option<RangeInclusive<u64>> {
 }
 
 /// Which files.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Wish {
     /// How their paths begin: a collection, and what follows.
@@ -168,7 +167,7 @@ struct Wish {
 }
 
 /// Lists stored files by the beginning of their paths.
-#[utoipa::path(get, path = "/api/v1/list-files", tag = "files",
+#[utoipa::path(get, path = "/api/v1/list-files", tag = "files", params(Wish),
     responses((status = 200, description = "The files, and whether there are more.")))]
 async fn list(
     State(api): State<Shared>,

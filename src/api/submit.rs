@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::multipart::Multipart;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
@@ -16,7 +15,7 @@ use utoipa_axum::routes;
 use super::Shared;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Segments};
-use super::receive::{Received, next, text};
+use super::receive::{Received, form, next, text};
 use super::runs::{names, unseen};
 use crate::intake::{Accepted, IntakeError, Submission};
 use crate::queue::Job;
@@ -270,9 +269,7 @@ async fn from_form(
     api: &Shared,
     received: &mut Received,
 ) -> Result<Fields, ApiError> {
-    let mut form = Multipart::from_request(request, api)
-        .await
-        .map_err(|fault| ApiError::BadRequest(format!("the form cannot be read: {fault}")))?;
+    let mut form = form(request, api).await?;
     let mut fields = Fields::default();
     while let Some(field) = next(&mut form, api).await? {
         let name = field.name().unwrap_or_default().to_owned();

@@ -9,6 +9,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::auth::Tenant;
+use super::bodies::NewTaskBody;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Query, Segments};
 use super::fields::Fields;
@@ -87,7 +88,7 @@ async fn flows(
 /// Searches a collection's tasks by their names and descriptions, whatever the case.
 #[utoipa::path(get, path = "/api/v1/tasks/{collection}/search", tag = "tasks",
     params(("collection" = String, Path, description = "The collection."),
-        ("q" = String, Query, description = "What to look for."), ("limit" = Option<usize>, Query)),
+        ("q" = Option<String>, Query, description = "What to look for."), ("limit" = Option<usize>, Query)),
     responses((status = 200, description = "`hits`, each with the task as its `document`.")))]
 async fn search(
     State(api): State<Shared>,
@@ -134,7 +135,7 @@ async fn get(
 /// Makes a task.
 #[utoipa::path(post, path = "/api/v1/tasks/{collection}", tag = "tasks",
     params(("collection" = String, Path, description = "The collection.")),
-    request_body(content = Object, description = "`name` and `workflow`, and whatever else a task has."),
+    request_body = NewTaskBody,
     responses((status = 201, description = "The task; `warnings` says what is odd about it."),
         (status = 409, description = "There is one of this name, whatever its case."),
         (status = 422, description = "The workflow cannot run; `detail` lists every reason.")))]

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -34,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 }
 
 /// Which part of the list.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Wish {
     /// Items on a page: 20, and at most 200.
@@ -70,6 +69,7 @@ impl Wish {
 
 /// Lists the trajectories of a task, newest first. Each item is whole but for `agent_steps`.
 #[utoipa::path(get, path = "/api/v1/db/trajectories/{collection}/{task}", tag = "trajectories",
+    params(Wish),
     responses((status = 200, description = "A page of trajectories.")))]
 async fn list(
     State(api): State<Shared>,

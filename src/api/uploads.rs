@@ -2,14 +2,14 @@
 
 use axum::Json;
 use axum::extract::multipart::Multipart;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -17,7 +17,7 @@ use super::Shared;
 use super::auth::Caller;
 use super::error::{ApiError, Problem};
 use super::extract::{Query, Segments};
-use super::receive::{Received, next, text};
+use super::receive::{Received, form, next, text};
 use super::runs::blocking;
 use super::stored::{open, send};
 use crate::run::Slug;
@@ -43,7 +43,7 @@ pub(super) fn routes(max_upload_bytes: usize) -> OpenApiRouter<Shared> {
 }
 
 /// Whose files: a collection's token needs not say.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Whose {
     /// The collection, for an admin token.
@@ -70,16 +70,17 @@ struct UploadForm {
 }
 
 /// Takes files for runs that come later. The paths go into `file_paths`.
-#[utoipa::path(post, path = "/api/v1/sandbox/upload", tag = "files",
+#[utoipa::path(post, path = "/api/v1/sandbox/upload", tag = "files", params(Whose),
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses((status = 200, description = "`upload_id`, `file_paths` and `count`.")))]
 async fn upload(
     State(api): State<Shared>,
     caller: Caller,
     Query(whose): Query<Whose>,
-    mut form: Multipart,
+    request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let collection = collection(&api, &caller, whose.collection.as_deref()).await?;
+    let mut form = form(request, &api).await?;
     let mut received = Received::new(&api, collection)?;
     if let Err(error) = take_all(&api, &mut form, (&mut received, "files")).await {
         received.forget().await?;
@@ -130,16 +131,17 @@ struct FileForm {
 }
 
 /// Takes one file. Its id goes into `files`.
-#[utoipa::path(post, path = "/api/v1/files", tag = "files",
+#[utoipa::path(post, path = "/api/v1/files", tag = "files", params(Whose),
     request_body(content = FileForm, content_type = "multipart/form-data"),
     responses((status = 200, description = "The file as OpenAI's clients know it.")))]
 async fn create(
     State(api): State<Shared>,
     caller: Caller,
     Query(whose): Query<Whose>,
-    mut form: Multipart,
+    request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let collection = collection(&api, &caller, whose.collection.as_deref()).await?;
+    let mut form = form(request, &api).await?;
     let mut received = Received::new(&api, collection)?;
     let taken = take_all(&api, &mut form, (&mut received, "file")).await;
     let too_many =
@@ -185,7 +187,7 @@ fn shown(file: &UploadedFile) -> Value {
 }
 
 /// Lists the files that were taken, newest first.
-#[utoipa::path(get, path = "/api/v1/files", tag = "files",
+#[utoipa::path(get, path = "/api/v1/files", tag = "files", params(Whose),
     responses((status = 200, description = "The files.")))]
 async fn list(
     State(api): State<Shared>,
@@ -221,7 +223,7 @@ async fn find(
 }
 
 /// Tells about a file that was taken.
-#[utoipa::path(get, path = "/api/v1/files/{file_id}", tag = "files",
+#[utoipa::path(get, path = "/api/v1/files/{file_id}", tag = "files", params(Whose),
     responses((status = 200, description = "The file."),
         (status = 404, description = "There is no such file.")))]
 async fn one(
@@ -234,7 +236,7 @@ async fn one(
 }
 
 /// Sends a file that was taken.
-#[utoipa::path(get, path = "/api/v1/files/{file_id}/content", tag = "files",
+#[utoipa::path(get, path = "/api/v1/files/{file_id}/content", tag = "files", params(Whose),
     responses((status = 200, description = "Its bytes.", content_type = "application/octet-stream"),
         (status = 404, description = "There is no such file.")))]
 async fn content(
@@ -250,7 +252,7 @@ async fn content(
 }
 
 /// Removes a file that was taken. Runs that have it keep theirs.
-#[utoipa::path(delete, path = "/api/v1/files/{file_id}", tag = "files",
+#[utoipa::path(delete, path = "/api/v1/files/{file_id}", tag = "files", params(Whose),
     responses((status = 200, description = "It is gone."),
         (status = 404, description = "There is no such file.")))]
 async fn remove(

@@ -42,3 +42,12 @@ async fn every_tool_of_the_mcp_server_works() {
 async fn the_calls_of_the_shell_client_work() {
     tell(EngineKind::Bubblewrap, "shell.sh").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_keeps_what_its_description_says() {
+    let Some(daemon) = Daemon::start(EngineKind::Bubblewrap, SCRIPT).await else { return };
+    if let Some(ran) = daemon.tell("api-fuzzer", &[]).await {
+        assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    }
+    daemon.stop().await;
+}

@@ -20,6 +20,20 @@ async fn slashes_do_not_matter_and_nothing_is_redirected() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_of_a_request_is_named_as_json() {
+    let bench = Bench::new().await;
+    let missing = bench.ask(&bench.team, "GET", "/api/v1/list-files", "").await;
+    let problem = json!({ "loc": ["query", "prefix"], "msg": "Field required", "type": "missing" });
+    assert_eq!((missing.status, missing.json()), (422, json!({ "detail": [problem] })));
+    for path in ["/api/v1/files", "/api/v1/sandbox/upload"] {
+        let formless = bench.ask(&bench.team, "POST", path, "").await;
+        assert_eq!(formless.status, 400);
+        let detail = formless.json()["detail"].to_string();
+        assert!(detail.contains("the form cannot be read"), "{path}: {detail}");
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_path_is_told_what_there_is() {
     let bench = Bench::new().await;
     let answer = bench.get("/api/v1/health/deep").await;
