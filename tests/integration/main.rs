@@ -15,6 +15,7 @@ mod support;
 mod cli;
 mod cli_doctor;
 mod cli_runs;
+mod crashes;
 mod daemon;
 mod runs_agent;
 mod runs_broken;
