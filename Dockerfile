@@ -1,5 +1,6 @@
-# The daemon's own image. Sandboxes are containers beside it, so it needs the Docker socket and a
-# state folder that has the same path inside and outside:
+# The server's own image. Sandboxes are containers beside it, so it needs the Docker socket and a
+# state folder that has the same path inside and outside. deploy/compose.yaml starts it so;
+# docs/deploy.md tells the rest. A run by hand:
 #
 #   docker run --rm -v /var/run/docker.sock:/var/run/docker.sock \
 #     -v /var/lib/runbookd:/var/lib/runbookd --group-add "$(stat -c %g /var/run/docker.sock)" \
@@ -25,4 +26,8 @@ USER runbookd
 ENV RUNBOOKD_STATE=/var/lib/runbookd/state RUNBOOKD_CACHE=/var/lib/runbookd/cache
 WORKDIR /var/lib/runbookd
 ENTRYPOINT ["runbookd"]
-CMD ["--help"]
+# Where the server listens inside; deploy/compose.yaml opens it to other machines on purpose.
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
+    CMD ["runbookd", "health", "--server", "http://127.0.0.1:8000"]
+CMD ["serve"]

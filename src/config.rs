@@ -26,6 +26,9 @@ const GOOGLE_KEY_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 /// A service account's key as JSON text.
 const GOOGLE_KEY: &str = "GOOGLE_APPLICATION_CREDENTIALS_JSON";
 
+/// Where the clients of this API keep their token, below the home.
+const TOKEN_FILE: &str = ".config/jetty/token";
+
 /// Where the API listens: this machine alone can reach it. 8000 is what Jetty's clients try first.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
@@ -95,6 +98,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// What `runbookd serve` listens with and how much it takes on.
     pub server: ServerSettings,
+    /// Which server the commands about a server ask, and with which token.
+    pub remote: RemoteSettings,
     /// Whether colours are unwanted (`NO_COLOR`).
     pub no_color: bool,
     /// Whether every run may use every variable of this process (`RUNBOOKD_SHARE_KEYS=1`): for who
@@ -102,6 +107,18 @@ pub struct Settings {
     pub share_keys: bool,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
+}
+
+/// How this program reaches a server as its client.
+#[derive(Debug, Clone)]
+pub struct RemoteSettings {
+    /// The server's address (`RUNBOOKD_SERVER`, else `JETTY_API_URL`), as text for the command line
+    /// to override.
+    pub server: Option<String>,
+    /// The token (`JETTY_API_TOKEN`).
+    pub token: Option<Secret>,
+    /// The file with the token where the variable is not set (`~/.config/jetty/token`).
+    pub token_file: Option<PathBuf>,
 }
 
 /// What `runbookd serve` needs beside the rest.
@@ -216,6 +233,11 @@ impl Settings {
             log_filter: text("RUNBOOKD_LOG"),
             log_format,
             server,
+            remote: RemoteSettings {
+                server: text("RUNBOOKD_SERVER").or_else(|| text("JETTY_API_URL")),
+                token: text("JETTY_API_TOKEN").map(|token| Secret::new(token.trim().to_owned())),
+                token_file: home.map(|home| home.join(TOKEN_FILE)),
+            },
             no_color: text("NO_COLOR").is_some(),
             share_keys,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),

@@ -16,6 +16,7 @@ pub mod workflow;
 // queue and of the catalog run on the database.
 pub mod archive;
 pub mod catalog;
+pub mod client;
 pub mod database;
 pub mod host;
 pub mod provider;

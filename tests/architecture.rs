@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("queue", &["database", "run"]),
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
+    ("client", &["run", "secret"]),
     ("sandbox", &["run", "secret"]),
     ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
@@ -58,7 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
-    ("webhook", &["catalog", "queue", "records", "run", "secret"]),
+    ("webhook", &["catalog", "queue", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
@@ -107,6 +108,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "api",
             "catalog",
+            "client",
             "config",
             "daemon",
             "host",
@@ -137,8 +139,8 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/"],
-        "only the toolchain downloads and only webhooks call out",
+        &["src/toolchain/", "src/webhook/", "src/client/"],
+        "only the toolchain downloads, only webhooks call out, only the client asks a server",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (

@@ -2,14 +2,21 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
 
+use super::remote::{
+    CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
+};
 use crate::run::{Network, RunRef, Slug};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
+
+/// Where the results go when nobody says otherwise.
+const DEFAULT_RESULTS: &str = "results";
 
 /// Runs agent runbooks in sandboxes, keeps what happened, and counts every token.
 #[derive(Debug, Parser)]
@@ -44,6 +51,22 @@ pub(super) enum Command {
     /// Makes, lists and revokes the tokens of the API.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Lists, shows, stops and downloads the runs of a server.
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Shows what happened in a run on a server.
+    Logs(LogsArguments),
+    /// Looks after the tasks of a server.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Looks after the variables of a collection: keys and secrets for its runs.
+    #[command(subcommand)]
+    Env(EnvCommand),
+    /// Lists and makes the collections of a server.
+    #[command(subcommand)]
+    Collection(CollectionCommand),
+    /// Asks whether a server lives.
+    Health(HealthArguments),
 }
 
 impl Command {
@@ -57,7 +80,13 @@ impl Command {
             | Self::Snapshot { .. }
             | Self::Validate(_)
             | Self::Explain { .. }
-            | Self::Token(_) => FOR_A_PERSON,
+            | Self::Token(_)
+            | Self::Runs(_)
+            | Self::Logs(_)
+            | Self::Task(_)
+            | Self::Env(_)
+            | Self::Collection(_)
+            | Self::Health(_) => FOR_A_PERSON,
         }
     }
 }
@@ -181,9 +210,9 @@ pub(super) struct CommonArguments {
     /// The snapshot to start from, instead of the runbook's: `runbookd snapshot list` shows them.
     #[arg(long, value_name = "NAME", conflicts_with = "image")]
     pub(super) snapshot: Option<String>,
-    /// Where the results go.
-    #[arg(long, value_name = "FOLDER", default_value = "results")]
-    pub(super) results: PathBuf,
+    /// Where the results go [default: results].
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) results: Option<PathBuf>,
     /// Shows the run as JSON lines.
     #[arg(long)]
     pub(super) json: bool,
@@ -195,6 +224,13 @@ pub(super) struct CommonArguments {
     pub(super) yes: bool,
 }
 
+impl CommonArguments {
+    /// Where the results go.
+    pub(super) fn results(&self) -> &Path {
+        self.results.as_deref().unwrap_or(Path::new(DEFAULT_RESULTS))
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
     #[command(flatten)]
@@ -203,10 +239,22 @@ pub(super) struct DemoArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// The runbook, a Markdown file. With `--resume` it may be left out: then the former run's own
-    /// runbook is carried out, with its variables and in its task.
-    #[arg(value_name = "FILE", required_unless_present = "resume")]
+    /// The runbook, a Markdown file. It may be left out with `--resume`: then the former run's own
+    /// runbook is carried out, with its variables and in its task; and with `--server` and
+    /// `--task`: then the task runs as it is there.
+    #[arg(value_name = "FILE", required_unless_present_any = ["resume", "server"])]
     pub(super) runbook: Option<PathBuf>,
+    /// Runs it on this server instead of this machine, and follows it. The token comes from
+    /// JETTY_API_TOKEN or ~/.config/jetty/token.
+    #[arg(long, value_name = "URL", value_parser = super::remote::server, conflicts_with = "resume")]
+    pub(super) server: Option<Url>,
+    /// A variable of this process that the run gets as a secret. Can be given several times. (A run
+    /// on this machine takes those that its runbook declares.)
+    #[arg(long = "secret", value_name = "NAME", requires = "server", value_parser = super::remote::variable)]
+    pub(super) secrets: Vec<String>,
+    /// Does not wait for the end of a run on a server, and says only what it is called.
+    #[arg(long, requires = "server")]
+    pub(super) no_wait: bool,
     #[command(flatten)]
     pub(super) common: CommonArguments,
     /// Goes on with the conversation of a run that has ended, in a run of its own: with its session
@@ -264,7 +312,8 @@ pub(super) struct RunArguments {
     /// The sandbox's processors, such as `2` or `0.5`.
     #[arg(long, value_name = "N")]
     pub(super) cpus: Option<f64>,
-    /// The collection that the run belongs to, a folder of the results [default: local].
+    /// The collection that the run belongs to, a folder of the results [default: local; on a server
+    /// the one that the token opens].
     #[arg(long, value_parser = slug)]
     pub(super) collection: Option<Slug>,
     /// The task that the run belongs to, a folder of the collection [default: the file's name].

@@ -59,6 +59,20 @@ impl ExitCode {
         }
     }
 
+    /// What a run that ended on a server means for the shell; the same as if it had ended here.
+    #[must_use]
+    pub fn of_words(status: &str, failure: Option<&str>, passed: Option<bool>) -> Self {
+        match (status, failure) {
+            ("completed" | "archived", _) if passed == Some(false) => Self::VerdictFailed,
+            ("completed" | "archived", _) => Self::Success,
+            ("cancelled", _) => Self::Cancelled,
+            (_, Some("refused" | "no_credentials")) => Self::Refused,
+            (_, Some("agent_unavailable")) => Self::Unavailable,
+            (_, Some("store_failed")) => Self::NotWritten,
+            (_, _) => Self::RunFailed,
+        }
+    }
+
     /// What a failure means for the shell.
     #[must_use]
     pub fn of_failure(failure: &RunFailure) -> Self {
@@ -98,5 +112,34 @@ impl ExitCode {
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_on_a_server_ends_with_the_code_that_it_would_have_here() {
+        let text = || "made up".to_owned();
+        for failure in [
+            RunFailure::Refused { problems: vec![text()] },
+            RunFailure::StoreFailed { detail: text() },
+            RunFailure::AgentUnavailable { detail: text() },
+            RunFailure::SandboxFailed { detail: text() },
+            RunFailure::Internal { detail: text() },
+        ] {
+            let there = ExitCode::of_words("failed", Some(failure.code()), None);
+            assert_eq!(there, ExitCode::of_failure(&failure), "{failure:?}");
+        }
+        for (status, passed, expected) in [
+            ("completed", None, ExitCode::Success),
+            ("completed", Some(true), ExitCode::Success),
+            ("completed", Some(false), ExitCode::VerdictFailed),
+            ("cancelled", None, ExitCode::Cancelled),
+            ("failed", None, ExitCode::RunFailed),
+        ] {
+            assert_eq!(ExitCode::of_words(status, None, passed), expected, "{status} {passed:?}");
+        }
     }
 }

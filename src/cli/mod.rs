@@ -7,6 +7,7 @@ mod doctor;
 pub mod exit;
 mod parts;
 mod progress;
+mod remote;
 mod run;
 mod serve;
 mod serve_work;
@@ -44,6 +45,12 @@ pub async fn main() -> ExitCode {
         Command::Explain { code } => validate::explain(&code),
         Command::Serve(serve) => serve::serve(&serve, &settings).await,
         Command::Token(command) => token::token(&command, &settings).await,
+        Command::Runs(command) => remote::runs(&command, &settings).await,
+        Command::Logs(logs) => remote::logs(&logs, &settings).await,
+        Command::Task(command) => remote::task(&command, &settings).await,
+        Command::Env(command) => remote::env(&command, &settings).await,
+        Command::Collection(command) => remote::collection(&command, &settings).await,
+        Command::Health(health) => remote::health(&health, &settings).await,
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn build(
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Parts, ExitCode> {
-    let store = Store::open(&wanted.common.results).map_err(|e| {
+    let store = Store::open(wanted.common.results()).map_err(|e| {
         complain(&error_chain(&e));
         ExitCode::NotWritten
     })?;

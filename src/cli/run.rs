@@ -10,7 +10,8 @@ use super::args::{CommonArguments, RunArguments};
 use super::complain;
 use super::exit::ExitCode;
 use super::parts::{self, Wanted};
-use super::progress::{Progress, Style};
+use super::progress::{Ending, Progress, Style};
+use super::remote;
 use crate::config::Settings;
 use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
 use crate::run::error_chain;
@@ -25,6 +26,9 @@ const DEFAULT_COLLECTION: &str = "local";
 
 /// Runs what the command line says.
 pub(super) async fn run(arguments: &RunArguments, settings: &Settings) -> ExitCode {
+    if let Some(server) = &arguments.server {
+        return remote::run(server, arguments, settings).await;
+    }
     let request = match request(arguments) {
         Ok(request) => request,
         Err(words) => {
@@ -73,7 +77,7 @@ async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress
         match execute(parts, &plan, &stop, &mut |update| progress.show(update)).await {
             Ok(report) => {
                 let code = ExitCode::of(&report);
-                progress.finish(&report, code);
+                progress.finish(&Ending::from(&report), code);
                 return code;
             }
             Err(e) if e.is_name_taken() => {}
@@ -182,7 +186,7 @@ fn told(arguments: &RunArguments) -> Result<Told, String> {
     let former = arguments
         .resume
         .as_ref()
-        .map(|wanted| find_former(&arguments.common.results, wanted).map_err(|e| error_chain(&e)));
+        .map(|wanted| find_former(arguments.common.results(), wanted).map_err(|e| error_chain(&e)));
     let former = former.transpose()?;
     match (&arguments.runbook, former) {
         (Some(path), former) => Ok(Told {
@@ -214,7 +218,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The task of a runbook that is only a file: the file's name without its ending.
-fn task_of(runbook: &Path) -> Result<Slug, String> {
+pub(super) fn task_of(runbook: &Path) -> Result<Slug, String> {
     let stem = runbook.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     Slug::new(stem).map_err(|e| format!("{e}; or name the task with `--task`"))
 }

@@ -44,7 +44,7 @@ impl RunStatus {
 }
 
 /// What a run achieved, apart from whether it ended well. Part of `trajectory.json`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The declared `primary_outputs`, in their order.
     pub primary_outputs: Vec<OutputCheck>,
@@ -77,7 +77,7 @@ impl Verdict {
 }
 
 /// One declared output.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputCheck {
     /// Its path as the runbook declared it, relative to `/app/results`.
     pub path: String,
@@ -86,7 +86,7 @@ pub struct OutputCheck {
 }
 
 /// What `validation_report.json` says. Only `overall_passed` is read; the rest is the runbook's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ValidationReport {
     /// The run left none.

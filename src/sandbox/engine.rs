@@ -464,7 +464,10 @@ impl Engine {
                 for (_, name) in docker.containers().await?.iter().filter(|(of, _)| of == id) {
                     docker.remove(id, name).await?;
                 }
-                docker.reclaim(id, image.flatten(), &folder).await?;
+                // Docker refuses to mount what is not there, and nothing of an agent is in it then.
+                if folder.root().join("rw").is_dir() {
+                    docker.reclaim(id, image.flatten(), &folder).await?;
+                }
             }
             (Host::Docker(_), Some(EngineKind::Bubblewrap)) => {
                 let cgroups = Cgroups::probe(&self.settings.cgroup_root, &self.settings.owner);

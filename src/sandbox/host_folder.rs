@@ -43,12 +43,20 @@ pub enum EngineKind {
     Bubblewrap,
 }
 
-impl std::fmt::Display for EngineKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl EngineKind {
+    /// The engine's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Docker => "docker",
             Self::Bubblewrap => "bubblewrap",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -93,8 +93,8 @@ pub fn queue_oldest(waited: Duration) {
     gauge!(QUEUE_OLDEST).set(waited.as_secs_f64());
 }
 
-/// A sandbox was made and its agent started.
-pub fn sandbox_started(engine: &'static str, took: Duration) {
+/// A sandbox was made, with everything in its place.
+pub fn sandbox_made(engine: &'static str, took: Duration) {
     histogram!(SANDBOX_START, "engine" => engine).record(took);
 }
 

@@ -8,11 +8,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::post::{Letter, Post};
-use crate::catalog::{Catalog, CatalogError, Delivery, DeliveryOutcome, NewDelivery};
+use crate::catalog::{Catalog, CatalogError, Delivery, DeliveryOutcome, NewDelivery, RETRY_AFTER};
 use crate::queue::{Ended, Status};
 use crate::records::{RecordError, Records, wire_status};
 use crate::run::{RunName, error_chain};
 use crate::secret::Secret;
+use crate::telemetry::meters;
 
 /// Webhooks that are sent at the same time. One slow receiver must not hold the others up.
 const MAX_AT_ONCE: usize = 8;
@@ -182,10 +183,15 @@ impl Sender {
             body: &delivery.body,
         };
         match self.post.send(&letter, now).await {
-            Ok(()) => DeliveryOutcome::Delivered,
+            Ok(()) => {
+                meters::webhook("delivered");
+                DeliveryOutcome::Delivered
+            }
             Err(refusal) => {
                 let (run, attempt, error) = (&delivery.run, delivery.attempt, refusal.why);
                 tracing::warn!(run.id = %run, attempt, error, "a webhook did not arrive");
+                let is_last = usize::try_from(attempt).is_ok_and(|n| n > RETRY_AFTER.len());
+                meters::webhook(if refusal.may_pass && !is_last { "retried" } else { "given_up" });
                 if refusal.may_pass {
                     DeliveryOutcome::Failed { error }
                 } else {

@@ -29,12 +29,16 @@ use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError};
+use crate::telemetry::meters;
 
 /// What whoever watches is told of a run that was taken over.
 const ADOPTED: &str = "runbookd was restarted while the run went on; nothing of it was lost.";
 
 /// How long an engine may be away when a sandbox is to be taken over: the time of an upgrade.
 const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
+
+/// How soon a disk that refused a record is asked again.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -152,7 +156,7 @@ impl Run<'_> {
         watch: Watcher<'_>,
     ) -> Result<Done, Unfinished> {
         let Self { parts, plan, record, .. } = self;
-        let events = parts.store.event_log(&plan.name).map_err(Unfinished::Store)?;
+        let events = self.insist(|| parts.store.event_log(&plan.name)).await?;
         let mut news = News::new(events, parts.clock, watch);
         let folder = record.folder().path().to_owned();
         news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
@@ -173,9 +177,32 @@ impl Run<'_> {
             }
         };
         let exit_code = ended.exit_code();
-        let report = record.close(plan, ended, (parts.clock)()).map_err(Unfinished::Store)?;
+        let report = self.close(&ended).await?;
         news.finish(&report);
         Ok(Done { report, exit_code })
+    }
+
+    async fn close(&self, ended: &Ended) -> Result<RunReport, Unfinished> {
+        let Self { parts, plan, record, .. } = self;
+        self.insist(|| record.close(plan, ended, (parts.clock)())).await
+    }
+
+    /// Asks the disk until it does it, where a queue keeps the run for the next process meanwhile: a
+    /// disk that is full for a while must not make a failure of a success.
+    async fn insist<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, Unfinished> {
+        loop {
+            let error = match act() {
+                Ok(done) => return Ok(done),
+                Err(e) if matches!(self.tenure, Tenure::Own) => return Err(Unfinished::Store(e)),
+                Err(e) => e,
+            };
+            tracing::warn!(error = %error_chain(&error), "the record of a run is not written yet");
+            tokio::select! {
+                biased;
+                let_go = self.stop.let_go() => return Err(Unfinished::LetGo(let_go)),
+                () = sleep(WRITE_AGAIN) => {}
+            }
+        }
     }
 
     /// The story.
@@ -191,7 +218,7 @@ impl Run<'_> {
                 adopted => adopted,
             },
             Entry::Finishing(ending) => {
-                parts.engine.discard(&id).await.map_err(|e| sandbox_failed(&e))?;
+                self.discard().await;
                 return Ok(self.judge_saved(*ending).await?);
             }
         };
@@ -264,6 +291,7 @@ impl Run<'_> {
         let ground = Ground { image: image.as_deref(), cli: &cli };
         let mut spec = sandbox_spec(id, plan, invocation, access, ground);
         spec.mounts.extend(model.mounts());
+        let since = Instant::now();
         let provisioned = tokio::select! {
             biased;
             let_go = stop.let_go() => {
@@ -275,6 +303,9 @@ impl Run<'_> {
         };
         // Its container keeps the image from here on.
         drop(hold);
+        if provisioned.is_ok() {
+            meters::sandbox_made(parts.engine.report().kind.as_str(), since.elapsed());
+        }
         provisioned
     }
 
@@ -286,9 +317,16 @@ impl Run<'_> {
     ) -> Result<Ended, Unfinished> {
         let failure = match lived {
             Ok(ended) => return Ok(ended),
-            Err(Break::Status(status)) => return Ok(Ended::without_agent(status)),
             Err(Break::LetGo(let_go)) => return Err(Unfinished::LetGo(let_go)),
-            Err(Break::NotReady(failure)) => failure,
+            Err(Break::Status(status)) => {
+                // What broke the story off may have left a sandbox, even one that works.
+                self.reap().await;
+                return Ok(Ended::without_agent(status));
+            }
+            Err(Break::NotReady(failure)) => {
+                self.reap().await;
+                failure
+            }
         };
         match self.tenure.retry(&failure, (self.parts.clock)()).await {
             Ok(Retry::Queued) => {
@@ -298,6 +336,19 @@ impl Run<'_> {
             Ok(Retry::Cancelled) => Ok(Ended::without_agent(RunStatus::Cancelled)),
             Ok(Retry::Ours) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
             Err(lost) => Err(Unfinished::LetGo(lost.into())),
+        }
+    }
+
+    /// Removes what is left of a sandbox, and asks an engine again that is away.
+    pub(super) async fn discard(&self) {
+        let Ok(own) = self.sandbox_id() else { return };
+        let since = Instant::now();
+        while let Err(e) = self.parts.engine.discard(&own).await {
+            if since.elapsed() >= ENGINE_ABSENCE {
+                tracing::error!(sandbox.id = %own, error = %error_chain(&e), "sandbox `{own}` stays behind");
+                return;
+            }
+            sleep(ASK_AGAIN).await;
         }
     }
 

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use crate::run::{RunFailure, RuntimeName};
 use crate::runtime;
 use crate::secret::{RedactedStream, Redactor};
 use crate::store::{Arrivals, LogFile, StoreError};
+use crate::telemetry::meters;
 use crate::trajectory::{AgentEvent, Recorder, StepUpdate};
 
 /// How much is read at once, in bytes. Large enough for speed, small enough that a flood cannot
@@ -119,6 +121,9 @@ impl Follower {
     /// Reads what is new, at most [`READ_BYTES`] of it.
     pub(super) fn advance(&mut self, now: Timestamp) -> Result<Progress, FollowError> {
         let n = self.read_chunk().map_err(|source| self.unreadable(source))?;
+        if n > 0 {
+            self.note_lag(now);
+        }
         self.clean.clear();
         self.redacted.feed(&self.chunk[..n], &mut self.clean);
         let mut progress = self.ingest(now)?;
@@ -153,6 +158,17 @@ impl Follower {
         }
         let seal = Seal { n_bytes: self.offset, findings: self.findings };
         Ok((self.recorder, seal))
+    }
+
+    /// Notes how long the newest of what was read has lain there.
+    fn note_lag(&self, now: Timestamp) {
+        let written = self.file.metadata().and_then(|metadata| metadata.modified()).ok();
+        let written = written.and_then(|written| Timestamp::try_from(written).ok());
+        // A clock that was set back gives nothing to note.
+        let lag = written.and_then(|written| Duration::try_from(now.duration_since(written)).ok());
+        if let Some(lag) = lag {
+            meters::event_lag(lag);
+        }
     }
 
     fn read_chunk(&mut self) -> io::Result<usize> {

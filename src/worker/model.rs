@@ -115,6 +115,8 @@ pub fn sweep(sockets: &Path, keep: impl Fn(&SandboxId) -> bool) -> io::Result<()
 fn open(sockets: &Path, folder: &Path) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(sockets)?;
     DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    // The agent has a user of its own, whatever the umask of this process.
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
     match std::fs::remove_file(folder.join(file_name())) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         Ok(()) | Err(_) => {}

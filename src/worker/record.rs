@@ -228,11 +228,11 @@ impl Record {
     pub(super) fn close(
         &self,
         plan: &RunPlan,
-        ended: Ended,
+        ended: &Ended,
         now: Timestamp,
     ) -> Result<RunReport, StoreError> {
-        let verdict = self.verdict(plan, &ended);
-        self.write(plan, &ended, &verdict, now)?;
+        let verdict = self.verdict(plan, ended);
+        self.write(plan, ended, &verdict, now)?;
         let atif = AtifDocument::new(&AtifFacts {
             trajectory_id: plan.name.id.as_str(),
             instruction: &plan.instruction,
@@ -251,10 +251,10 @@ impl Record {
             folder: self.folder.path().to_owned(),
             answer: result.filter(|result| !result.is_error).map(|result| result.text.clone()),
             n_steps: ended.recorder.n_steps(),
-            warnings: self.warnings(&ended),
-            status: ended.status,
+            warnings: self.warnings(ended),
+            status: ended.status.clone(),
             verdict,
-            usage: ended.usage,
+            usage: ended.usage.clone(),
             took,
         })
     }

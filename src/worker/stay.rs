@@ -11,7 +11,6 @@ use super::follow::{FollowError, Follower, Keep, Seal};
 use super::model::Model;
 use super::record::{Ended, Record};
 use super::setup::{NoAgent, SetupBounds, SetupError, setup};
-use super::tenure::Lost;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::run::{RunFailure, RunPlan, RunStatus, error_chain};
 use crate::runtime::StopReason;
@@ -36,8 +35,6 @@ pub(super) struct Stay {
 enum NotAttended {
     /// There was none.
     NoAgent(NoAgent),
-    /// The engine could not start it.
-    NotStarted(RunFailure),
     LetGo(LetGo),
 }
 
@@ -47,9 +44,9 @@ impl From<RunStatus> for NotAttended {
     }
 }
 
-impl From<Lost> for NotAttended {
-    fn from(lost: Lost) -> Self {
-        Self::LetGo(lost.into())
+impl From<LetGo> for NotAttended {
+    fn from(let_go: LetGo) -> Self {
+        Self::LetGo(let_go)
     }
 }
 
@@ -68,16 +65,20 @@ impl Run<'_> {
         let (remains, concluded) =
             conclude(&mut sandbox, record.folder(), redactor, stop, has_setup).await;
         let kept = record.keep_ledger(&model.stop().await);
-        if let Err(NotAttended::NotStarted(failure)) = attended {
-            self.remove(sandbox).await?;
-            return Err(Break::NotReady(failure));
-        }
         let (ending, recorder) = self.sum_up(attended, remains, concluded).await;
-        if let Err(lost) = self.save(&ending).await {
-            remove_lost(sandbox).await;
-            return Err(lost.into());
+        match self.save(&ending).await {
+            Ok(()) => {}
+            Err(LetGo::Leave) => {
+                // The next process finds the sandbox with its agent's end, and collects once more.
+                sandbox.leave();
+                return Err(Break::LetGo(LetGo::Leave));
+            }
+            Err(LetGo::Lost) => {
+                remove_lost(sandbox).await;
+                return Err(Break::LetGo(LetGo::Lost));
+            }
         }
-        self.remove(sandbox).await?;
+        self.remove(sandbox).await;
         kept.map_err(|e| store_failed(&e))?;
         Ok(self.judge(ending, recorder).await?)
     }
@@ -92,12 +93,14 @@ impl Run<'_> {
     ) -> Result<Attended, NotAttended> {
         let Self { parts, plan, record, stop, tenure } = self;
         if adopted.is_none() {
-            // One that was started once must never be started again.
-            sandbox.start().await.map_err(|e| NotAttended::NotStarted(sandbox_failure(&e)))?;
+            // One that was started once must never be started again, and an engine that gives an
+            // error may have started it.
+            tenure.may_work();
+            sandbox.start().await.map_err(|e| sandbox_failed(&e))?;
         }
         let at = adopted.unwrap_or_else(parts.clock);
         let since = since(at, (parts.clock)());
-        tenure.started(at).await?;
+        tenure.started(at, stop).await?;
         record.is_running(plan, at).map_err(|e| store_failed(&e))?;
         if plan.setup.is_some() {
             watch(RunUpdate::Phase(Phase::Setup));
@@ -156,7 +159,6 @@ impl Run<'_> {
                 let status = match (concluded, not_attended) {
                     (Err(failure), _) => RunStatus::Failed(failure),
                     (Ok(()), NotAttended::NoAgent(none)) => none.status(&remains.setup_tail),
-                    (Ok(()), NotAttended::NotStarted(failure)) => RunStatus::Failed(failure),
                     (Ok(()), NotAttended::LetGo(_)) => RunStatus::Cancelled,
                 };
                 let how = How::NoAgent { status };
@@ -178,14 +180,19 @@ impl Run<'_> {
     }
 
     /// Saves what only the sandbox knows.
-    async fn save(&self, ending: &Ending) -> Result<(), Lost> {
+    async fn save(&self, ending: &Ending) -> Result<(), LetGo> {
         let now = (self.parts.clock)();
         self.tenure.advance(ending.seal.n_bytes, now).await?;
-        self.tenure.finishing(&ending.to_json(), now).await
+        self.tenure.finishing(&ending.to_json(), now, self.stop).await
     }
 
-    async fn remove(&self, sandbox: Sandbox) -> Result<(), RunStatus> {
-        sandbox.destroy().await.map_err(|e| sandbox_failed(&e))
+    /// Removes the sandbox of a run whose end is known. An engine that cannot do it now is asked
+    /// again; what the run achieved does not depend on it.
+    async fn remove(&self, sandbox: Sandbox) {
+        if let Err(e) = sandbox.destroy().await {
+            tracing::warn!(error = %error_chain(&e), "the sandbox could not be removed at once");
+            self.discard().await;
+        }
     }
 
     /// Decides how the run ended.

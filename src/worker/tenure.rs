@@ -1,16 +1,22 @@
 //! By what right a run is written about: nobody else knows of it, or a lease of the queue that
 //! another worker can take over.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::sleep;
 
+use super::attend::{LetGo, Stop};
 use crate::queue::{Grant, Queue, QueueError, Requeued};
 use crate::run::{RunFailure, error_chain};
 
 /// How long after its first failure a run that could not be started is tried again. A registry or an
 /// engine that is restarted is back by then.
 const FIRST_RETRY: SignedDuration = SignedDuration::from_secs(15);
+
+/// How soon the queue is told again what it must know. A disk that was full for a moment takes it then.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Somebody else has the run now: nothing more may be written about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +49,29 @@ pub(super) struct Lease {
     grant: Grant,
     /// Bytes of the agent's output that the queue knows of.
     recorded: AtomicU64,
+    /// Whether the agent may have been started, by this process or an earlier one.
+    may_work: AtomicBool,
 }
 
 impl Tenure {
     pub(super) fn leased(queue: Queue, grant: Grant, recorded: u64) -> Self {
-        Self::Leased(Lease { queue, grant, recorded: AtomicU64::new(recorded) })
+        let (recorded, may_work) = (AtomicU64::new(recorded), AtomicBool::new(false));
+        Self::Leased(Lease { queue, grant, recorded, may_work })
+    }
+
+    /// From here on the agent may work: the run never goes back into the queue.
+    pub(super) fn may_work(&self) {
+        if let Self::Leased(Lease { may_work, .. }) = self {
+            may_work.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing can have been started for the run.
+    pub(super) fn is_untouched(&self) -> bool {
+        match self {
+            Self::Own => false,
+            Self::Leased(lease) => !lease.may_work.load(Ordering::Relaxed),
+        }
     }
 
     /// The number of the sandbox among those of the run; `None` where there is only one.
@@ -66,15 +90,16 @@ impl Tenure {
         }
     }
 
-    /// The agent has been started.
-    pub(super) async fn started(&self, now: Timestamp) -> Result<(), Lost> {
+    /// The agent has been started. The queue must know it before anything else is told: it never
+    /// gives a started run to anybody again.
+    pub(super) async fn started(&self, now: Timestamp, stop: &Stop) -> Result<(), LetGo> {
         let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(()) };
-        tolerate(queue.started(grant, now).await)
+        insist(stop, || queue.started(grant, now)).await
     }
 
     /// The agent's output was recorded up to `n_bytes`.
     pub(super) async fn advance(&self, n_bytes: u64, now: Timestamp) -> Result<(), Lost> {
-        let Self::Leased(Lease { queue, grant, recorded }) = self else { return Ok(()) };
+        let Self::Leased(Lease { queue, grant, recorded, .. }) = self else { return Ok(()) };
         let from = recorded.load(Ordering::Relaxed);
         if n_bytes <= from {
             return Ok(());
@@ -91,9 +116,14 @@ impl Tenure {
     }
 
     /// Saves what cannot be found out again once the sandbox is removed.
-    pub(super) async fn finishing(&self, ending: &str, now: Timestamp) -> Result<(), Lost> {
+    pub(super) async fn finishing(
+        &self,
+        ending: &str,
+        now: Timestamp,
+        stop: &Stop,
+    ) -> Result<(), LetGo> {
         let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(()) };
-        tolerate(queue.finishing(grant, ending, now).await)
+        insist(stop, || queue.finishing(grant, ending, now)).await
     }
 
     /// Gives a run back whose agent could not be started through no fault of its own.
@@ -106,6 +136,27 @@ impl Tenure {
             Ok(Requeued::Cancelled) => Ok(Retry::Cancelled),
             Err(QueueError::OutOfAttempts { .. } | QueueError::Started) => Ok(Retry::Ours),
             Err(e) => tolerate(Err(e)).map(|()| Retry::Ours),
+        }
+    }
+}
+
+/// Tells the queue until it has heard, or the run is let go. The lease is renewed meanwhile.
+async fn insist<F>(stop: &Stop, tell: impl Fn() -> F) -> Result<(), LetGo>
+where
+    F: Future<Output = Result<(), QueueError>>,
+{
+    loop {
+        match tell().await {
+            Ok(()) => return Ok(()),
+            Err(QueueError::Lost) => return Err(LetGo::Lost),
+            Err(e) => {
+                tracing::warn!(error = %error_chain(&e), "the queue does not take what it must know; it is told again");
+            }
+        }
+        tokio::select! {
+            biased;
+            let_go = stop.let_go() => return Err(let_go),
+            () = sleep(TELL_AGAIN) => {}
         }
     }
 }

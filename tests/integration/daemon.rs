@@ -1,76 +1,8 @@
 //! The server as a process: how it starts, whom it lets in, how it stops.
 
-use std::time::Duration;
+use rustix::process::Signal;
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStderr};
-
-use crate::support::Home;
-
-/// Longer than a start or a stop takes on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
-
-/// A server that listens.
-struct Server {
-    child: Child,
-    address: String,
-    log: Lines<BufReader<ChildStderr>>,
-}
-
-impl Server {
-    /// Starts a server and waits until it listens.
-    async fn start(home: &Home, env: &[(&str, &str)]) -> Self {
-        let mut child = home
-            .command(&["serve", "--listen", "127.0.0.1:0"])
-            .envs(env.iter().copied())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let listening = async {
-            let mut said = Vec::new();
-            while let Some(line) = log.next_line().await.unwrap() {
-                if let Some((_, rest)) = line.split_once("listening on http://") {
-                    return rest.split(',').next().unwrap().to_owned();
-                }
-                said.push(line);
-            }
-            panic!("the server ended: {said:#?}");
-        };
-        let address = tokio::time::timeout(SOON, listening).await.unwrap();
-        Self { child, address, log }
-    }
-
-    /// The status line and the body of an answer.
-    async fn get(&self, path: &str, token: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        tokio::time::timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.lines().next().unwrap().to_owned(), body.to_owned())
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
-
-    /// The exit code and the rest of the log.
-    async fn ended(mut self) -> (Option<i32>, String) {
-        let status = tokio::time::timeout(SOON, self.child.wait()).await.unwrap().unwrap();
-        let mut rest = String::new();
-        while let Some(line) = self.log.next_line().await.unwrap() {
-            rest.push_str(&line);
-            rest.push('\n');
-        }
-        (status.code(), rest)
-    }
-}
+use crate::support::{Home, Server};
 
 #[tokio::test]
 async fn tokens_are_made_used_and_revoked_while_the_server_is_up_and_when_it_is_down() {
@@ -110,7 +42,7 @@ async fn a_server_has_its_folder_alone_and_logs_as_it_is_told() {
     let server = Server::start(&home, &[("RUNBOOKD_LOG", "debug")]).await;
     let second = home.run(&["serve", "--listen", "127.0.0.1:0"]).await;
     assert_eq!(second.code, Some(69));
-    let pid = server.child.id().unwrap();
+    let pid = server.pid();
     assert!(second.stderr.contains(&format!("is in use by process {pid}")), "{second:?}");
     server.signal(Signal::INT);
     assert_eq!(server.ended().await.0, Some(0));

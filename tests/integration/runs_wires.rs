@@ -2,17 +2,15 @@
 //! request that arrives has the right path, the right credential and the right model.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use runbookd::plan::Overrides;
 use runbookd::provider::scripted::{
     Fingerprint, LedgerEntry, Listen, Script, ScriptedProvider, Wire,
 };
 use runbookd::run::Network;
-use runbookd::sandbox::EngineKind;
 use serde_json::json;
 
-use crate::support::{Scene, Stage, Story};
+use crate::support::{Scene, Stage, Story, host};
 
 stories! {
     anthropic_is_reached_by_key,
@@ -92,24 +90,6 @@ impl Wired {
         assert_eq!(scene.trajectory["steps"]["run"]["config"]["model"], self.model);
         assert_eq!(scene.trajectory["steps"]["run"]["config"]["model_provider"], self.provider);
         (scene, ledger)
-    }
-}
-
-/// Where a sandbox finds this machine.
-fn host(kind: EngineKind) -> String {
-    match kind {
-        EngineKind::Bubblewrap => "127.0.0.1".to_owned(),
-        EngineKind::Docker => {
-            let format = "{{(index .IPAM.Config 0).Subnet}}";
-            let asked = Command::new("docker")
-                .args(["network", "inspect", "bridge", "--format", format])
-                .output()
-                .unwrap();
-            // The bridge has the first address of its network.
-            let subnet = String::from_utf8(asked.stdout).unwrap();
-            let network = subnet.rsplit_once('.').unwrap().0;
-            format!("{network}.1")
-        }
     }
 }
 

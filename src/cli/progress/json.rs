@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::ending::Ending;
 use super::put;
 use crate::cli::exit::ExitCode;
-use crate::run::RunStatus;
 use crate::trajectory::StepUpdate;
-use crate::worker::{Phase, RunReport, RunUpdate};
+use crate::worker::{Phase, RunUpdate};
 
 /// The version of these lines. It grows when one of them changes its meaning or loses a field.
 const FORMAT_VERSION: u32 = 1;
@@ -27,8 +27,8 @@ impl Json {
     }
 
     #[expect(clippy::unused_self, reason = "the end of the value's life")]
-    pub(super) fn finish(self, report: &RunReport, exit: ExitCode) {
-        put(&finished(report, exit).to_string());
+    pub(super) fn finish(self, ending: &Ending, exit: ExitCode) {
+        put(&finished(ending, exit).to_string());
     }
 }
 
@@ -97,31 +97,26 @@ fn step_line(step: &StepUpdate) -> Value {
     }
 }
 
-fn finished(report: &RunReport, exit: ExitCode) -> Value {
-    let failure = match &report.status {
-        RunStatus::Failed(failure) => json!({
-            "code": failure.code(), "message": failure.to_string(), "mend": failure.mend(),
-        }),
-        RunStatus::Pending | RunStatus::Running | RunStatus::Completed | RunStatus::Cancelled => {
-            Value::Null
-        }
-    };
+fn finished(ending: &Ending, exit: ExitCode) -> Value {
+    let failure = ending.failure.as_ref().map(
+        |failure| json!({ "code": failure.code, "message": failure.message, "mend": failure.mend }),
+    );
     json!({
         "event": "finished",
-        "status": report.status.as_str(),
+        "status": ending.status,
         "failure": failure,
-        "passed": report.verdict.passed(),
-        "verdict": report.verdict,
+        "passed": ending.passed,
+        "verdict": ending.verdict,
         "usage": {
-            "source": report.usage.source,
-            "total": report.usage.by_model.total(),
-            "by_model": report.usage.by_model,
+            "source": ending.usage.source,
+            "total": ending.usage.by_model.total(),
+            "by_model": ending.usage.by_model,
         },
-        "duration_ms": u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
-        "n_steps": report.n_steps,
-        "warnings": report.warnings,
-        "answer": report.answer,
-        "folder": report.folder,
+        "duration_ms": u64::try_from(ending.took.as_millis()).unwrap_or(u64::MAX),
+        "n_steps": ending.n_steps,
+        "warnings": ending.warnings,
+        "answer": ending.answer,
+        "folder": ending.place,
         "exit_code": exit.code(),
     })
 }

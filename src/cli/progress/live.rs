@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::ending::Ending;
 use super::{put, summary, words};
-use crate::worker::{Phase, RunReport, RunUpdate};
+use crate::worker::{Phase, RunUpdate};
 
 /// How often the spinner turns: fast enough to look alive, slow enough to cost nothing.
 const TICK: Duration = Duration::from_millis(100);
@@ -79,8 +80,8 @@ impl Live {
         self.bar.set_message(parts.join("  "));
     }
 
-    pub(super) fn finish(self, report: &RunReport) {
+    pub(super) fn finish(self, ending: &Ending) {
         self.bar.finish_and_clear();
-        put(&summary::text(report));
+        put(&summary::text(ending));
     }
 }

@@ -1,5 +1,6 @@
 //! How a run looks to the person or the program that started it.
 
+mod ending;
 mod json;
 mod live;
 mod plain;
@@ -7,9 +8,11 @@ mod summary;
 mod words;
 
 use std::io::{self, IsTerminal as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::worker::{RunReport, RunUpdate};
+use crate::worker::RunUpdate;
+
+pub(super) use ending::{Ending, Failure};
 
 use super::exit::ExitCode;
 
@@ -63,17 +66,27 @@ impl Progress {
     }
 
     /// Shows how the run ended.
-    pub(super) fn finish(self, report: &RunReport, exit: ExitCode) {
+    pub(super) fn finish(self, ending: &Ending, exit: ExitCode) {
         match self {
-            Self::Live(live) => live.finish(report),
-            Self::Plain(plain) => plain.finish(report),
-            Self::Json(json) => json.finish(report, exit),
+            Self::Live(live) => live.finish(ending),
+            Self::Plain(plain) => plain.finish(ending),
+            Self::Json(json) => json.finish(ending, exit),
         }
     }
 }
 
+/// `1.2 s`, `12 s`, `3 min 05 s`.
+pub(super) fn seconds(took: Duration) -> String {
+    words::seconds(took)
+}
+
+/// The line for a piece of news; `None` for news that only moves.
+pub(super) fn line(update: &RunUpdate) -> Option<String> {
+    words::line(update)
+}
+
 /// Writes a line to standard output. A reader that went away does not stop the run.
-fn put(line: &str) {
+pub(super) fn put(line: &str) {
     use io::Write as _;
     let mut out = io::stdout().lock();
     if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use super::ending::Ending;
 use super::{put, summary, words};
-use crate::worker::{RunReport, RunUpdate};
+use crate::worker::RunUpdate;
 
 /// A run as plain lines.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Plain {
     }
 
     #[expect(clippy::unused_self, reason = "the end of the value's life")]
-    pub(super) fn finish(self, report: &RunReport) {
-        put(&summary::text(report));
+    pub(super) fn finish(self, ending: &Ending) {
+        put(&summary::text(ending));
     }
 }

@@ -2,34 +2,34 @@
 
 use std::fmt::Write as _;
 
+use super::ending::Ending;
 use super::words::{grouped, seconds};
-use crate::run::{RunStatus, ValidationReport, Verdict};
+use crate::run::{ValidationReport, Verdict};
 use crate::trajectory::{CostBasis, Usage, UsageReport, UsageSource};
-use crate::worker::RunReport;
 
 /// The whole summary, without a final newline.
-pub(super) fn text(report: &RunReport) -> String {
+pub(super) fn text(ending: &Ending) -> String {
     let mut text = String::from("\n");
     let mut line = |words: String| {
         text.push_str(&words);
         text.push('\n');
     };
-    line(format!("{} in {}", report.status.as_str(), seconds(report.took)));
-    if let RunStatus::Failed(failure) = &report.status {
-        line(format!("  {failure}"));
-        line(format!("  {}", failure.mend()));
+    line(format!("{} in {}", ending.status, seconds(ending.took)));
+    if let Some(failure) = &ending.failure {
+        line(format!("  {}", failure.message));
+        line(format!("  {}", failure.mend));
     }
-    for warning in &report.warnings {
+    for warning in &ending.warnings {
         line(format!("! {warning}"));
     }
-    for words in verdict(&report.verdict) {
+    for words in verdict(&ending.verdict) {
         line(words);
     }
-    if !report.usage.by_model.is_empty() {
+    if !ending.usage.by_model.is_empty() {
         line(String::new());
-        line(usage(&report.usage));
+        line(usage(&ending.usage));
     }
-    line(format!("\nresults  {}", report.folder.display()));
+    line(format!("\nresults  {}", ending.place));
     text.trim_end().to_owned()
 }
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::held::Held;
-use crate::queue::{HEARTBEAT_EVERY, LEASE_TTL, LOST_AFTER, Pulse, Queue, WorkerId};
+use crate::queue::{HEARTBEAT_EVERY, Pulse, Queue, WorkerId};
 use crate::run::error_chain;
 use crate::worker::attend::Clock;
 
@@ -18,11 +17,6 @@ const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 /// How soon after a heartbeat the next one may follow when the queue has news, such as a run to
 /// cancel. A person does not feel it, and a busy queue does not make a storm of them.
 const MIN_GAP: Duration = Duration::from_millis(500);
-
-/// After how long without a heartbeat the leases are taken to be lost. A minute before the server
-/// gives them up, so that two workers never have one run.
-const GIVE_UP_AFTER: Duration =
-    Duration::from_secs(LEASE_TTL.as_secs() + LOST_AFTER.as_secs() - 60);
 
 /// The heart of a worker.
 pub(super) struct Heart {
@@ -37,7 +31,6 @@ impl Heart {
     pub(super) async fn beat(self, mut changed: watch::Receiver<u64>) {
         let mut tick = interval(HEARTBEAT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_good = (self.clock)();
         let mut hears = true;
         loop {
             // A queue that is gone has no more news; the beat goes on for what is left.
@@ -46,17 +39,14 @@ impl Heart {
                 news = changed.changed(), if hears => hears = news.is_ok(),
             }
             let next = Instant::now() + MIN_GAP;
-            if self.once().await {
-                last_good = (self.clock)();
-            } else {
-                self.give_up_after(last_good);
-            }
+            self.once().await;
             sleep_until(next).await;
         }
     }
 
-    /// Renews every lease. False where the queue did not answer.
-    async fn once(&self) -> bool {
+    /// Renews every lease. A queue that does not answer takes nothing away: its database belongs to
+    /// this process, so nobody else can have been given the runs meanwhile.
+    async fn once(&self) {
         let runs = self.held.list();
         let grants: Vec<_> = runs.iter().map(|(grant, _)| grant.clone()).collect();
         let beat = self.queue.heartbeat(&self.worker, &grants, (self.clock)());
@@ -64,11 +54,11 @@ impl Heart {
             Ok(Ok(pulses)) => pulses,
             Ok(Err(e)) => {
                 tracing::warn!(error = %error_chain(&e), "the leases were not renewed");
-                return false;
+                return;
             }
             Err(_) => {
                 tracing::warn!("the leases were not renewed: the queue did not answer in time");
-                return false;
+                return;
             }
         };
         for ((grant, stop), pulse) in runs.iter().zip(pulses) {
@@ -81,16 +71,6 @@ impl Heart {
                     stop.lost.cancel();
                 }
             }
-        }
-        true
-    }
-
-    /// A worker that cannot reach the queue for long has lost its leases, by its own clock.
-    fn give_up_after(&self, last_good: Timestamp) {
-        let silent = (self.clock)().duration_since(last_good);
-        if Duration::try_from(silent).is_ok_and(|silent| silent > GIVE_UP_AFTER) {
-            tracing::error!("the queue was out of reach for too long: its runs are given up");
-            self.held.list().iter().for_each(|(_, stop)| stop.lost.cancel());
         }
     }
 }

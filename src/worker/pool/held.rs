@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::queue::Grant;
+use crate::telemetry::meters;
 use crate::worker::attend::Stop;
 
 /// The runs that this process works on, with what stops each.
@@ -20,7 +21,10 @@ pub(super) struct Holding {
 
 impl Held {
     pub(super) fn add(&self, grant: Grant, stop: Stop) -> Holding {
-        self.runs().push((grant.clone(), stop));
+        let mut runs = self.runs();
+        runs.push((grant.clone(), stop));
+        meters::runs_live(runs.len());
+        drop(runs);
         Holding { held: self.clone(), grant }
     }
 
@@ -39,6 +43,8 @@ impl Held {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.held.runs().retain(|(grant, _)| *grant != self.grant);
+        let mut runs = self.held.runs();
+        runs.retain(|(grant, _)| *grant != self.grant);
+        meters::runs_live(runs.len());
     }
 }

@@ -19,11 +19,8 @@ use crate::worker::execute::{Done, Entry, Parts, Run, Unfinished};
 use crate::worker::record::Record;
 use crate::worker::tenure::Tenure;
 
-/// How often the end of a run is written to a queue that does not take it.
-const N_FINISH_TRIES: u32 = 60;
-
-/// How long after a failed try the next one follows. With their number this is ten minutes: longer
-/// than a disk is full unnoticed. After that the next start of the process finishes the run.
+/// How long after a failed try the end of a run is written again. The run stays ours until it is
+/// written, and a process that is stopped before that leaves it to the next one.
 const FINISH_AGAIN: Duration = Duration::from_secs(10);
 
 /// Millionths in a dollar.
@@ -42,10 +39,11 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
             total_bytes: 0,
             ..failed(&RunFailure::StoreFailed { detail: error_chain(&e) })
         },
-        Err(Unfinished::Requeued | Unfinished::LetGo(LetGo::Lost)) => return,
-        Err(Unfinished::LetGo(LetGo::Leave)) => return release(shared, &grant).await,
+        Err(Unfinished::Requeued | Unfinished::LetGo(_)) => return,
     };
-    tell_webhook(shared, &grant, &frozen, finish.ended).await;
+    if !told_webhook(shared, &grant, &frozen, (finish.ended, stop)).await {
+        return;
+    }
     count(&finish);
     write_finish(shared, &grant, finish, stop).await;
 }
@@ -57,15 +55,28 @@ struct Frozen {
 }
 
 /// Puts the news into the outbox of webhooks, where somebody wants to be told. It happens before the
-/// queue knows of the end: a crash in between tells it once more instead of never.
-async fn tell_webhook(shared: &Shared, grant: &Grant, frozen: &Frozen, ended: Ended) {
+/// queue knows of the end: a crash in between tells it once more instead of never. False where the
+/// run is let go before that: the next process does it.
+async fn told_webhook(
+    shared: &Shared,
+    grant: &Grant,
+    frozen: &Frozen,
+    (ended, stop): (Ended, &Stop),
+) -> bool {
     let spec = JobSpec::thaw(&frozen.spec).ok();
     let url = spec.and_then(|spec| spec.webhook_url);
-    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return };
+    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return true };
     let secrets = secrets(shared, &grant.name, frozen.sealed.as_deref()).unwrap_or_default();
-    let news = News { run: &grant.name, ended, url: &url, secret: secrets.webhook_secret };
-    if let Err(e) = outbox.enqueue(news, (shared.parts.clock)()).await {
-        tracing::error!(error = %error_chain(&e), "the webhook of a run is not told");
+    loop {
+        let secret = secrets.webhook_secret.clone();
+        let news = News { run: &grant.name, ended, url: &url, secret };
+        let Err(e) = outbox.enqueue(news, (shared.parts.clock)()).await else { return true };
+        tracing::warn!(error = %error_chain(&e), "the webhook of a run is not in the outbox yet");
+        tokio::select! {
+            biased;
+            _ = stop.let_go() => return false,
+            () = sleep(FINISH_AGAIN) => {}
+        }
     }
 }
 
@@ -100,6 +111,9 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
         }
     };
     let tenure = Tenure::leased(shared.queue.clone(), leased.grant.clone(), next_off);
+    if shared.was_held(&leased.grant) {
+        tenure.may_work();
+    }
     let with_bytes = |finish| Finish { total_bytes: tenure.recorded(), ..finish };
     let prepared = prepared(shared, &leased);
     let (plan, parts, entry) = match (prepared, entry) {
@@ -113,10 +127,23 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
             Record::of_started(&parts, &plan, leased.created, started)
         }
     };
-    let record = record.map_err(Unfinished::Store)?;
+    let record = match record {
+        Ok(record) => record,
+        // Its agent may work, and its sandbox must not outlive it.
+        Err(e) => {
+            let failure = RunFailure::StoreFailed { detail: error_chain(&e) };
+            return Ok(with_bytes(given_up(shared, &leased, &failure).await));
+        }
+    };
     let run = Run { parts: &parts, plan: &plan, record: &record, stop, tenure: &tenure };
-    let done = run.to_its_end(entry, &mut |_| {}).await?;
-    Ok(with_bytes(finish_of(&done)))
+    match run.to_its_end(entry, &mut |_| {}).await {
+        Ok(done) => Ok(with_bytes(finish_of(&done))),
+        Err(Unfinished::LetGo(LetGo::Leave)) if tenure.is_untouched() => {
+            release(shared, &leased.grant).await;
+            Err(Unfinished::LetGo(LetGo::Leave))
+        }
+        Err(unfinished) => Err(unfinished),
+    }
 }
 
 /// The plan of a job, and the parts with the keys that it may use. It was planned before it was
@@ -169,7 +196,7 @@ async fn release(shared: &Shared, grant: &Grant) {
 
 /// Tells the queue how a run ended.
 async fn write_finish(shared: &Shared, grant: &Grant, mut finish: Finish, stop: &Stop) {
-    for _ in 0..N_FINISH_TRIES {
+    loop {
         match shared.queue.finish(grant, &finish, (shared.parts.clock)()).await {
             Ok(()) | Err(QueueError::Lost) => return,
             // What an earlier process had read and this one could not find again.
@@ -184,7 +211,6 @@ async fn write_finish(shared: &Shared, grant: &Grant, mut finish: Finish, stop: 
             }
         }
     }
-    tracing::error!(run.id = %grant.name.id, "the end of a run was not written to the queue; the next start does it");
 }
 
 fn finish_of(done: &Done) -> Finish {

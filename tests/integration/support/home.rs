@@ -88,9 +88,18 @@ impl Home {
 
     /// What lives of this home's sandboxes: processes, containers, folders.
     pub(crate) fn leftovers(&self, engine: EngineKind) -> Vec<String> {
+        self.leftovers_in("sandboxes", engine)
+    }
+
+    /// What lives of the sandboxes of this home's server.
+    pub(crate) fn leftovers_of_server(&self, engine: EngineKind) -> Vec<String> {
+        self.leftovers_in("server/sandboxes", engine)
+    }
+
+    fn leftovers_in(&self, sandboxes: &str, engine: EngineKind) -> Vec<String> {
         let here = self.path().to_str().unwrap();
-        let mut found = processes_with(&format!("{here}/.local/state/runbookd/sandboxes"));
-        let folders = self.state().join("sandboxes");
+        let folders = self.state().join(sandboxes);
+        let mut found = processes_with(folders.to_str().unwrap());
         let folders = std::fs::read_dir(folders).into_iter().flatten().flatten();
         found.extend(folders.map(|entry| entry.path().display().to_string()));
         if engine == EngineKind::Docker {

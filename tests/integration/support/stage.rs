@@ -112,6 +112,24 @@ pub(crate) fn image() -> String {
     std::env::var("RUNBOOKD_TEST_IMAGE").unwrap_or_else(|_| "runbookd-base:bookworm".to_owned())
 }
 
+/// Where a sandbox finds this machine.
+pub(crate) fn host(kind: EngineKind) -> String {
+    match kind {
+        EngineKind::Bubblewrap => "127.0.0.1".to_owned(),
+        EngineKind::Docker => {
+            let format = "{{(index .IPAM.Config 0).Subnet}}";
+            let asked = std::process::Command::new("docker")
+                .args(["network", "inspect", "bridge", "--format", format])
+                .output()
+                .unwrap();
+            // The bridge has the first address of its network.
+            let subnet = String::from_utf8(asked.stdout).unwrap();
+            let network = subnet.rsplit_once('.').unwrap().0;
+            format!("{network}.1")
+        }
+    }
+}
+
 /// The processes of the host whose command line holds `word`.
 pub(crate) fn processes_with(word: &str) -> Vec<String> {
     let commands = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
