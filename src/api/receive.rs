@@ -40,7 +40,10 @@ impl Received {
         let free = free.map_err(|e| ApiError::internal("could not measure the disk", e))?;
         if free < api.settings.min_free_disk_bytes {
             return Err(ApiError::Unavailable {
-                detail: "The server's disk is nearly full: it takes no files for now".to_owned(),
+                detail:
+                    "The server's disk is nearly full: it takes nothing new until there is room; \
+                         its operator can remove old runs"
+                        .to_owned(),
                 source: None,
             });
         }

@@ -16,6 +16,7 @@ mod cli;
 mod cli_doctor;
 mod cli_runs;
 mod client;
+mod crashes;
 mod daemon;
 mod jetty_clients;
 mod runs_agent;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use runbookd::sandbox::EngineKind;
+use runbookd::sandbox::{DEFAULT_CGROUP_ROOT, EngineKind};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
@@ -114,18 +114,35 @@ impl Home {
         found
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.path().join(".local/state/runbookd")
+    }
+
+    /// The control groups of sandboxes, those of runs by hand and those of the server.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        let trees =
+            ["", "memory", "pids", "cpu"].map(|tree| Path::new(DEFAULT_CGROUP_ROOT).join(tree));
+        let owned = trees
+            .iter()
+            .flat_map(|tree| self.owners().map(|owner| tree.join("runbookd").join(owner)));
+        let groups =
+            owned.flat_map(|group| std::fs::read_dir(group).into_iter().flatten().flatten());
+        let groups = groups.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        groups.map(|entry| entry.path().display().to_string()).collect()
+    }
+
+    /// What the sandboxes of this home are called on the machine.
+    pub(crate) fn owners(&self) -> [String; 2] {
+        let digest = Sha256::digest(self.state().as_os_str().as_encoded_bytes());
+        let name: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        ["cli", "srv"].map(|whose| format!("{whose}-{name}"))
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
         // The groups of this home's sandboxes stay for its next one, which will not come.
-        let digest = Sha256::digest(self.state().as_os_str().as_encoded_bytes());
-        let name: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-        remove_groups(&format!("cli-{name}"));
-        remove_groups(&format!("srv-{name}"));
+        self.owners().iter().for_each(|owner| remove_groups(owner));
     }
 }
 

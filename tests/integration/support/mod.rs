@@ -6,13 +6,15 @@ mod daemon;
 mod depot;
 mod home;
 mod scene;
+mod serving;
 mod story;
 
 pub(crate) use daemon::{Daemon, Server};
 pub(crate) use depot::{Depot, Process, job};
 pub(crate) use home::{Home, Ran};
 pub(crate) use scene::{Scene, Tokens};
+pub(crate) use serving::{Listening, Site, events_in, trajectory_in};
 pub(crate) use stage::{
-    POLL, Stage, host, image, processes_with, settings, tell, tell_within, until,
+    POLL, Stage, host, image, is_required, processes_with, settings, tell, tell_within, until,
 };
 pub(crate) use story::Story;
