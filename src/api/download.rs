@@ -41,12 +41,14 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 /// Sends every file of a run as one zip archive.
 #[utoipa::path(get, path = "/api/v1/trajectory/{collection}/{task}/{id}/download", tag = "files",
     responses((status = 200, description = "The archive.", content_type = "application/zip"),
-        (status = 404, description = "There is no such run.")))]
+        (status = 404, description = "There is no such run."),
+        (status = 429, description = "Too many archives are being sent.")))]
 async fn download(
     State(api): State<Shared>,
     Segments(path): Segments<(String, String, String)>,
 ) -> Result<Response, ApiError> {
     let name = find(&api, &path).await?.name;
+    let place = api.runs.followers.download()?;
     let folder = StoragePath::parse(&name.to_string())
         .map_err(|e| ApiError::internal("could not name the folder of a run", e))?;
     let (store, wanted) = (api.store.clone(), folder.clone());
@@ -68,6 +70,7 @@ async fn download(
             let error = crate::run::error_chain(&error);
             tracing::info!(run.id = %name, error, "a download was not finished");
         }
+        drop(place);
     });
     let body = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|chunk| (Ok::<Bytes, Infallible>(chunk), receiver))

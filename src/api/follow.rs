@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,10 +26,15 @@ use super::auth::Caller;
 use super::error::{ApiError, Problem};
 use super::extract::{Query, Segments};
 use super::runs::find;
+use crate::catalog::Scope;
 use crate::queue::Status;
 use crate::records::wire_status;
 use crate::run::RunName;
 use crate::store::EventReader;
+
+/// Archives that are sent at a time. Each holds a thread for as long as its client takes, and the
+/// runs need those threads too.
+const MAX_DOWNLOADS: usize = 32;
 
 /// The number of the last event that a client saw.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -56,6 +61,7 @@ pub struct Followers {
     stop: CancellationToken,
     max_per_token: usize,
     places: Arc<Mutex<HashMap<String, usize>>>,
+    downloads: Arc<Semaphore>,
 }
 
 impl Followers {
@@ -63,7 +69,8 @@ impl Followers {
     #[must_use]
     pub fn new(max_per_token: usize) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { tracker, stop, max_per_token, places: Arc::default() }
+        let downloads = Arc::new(Semaphore::new(MAX_DOWNLOADS));
+        Self { tracker, stop, max_per_token, places: Arc::default(), downloads }
     }
 
     /// Lets everybody go, and waits until they have gone.
@@ -80,10 +87,23 @@ impl Followers {
         drop(self.tracker.spawn_blocking(work));
     }
 
+    /// A place for one archive that is being sent.
+    pub(super) fn download(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.downloads).try_acquire_owned().map_err(|_| ApiError::TooMany {
+            detail: format!("{MAX_DOWNLOADS} archives are being sent already: try again later"),
+            retry_after: HEARTBEAT_EVERY.as_secs(),
+        })
+    }
+
     /// A place for one stream of this token.
-    fn place(&self, token: &str) -> Result<Place, ApiError> {
+    fn place(&self, caller: &Caller) -> Result<Place, ApiError> {
+        // Names are unique in a scope only.
+        let token = match &caller.scope {
+            Scope::Admin => format!("/{}", caller.token),
+            Scope::Collection(collection) => format!("{collection}/{}", caller.token),
+        };
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = places.entry(token.to_owned()).or_default();
+        let taken = places.entry(token.clone()).or_default();
         if *taken >= self.max_per_token {
             return Err(ApiError::TooMany {
                 detail: format!(
@@ -94,7 +114,7 @@ impl Followers {
             });
         }
         *taken += 1;
-        Ok(Place { token: token.to_owned(), places: Arc::clone(&self.places) })
+        Ok(Place { token, places: Arc::clone(&self.places) })
     }
 }
 
@@ -145,7 +165,7 @@ async fn events(
 ) -> Result<Response, ApiError> {
     let after = after(&headers, wish.after)?;
     let job = find(&api, &path).await?;
-    let place = api.runs.followers.place(&caller.token)?;
+    let place = api.runs.followers.place(&caller)?;
     let (frames, receiver) = mpsc::channel(N_FRAMES);
     let stream = Stream {
         // Watched before it is read: what is written in between is announced.

@@ -27,6 +27,9 @@ const STEP: &str = "eval";
 /// The author, where none is named.
 const AUTHOR: &str = "ingest";
 
+/// Largest cost of one run that is counted, in dollars. Sums of it stay far from their end.
+const MAX_COST_USD: f64 = 1e9;
+
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(ingest))
 }
@@ -92,6 +95,7 @@ async fn ingest(
     let name = RunName { collection, task, id };
     let document = document(&name, &wish, (ended, &labels), (created, now));
     let cost = wish.cost_usd.filter(|cost| cost.is_finite() && *cost >= 0.0);
+    let cost = cost.map(|cost| cost.min(MAX_COST_USD));
     let finished = wish.completed.unwrap_or(now);
     let took = finished.duration_since(created).as_millis();
     let record = RecordedRun {

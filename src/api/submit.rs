@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
 use serde_json::{Map, Value, json};
@@ -240,10 +240,13 @@ async fn from_json(request: Request, api: &Shared) -> Result<Fields, ApiError> {
                 .to_owned(),
         ));
     }
-    let bytes = axum::body::Bytes::from_request(request, api).await;
     let limit = api.settings.max_json_bytes;
-    let bytes = bytes.ok().filter(|bytes| bytes.len() <= limit).ok_or_else(|| {
-        ApiError::TooLarge(format!("the request's body is larger than {limit} bytes, or broke off"))
+    let read = axum::body::to_bytes(request.into_body(), limit);
+    let read = tokio::time::timeout(api.settings.answer_limit, read).await;
+    let bytes = read.ok().and_then(Result::ok).ok_or_else(|| {
+        ApiError::TooLarge(format!(
+            "the request's body is larger than {limit} bytes, broke off, or came too slowly"
+        ))
     })?;
     if bytes.is_empty() {
         return Ok(Fields::default());

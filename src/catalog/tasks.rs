@@ -9,6 +9,7 @@ use super::Catalog;
 use super::collections::legal_description;
 use super::error::{CatalogError, Kind};
 use super::row::{Columns, Page, folded, next_number, unreadable};
+use super::uploads::SANDBOX_FOLDER;
 use crate::run::Slug;
 use crate::workflow::Workflow;
 
@@ -273,6 +274,10 @@ async fn insert(
     now: Timestamp,
 ) -> Result<bool, CatalogError> {
     let name = Slug::new(&new.name).map_err(|e| CatalogError::invalid(e.to_string()))?;
+    if name.as_str().eq_ignore_ascii_case(SANDBOX_FOLDER) {
+        let problem = format!("a task cannot be called `{SANDBOX_FOLDER}`: uploads lie there");
+        return Err(CatalogError::invalid(problem));
+    }
     legal_description(Some(&new.description))?;
     let workflow = new.workflow.document().to_string();
     legal_length("workflow", workflow.len(), MAX_WORKFLOW_BYTES)?;

@@ -15,7 +15,7 @@ use crate::run::Slug;
 const FILE_PREFIX: &str = "file-";
 
 /// The folder of sandbox uploads in a collection. No task can be called so by accident.
-const SANDBOX_FOLDER: &str = "_sandbox_uploads";
+pub(super) const SANDBOX_FOLDER: &str = "_sandbox_uploads";
 
 /// Hexadecimal digits of a file's id.
 const N_FILE_DIGITS: usize = 24;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::files::{self, FilesError};
 use super::preflight::{Bench, Ready};
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
+use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, CatalogError, Collection, Task};
 use crate::database::{Vault, VaultError};
 use crate::job::{JobFile, JobSecrets};
@@ -125,7 +126,7 @@ impl Intake {
             bench.judge(wish).map(|judged| (judged, collection, task))
         });
         let (judged, collection, task) =
-            judged.await.map_err(IntakeError::Gone)?.map_err(IntakeError::Files)?;
+            judged.await.map_err(IntakeError::Gone)?.map_err(files_failed)?;
         let ready = judged.map_err(IntakeError::Refused)?;
         self.enqueue(Job { ready, collection, task, idempotency, routine }, now).await
     }
@@ -139,7 +140,7 @@ impl Intake {
             let files = match self.stage(&name, &job.ready).await? {
                 Ok(files) => files,
                 Err(error) if error.is_name_taken() => continue,
-                Err(error) => return Err(IntakeError::Files(error)),
+                Err(error) => return Err(files_failed(error)),
             };
             let has_folder = !files.is_empty();
             let new = self.new_job(&job, name.clone(), files)?;
@@ -212,6 +213,14 @@ impl Intake {
         });
         removing.await.map_err(IntakeError::Gone)?.map_err(IntakeError::Discard)
     }
+}
+
+/// An archive that lies about itself is the client's fault, not ours.
+fn files_failed(error: FilesError) -> IntakeError {
+    if let FilesError::Unpack { path, source: ArchiveError::Refused(fault) } = &error {
+        return IntakeError::Refused(vec![format!("`{path}` cannot be unpacked: {fault}.")]);
+    }
+    IntakeError::Files(error)
 }
 
 fn unknown(error: CatalogError, text: String) -> IntakeError {

@@ -13,6 +13,10 @@ use crate::run::{RunName, error_chain};
 /// jumps, is noticed after it.
 const MAX_WAIT: Duration = Duration::from_secs(15);
 
+/// Shortest wait between two looks. A slot that cannot be submitted stays due, and must not keep the
+/// machine busy.
+const MIN_WAIT: Duration = Duration::from_secs(1);
+
 /// Submits the runs of routines. Several may watch one database.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
@@ -140,9 +144,9 @@ pub async fn wish_of(catalog: &Catalog, routine: &Routine) -> Result<Submission,
     })
 }
 
-/// How long until then, within the longest wait.
+/// How long until then, within the shortest and the longest wait.
 fn until(then: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(then.duration_since(now)).unwrap_or_default().min(MAX_WAIT)
+    Duration::try_from(then.duration_since(now)).unwrap_or_default().clamp(MIN_WAIT, MAX_WAIT)
 }
 
 #[cfg(test)]

@@ -52,6 +52,14 @@ pub enum OutboxError {
     Catalog(#[from] CatalogError),
 }
 
+impl OutboxError {
+    /// Whether another try would end the same way: the news are too large, or the collection has gone.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Catalog(CatalogError::Invalid { .. } | CatalogError::NotFound { .. }))
+    }
+}
+
 /// Where the news of ended runs waits to be told.
 #[derive(Debug, Clone)]
 pub struct Outbox {
@@ -116,6 +124,7 @@ fn message(trajectory: &Map<String, Value>) -> String {
         step.retain(|key, _| matches!(key.as_str(), "status" | "error" | "activity"));
     }
     told.insert("init_params".to_owned(), Value::Null);
+    told.insert("labels".to_owned(), json!([]));
     told.insert("is_shortened".to_owned(), true.into());
     json!(told).to_string()
 }

@@ -71,6 +71,10 @@ async fn told_webhook(
         let secret = secrets.webhook_secret.clone();
         let news = News { run: &grant.name, ended, url: &url, secret };
         let Err(e) = outbox.enqueue(news, (shared.parts.clock)()).await else { return true };
+        if e.is_final() {
+            tracing::error!(error = %error_chain(&e), "the webhook of a run cannot be told");
+            return true;
+        }
         tracing::warn!(error = %error_chain(&e), "the webhook of a run is not in the outbox yet");
         tokio::select! {
             biased;
