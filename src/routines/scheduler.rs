@@ -154,10 +154,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_ends_at_the_slot_and_never_after_the_longest() {
+    fn a_wait_ends_at_the_slot_within_the_shortest_and_the_longest() {
         let at = |second| Timestamp::from_second(second).unwrap();
         assert_eq!(until(at(105), at(100)), Duration::from_secs(5));
-        assert_eq!(until(at(99), at(100)), Duration::ZERO);
+        assert_eq!(until(at(99), at(100)), MIN_WAIT);
         assert_eq!(until(at(10_000), at(100)), MAX_WAIT);
     }
 }

@@ -41,6 +41,9 @@ const ABSENCE_LIMIT: Duration = Duration::from_secs(120);
 /// How often it is asked again while it is away.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long Docker may take to note a kill for memory: it hears of it another way than of the end.
+const OOM_NEWS: Duration = Duration::from_millis(300);
+
 /// How long killed processes may take to go.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -149,6 +152,7 @@ impl Container {
         loop {
             match self.life().await {
                 Ok(Some(Life::Ended { code, oom_killed })) => {
+                    let oom_killed = oom_killed || (code != 0 && self.oom_is_noted().await);
                     return self.exit(code, oom_killed).await;
                 }
                 Ok(Some(Life::Alive)) => absent_since = None,
@@ -171,6 +175,18 @@ impl Container {
                 sleep(ASK_AGAIN).await;
             }
         }
+    }
+
+    /// Whether Docker notes a little later that the kernel killed something for its memory.
+    async fn oom_is_noted(&self) -> bool {
+        let since = Instant::now();
+        while since.elapsed() < OOM_NEWS {
+            sleep(POLL).await;
+            if let Ok(Some(Life::Ended { oom_killed: true, .. })) = self.life().await {
+                return true;
+            }
+        }
+        false
     }
 
     async fn exit(&self, code: i32, oom_killed: bool) -> Result<Exit, SandboxError> {
