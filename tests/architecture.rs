@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
-    ("sandbox", &["run", "secret"]),
+    ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
     ("runtime", &["run", "trajectory"]),
@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "worker",
         &[
             "database",
+            "host",
             "job",
             "plan",
             "provider",

@@ -1,10 +1,12 @@
 //! This machine as a run needs it: folders that can be written, room on the disk, memory.
 
 mod aside;
+mod blocking;
 mod folder;
 mod memory;
 
 pub use aside::aside;
+pub use blocking::blocking;
 pub use folder::{Purpose, examine_folder};
 pub use memory::examine_memory;
 

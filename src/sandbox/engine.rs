@@ -19,6 +19,7 @@ use super::images::{ImageFacts, ImagesHold, OnBuild, PrunedImage};
 use super::live::{Live, Sandbox};
 use super::lock;
 use super::spec::{InvalidSpec, SandboxId, SandboxSpec};
+use crate::host;
 use crate::run::ImageRecipe;
 
 /// Where the kernel's control groups are mounted on every common system.
@@ -500,7 +501,7 @@ fn no_images(image: &str) -> SandboxError {
 
 /// Runs what waits for the disk where it holds nobody up.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    match host::blocking(work).await {
         Ok(done) => done,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::follow::{FollowError, Follower, Progress};
 use super::tenure::{Lost, Tenure};
 use super::watch::{RunUpdate, Watcher};
+use crate::host::blocking;
 use crate::run::Limits;
 use crate::runtime::StopReason;
 use crate::sandbox::{AgentSignal, Exit, Sandbox, SandboxError};
@@ -311,7 +312,7 @@ impl Attendance<'_> {
     async fn advance(&mut self) -> Result<Progress, AttendError> {
         let mut follower = self.follower.take().ok_or(AttendError::Reader)?;
         let now = (self.bounds.clock)();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking(move || {
             let progress = follower.advance(now);
             (follower, progress)
         });

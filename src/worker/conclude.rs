@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attend::Stop;
 use super::keep::{KeepError, keep_end};
+use crate::host::blocking;
 use crate::sandbox::{
     AgentFolder, CollectLimits, Collected, CollectedFile, Folder, Sandbox, SandboxError, collect,
 };
@@ -68,7 +69,7 @@ pub(super) async fn conclude(
             folder: folder.clone(),
             redactor,
         };
-        match tokio::task::spawn_blocking(move || collection.collect()).await {
+        match blocking(move || collection.collect()).await {
             Ok(collected) => collected,
             Err(_) => (Remains::default(), Err(ConcludeError::Collector)),
         }

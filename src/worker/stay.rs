@@ -12,6 +12,7 @@ use super::model::Model;
 use super::record::{Ended, Record};
 use super::setup::{NoAgent, SetupBounds, SetupError, setup};
 use super::watch::{Phase, RunUpdate, Watcher};
+use crate::host::blocking;
 use crate::run::{RunFailure, RunPlan, RunStatus, error_chain};
 use crate::runtime::StopReason;
 use crate::sandbox::{Exit, Sandbox, SandboxError};
@@ -203,7 +204,7 @@ impl Run<'_> {
     ) -> Result<Ended, RunStatus> {
         let (plan, folder) = (self.plan.clone(), self.record.folder().clone());
         // It reads session files.
-        let judged = tokio::task::spawn_blocking(move || match ending.how {
+        let judged = blocking(move || match ending.how {
             How::NoAgent { status } => Ended::before_agent(status, ending.remains),
             How::Agent { .. } => Ended::with_agent(&plan, &folder, recorder, ending),
         });
@@ -268,7 +269,7 @@ async fn finish(
     now: Timestamp,
 ) -> Result<(Recorder, Seal), RunFailure> {
     let Some(follower) = follower else { return Ok((Recorder::new(), Seal::default())) };
-    match tokio::task::spawn_blocking(move || follower.finish(now)).await {
+    match blocking(move || follower.finish(now)).await {
         Ok(finished) => finished.map_err(|e| match e {
             FollowError::Store(e) => RunFailure::StoreFailed { detail: error_chain(&e) },
             FollowError::Read { .. } => sandbox_failure(&e),
