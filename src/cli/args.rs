@@ -109,6 +109,10 @@ pub(super) struct ServeArguments {
     /// Lets other machines reach the API though no token was ever made. The first one is printed.
     #[arg(long)]
     pub(super) allow_remote: bool,
+    /// An agent CLI of your own instead of the pinned one, for every run. It must report the pinned
+    /// version.
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
+    pub(super) agent_cli: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

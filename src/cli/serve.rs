@@ -99,7 +99,7 @@ async fn start(arguments: &ServeArguments, settings: &Settings) -> Result<Ending
         return Err(Refusal::Exposed(address));
     }
     let foundation = Foundation::open(settings, now).await.map_err(Refusal::Foundation)?;
-    let served = with_foundation(&foundation, settings, is_remote).await;
+    let served = with_foundation(&foundation, settings, arguments).await;
     foundation.close().await;
     served
 }
@@ -107,8 +107,9 @@ async fn start(arguments: &ServeArguments, settings: &Settings) -> Result<Ending
 async fn with_foundation(
     foundation: &Foundation,
     settings: &Settings,
-    is_remote: bool,
+    arguments: &ServeArguments,
 ) -> Result<Ending, Refusal> {
+    let is_remote = !settings.server.listen.ip().is_loopback();
     let (signals, mut listeners) = stop_signals().map_err(Refusal::Signals)?;
     greet(foundation, is_remote.then_some(settings.server.listen)).await?;
     let doors =
@@ -117,7 +118,9 @@ async fn with_foundation(
         "listening on http://{}, documentation at /docs", doors.address());
     let mut parts = Parts::default();
     doors.serve(foundation, settings.server.max_connections, &mut parts);
-    serve_work::add(foundation, settings, &mut parts).await.map_err(Refusal::NoWork)?;
+    let agent_cli = arguments.agent_cli.as_deref();
+    let added = serve_work::add(foundation, settings, agent_cli, &mut parts).await;
+    added.map_err(Refusal::NoWork)?;
     clockwork(foundation, &mut parts)?;
     let readiness = &foundation.api.readiness;
     let ending = parts.run(signals, settings.server.drain_limit, || readiness.drain()).await;

@@ -17,7 +17,7 @@ use crate::run::error_chain;
 use crate::sandbox::{Engine, EngineSettings};
 use crate::webhook::Outbox;
 use crate::worker::{
-    self, Claims, Floors, MachineSize, PoolParts, PoolSettings, Shutdown, Workers,
+    self, AgentSource, Claims, Floors, MachineSize, PoolParts, PoolSettings, Shutdown, Workers,
 };
 
 /// How often the queue is swept. Leases last a minute, so a sweep every few seconds is soon enough.
@@ -33,6 +33,7 @@ pub(super) type NoWork = String;
 pub(super) async fn add(
     foundation: &Foundation,
     settings: &Settings,
+    agent_cli: Option<&Path>,
     parts: &mut Parts,
 ) -> Result<(), NoWork> {
     let slots = settings.server.slots.map_or_else(
@@ -40,7 +41,9 @@ pub(super) async fn add(
         |slots| u32::try_from(slots).unwrap_or(u32::MAX),
     );
     let (limits, limited) = watch::channel(limits(&foundation.api.catalog, slots).await);
-    let workers = workers(foundation, settings, (slots, limited)).await?;
+    let agents =
+        agents(agent_cli, settings).map_err(|_| "the agent CLI cannot be had".to_owned())?;
+    let workers = workers(foundation, settings, agents, (slots, limited)).await?;
     foundation.api.readiness.engine_is(true);
     parts.work("workers", |stop| work(workers, stop));
     let (queue, catalog) = (foundation.api.queue.clone(), foundation.api.catalog.clone());
@@ -53,6 +56,7 @@ pub(super) async fn add(
 async fn workers(
     foundation: &Foundation,
     settings: &Settings,
+    agents: AgentSource,
     (slots, limits): (u32, watch::Receiver<LeaseLimits>),
 ) -> Result<Workers, NoWork> {
     let folder = &foundation.folder;
@@ -63,7 +67,7 @@ async fn workers(
         engine,
         claims: Claims::open(folder.join("claims")).map_err(in_folder)?,
         sockets: folder.join("models"),
-        agents: agents(None, settings).map_err(|_| "the agent CLI cannot be had".to_owned())?,
+        agents,
         snapshots: foundation.snapshots.clone(),
         store: api.store.clone(),
         keyring: [].into_iter().collect(),
