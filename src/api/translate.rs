@@ -1,5 +1,6 @@
 //! What the rooms behind the API report, in the API's words.
 
+use super::drip::DripFault;
 use super::error::{ApiError, Problem};
 use crate::catalog::{CatalogError, Kind};
 use crate::queue::QueueError;
@@ -21,6 +22,15 @@ impl From<CatalogError> for ApiError {
             CatalogError::Secret(_) | CatalogError::Random | CatalogError::Unreadable { .. } => {
                 Self::internal("could not use the catalog", error)
             }
+        }
+    }
+}
+
+impl From<DripFault> for ApiError {
+    fn from(fault: DripFault) -> Self {
+        match fault {
+            DripFault::Slow => Self::TooSlow(fault.sentence()),
+            DripFault::LongHead => Self::BadRequest(fault.sentence()),
         }
     }
 }

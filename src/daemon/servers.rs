@@ -83,6 +83,11 @@ impl Doors {
             stop.cancelled().await;
             api.runs.followers.end().await;
         });
+        let api = Arc::clone(&foundation.api);
+        parts.surface("intake", |stop| async move {
+            stop.cancelled().await;
+            api.runs.intake.end().await;
+        });
         parts.surface("upkeep of the figures", upkeep);
     }
 }

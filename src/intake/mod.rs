@@ -2,6 +2,7 @@
 //! once, before anything is kept.
 
 mod files;
+mod hide;
 mod preflight;
 mod submit;
 
@@ -13,7 +14,8 @@ use crate::run::RunName;
 use crate::secret::Secret;
 use crate::webhook::Reach;
 
-pub use submit::{Intake, IntakeError};
+pub use hide::{hide, hide_params};
+pub use submit::{Intake, IntakeError, same_request};
 
 /// A request for a run.
 #[derive(Debug, Clone, Default)]

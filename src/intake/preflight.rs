@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::files::{self, FilesError, Input};
+use super::hide::hide_params;
 use super::{IntakeSettings, Submission};
 use crate::catalog::Task;
 use crate::job::{JobSecrets, JobSpec};
@@ -19,9 +20,6 @@ use crate::workflow::{RunbookStep, Workflow};
 
 /// The parameter that names stored files. Files that come with a request are added to it.
 const FILE_PATHS: &str = "file_paths";
-
-/// What stands for a parameter that the collection hides.
-const HIDDEN: &str = "[redacted]";
 
 /// A request that can be run as far as one can know.
 #[derive(Debug)]
@@ -84,8 +82,10 @@ impl Bench<'_> {
             agent_env: sealed(&step.agent_env),
             webhook_secret: wish.webhook_secret.clone(),
         };
+        let mut hidden = resolved.init_params;
+        hide_params(&mut hidden, self.hidden);
         let spec = JobSpec {
-            init_params: hide(resolved.init_params, self.hidden),
+            init_params: hidden,
             files: files::as_stored(&inputs),
             webhook_url: wish.webhook_url.clone(),
             ..spec_of(step)
@@ -141,15 +141,6 @@ fn with_uploads(wish: &Submission, problems: &mut Problems) -> Map<String, Value
 
 fn sealed(values: &BTreeMap<String, String>) -> BTreeMap<String, Secret> {
     values.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect()
-}
-
-fn hide(mut params: Map<String, Value>, hidden: &[String]) -> Map<String, Value> {
-    for (key, value) in &mut params {
-        if hidden.contains(key) {
-            *value = HIDDEN.into();
-        }
-    }
-    params
 }
 
 /// What is frozen of a step.

@@ -87,6 +87,19 @@ impl RunFolder {
         }
     }
 
+    /// Opens a document for reading; `None` when it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn open_if_there(&self, document: Document) -> Result<Option<File>, StoreError> {
+        let path = self.document(document);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Read { path, source }),
+        }
+    }
+
     /// Reads a document.
     ///
     /// # Errors

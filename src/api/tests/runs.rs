@@ -48,6 +48,11 @@ pub(super) async fn send_form(
     path: &str,
     parts: &[Part<'_>],
 ) -> Answer {
+    bench.send(form_request(token, path, Body::from(form_text(parts)))).await
+}
+
+/// A form as it is sent.
+pub(super) fn form_text(parts: &[Part<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for (field, file, bytes) in parts {
         let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
@@ -59,18 +64,22 @@ pub(super) async fn send_form(
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    body
+}
+
+pub(super) fn form_request(token: &Secret, path: &str, body: Body) -> Request<Body> {
     let request = Request::post(path)
         .header("authorization", format!("Bearer {}", token.expose()))
         .header("content-type", format!("multipart/form-data; boundary={BOUNDARY}"))
-        .body(Body::from(body));
-    bench.send(request.unwrap()).await
+        .body(body);
+    request.unwrap()
 }
 
 async fn run(bench: &Bench, parts: &[Part<'_>]) -> Answer {
     send_form(bench, &bench.team, "/api/v1/run/team/hello", parts).await
 }
 
-fn name(id: &str) -> RunName {
+pub(super) fn name(id: &str) -> RunName {
     RunName {
         collection: Slug::new("team").unwrap(),
         task: Slug::new("hello").unwrap(),
@@ -78,12 +87,12 @@ fn name(id: &str) -> RunName {
     }
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_else(|| panic!("no text `{key}` in {value}"))
 }
 
 /// Works on the oldest run as a worker would, without a sandbox.
-async fn finish_one(bench: &Bench) -> RunName {
+pub(super) async fn finish_one(bench: &Bench) -> RunName {
     let worker = WorkerId::new("w".to_owned());
     let limits = LeaseLimits { per_collection: 9, exceptions: Default::default() };
     let queue = &bench.api.queue;
@@ -246,27 +255,6 @@ async fn secrets_are_sealed_apart_and_shown_nowhere() {
     let secrets = JobSecrets::from_plaintext(opened.unwrap().expose()).unwrap();
     assert_eq!(secrets.params["KEY"].expose(), "made-up-secret-value");
     assert_eq!(secrets.webhook_secret.unwrap().expose(), "made-up-hook-secret");
-}
-
-#[tokio::test]
-async fn the_same_request_with_the_same_key_makes_one_run() {
-    let bench = Bench::new().await;
-    with_task(&bench, runnable()).await;
-    let send = async |params: &'static str| {
-        let request = Request::post("/api/v1/run/team/hello")
-            .header("authorization", format!("Bearer {}", bench.team.expose()))
-            .header("content-type", "application/json")
-            .header("idempotency-key", "k1")
-            .body(Body::from(params));
-        bench.send(request.unwrap()).await
-    };
-    let first = send(r#"{"init_params": {"vars": {"word": "a"}}}"#).await.json();
-    let again = send(r#"{"init_params": "{\"vars\": {\"word\": \"a\"}}"}"#).await.json();
-    assert_eq!(first["trajectory_id"], again["trajectory_id"]);
-    let other = send(r#"{"init_params": {"vars": {"word": "b"}}}"#).await;
-    assert_eq!(other.status, 409);
-    assert!(other.text.contains("the Idempotency-Key was used for another request"), "{other:?}");
-    assert_eq!(bench.api.queue.depth(new_year()).await.unwrap().due, 1);
 }
 
 #[tokio::test]

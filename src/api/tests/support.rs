@@ -9,6 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared, router};
@@ -94,6 +95,7 @@ impl Bench {
                 shared_keys: None,
                 snapshots: Snapshots::built_in(),
             },
+            tasks: TaskTracker::new(),
         };
         let api = Api {
             runs: RunParts {
@@ -115,6 +117,7 @@ impl Bench {
                 answer_limit: Duration::from_secs(30),
                 min_free_disk_bytes: 0,
             },
+            memory: Arc::default(),
         };
         Self { api: Arc::new(api), database, folder, admin, team, other }
     }

@@ -175,7 +175,8 @@ impl<'a> Depot<'a> {
                     uploads: uploads.collect(),
                     ..Submission::default()
                 };
-                let intake = Intake { catalog, queue, store, vault, settings };
+                let tasks = tokio_util::task::TaskTracker::new();
+                let intake = Intake { catalog, queue, store, vault, settings, tasks };
                 intake.submit(wish, now).await.unwrap().name
             })
             .await
