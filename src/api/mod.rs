@@ -63,7 +63,7 @@ pub use health::Readiness;
 pub use memory::Memory;
 pub use operator::{OperatorDoor, OperatorError, OperatorReply, operator_router};
 pub use runs::{RunParts, RunSettings};
-pub use serve::{serve, without_delay};
+pub use serve::{ConnectionLimits, Peer, serve, without_delay};
 
 use crate::catalog::Catalog;
 use crate::queue::Queue;

@@ -361,6 +361,7 @@ pub(super) fn refusal(error: IntakeError) -> ApiError {
     match error {
         IntakeError::Unknown(text) => ApiError::NotFound(text),
         IntakeError::Refused(problems) => ApiError::BadRequest(problems.join(" ")),
+        IntakeError::NoRoom => ApiError::no_room(),
         IntakeError::KeyUsed(_) => ApiError::Conflict(error.to_string()),
         IntakeError::Catalog(_)
         | IntakeError::Seal(_)

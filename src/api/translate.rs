@@ -26,6 +26,14 @@ impl From<CatalogError> for ApiError {
     }
 }
 
+/// A name that is taken is a wrong request on some paths, as the hosted service has it.
+pub(super) fn taken(error: CatalogError, words: impl FnOnce(&str) -> String) -> ApiError {
+    if let CatalogError::Exists { name, .. } = &error {
+        return ApiError::BadRequest(words(name));
+    }
+    error.into()
+}
+
 impl From<DripFault> for ApiError {
     fn from(fault: DripFault) -> Self {
         match fault {

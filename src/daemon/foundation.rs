@@ -197,6 +197,7 @@ fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings 
     let server = &settings.server;
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
+        min_free_disk_bytes: server.min_free_disk_bytes,
         webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
         snapshots,

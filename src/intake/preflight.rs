@@ -11,15 +11,18 @@ use super::hide::hide_params;
 use super::{IntakeSettings, Submission};
 use crate::catalog::Task;
 use crate::job::{JobSecrets, JobSpec};
-use crate::plan::{Overrides, plan};
+use crate::plan::{Overrides, Planned, plan};
 use crate::run::{Network, RunName, Slug};
-use crate::secret::Secret;
+use crate::secret::{Keyring, Secret};
 use crate::store::Store;
 use crate::webhook::parse_target;
 use crate::workflow::{RunbookStep, Workflow};
 
 /// The parameter that names stored files. Files that come with a request are added to it.
 const FILE_PATHS: &str = "file_paths";
+
+/// Most secrets that a note names.
+const MAX_TOLD_NAMES: usize = 20;
 
 /// A request that can be run as far as one can know.
 #[derive(Debug)]
@@ -113,11 +116,32 @@ impl Bench<'_> {
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
         let planned =
             plan(&request, &keyring, &self.settings.snapshots, JobSpec::draw(&name, Uuid::nil()));
+        notes.extend(unread(&planned, secrets, &keyring));
         for finding in &planned.findings {
             let to = if finding.is_error() { &mut *problems } else { &mut *notes };
             to.push(finding.sentence());
         }
     }
+}
+
+/// The secrets of the request that nothing in the run reads. The names alone are told.
+fn unread(planned: &Planned, secrets: &JobSecrets, keyring: &Keyring) -> Option<String> {
+    let names: Vec<String> = secrets
+        .params
+        .keys()
+        .filter(|name| planned.plan.is_some() && !planned.reads(name, keyring))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    let shown = names.iter().take(MAX_TOLD_NAMES).map(String::as_str).collect::<Vec<_>>();
+    let more = if names.len() > shown.len() { " and others" } else { "" };
+    Some(format!(
+        "`secret_params`: the runbook does not declare {}{more}, so that the agent does not get it: \
+         declare it in the front matter under `secrets:`.",
+        shown.join(", ")
+    ))
 }
 
 /// The request's parameters with its uploads among the files.

@@ -53,6 +53,9 @@ pub enum IntakeError {
     /// The secrets could not be sealed.
     #[error("could not seal the secrets of a run")]
     Seal(#[source] VaultError),
+    /// The disk is nearly full.
+    #[error("the disk has no room for the files of a run")]
+    NoRoom,
     /// The files could not be put into the run's folder.
     #[error("could not keep the files of a run")]
     Files(#[source] FilesError),
@@ -236,7 +239,8 @@ impl Intake {
         ready: &Ready,
     ) -> Result<Result<Vec<JobFile>, FilesError>, IntakeError> {
         let (store, name, inputs) = (self.store.clone(), name.clone(), ready.inputs.clone());
-        let staging = blocking(move || files::stage(&store, &name, &inputs));
+        let min_free = self.settings.min_free_disk_bytes;
+        let staging = blocking(move || files::stage(&store, &name, &inputs, min_free));
         staging.await.map_err(IntakeError::Gone)
     }
 
@@ -281,7 +285,10 @@ fn files_failed(error: FilesError) -> IntakeError {
     if let FilesError::Unpack { path, source: ArchiveError::Refused(fault) } = &error {
         return IntakeError::Refused(vec![format!("`{path}` cannot be unpacked: {fault}.")]);
     }
-    IntakeError::Files(error)
+    if let FilesError::Gone { path } = &error {
+        return IntakeError::Refused(vec![format!("The file `{path}` was removed meanwhile.")]);
+    }
+    if error.is_no_room() { IntakeError::NoRoom } else { IntakeError::Files(error) }
 }
 
 fn queue_failed(error: QueueError) -> IntakeError {

@@ -91,6 +91,7 @@ impl Bench {
             vault,
             settings: IntakeSettings {
                 max_attempts: 3,
+                min_free_disk_bytes: 0,
                 webhook_reach: Reach::Public,
                 shared_keys: None,
                 snapshots: Snapshots::built_in(),

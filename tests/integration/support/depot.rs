@@ -142,6 +142,7 @@ impl<'a> Depot<'a> {
         let store = Store::open(&self.results()).unwrap();
         let settings = IntakeSettings {
             max_attempts: 3,
+            min_free_disk_bytes: 0,
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),
