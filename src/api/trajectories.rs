@@ -12,9 +12,10 @@ use super::Shared;
 use super::error::{ApiError, Problem};
 use super::extract::{Query, Segments};
 use super::memory::Held;
-use super::runs::{find, names, unseen};
+use super::runs::{blocking, find, names, unseen};
 use crate::queue::{ListFilter, Page, Status};
 use crate::records::{Records, status_from_word, wire_status, written_bytes};
+use crate::store::Document;
 
 /// Items on a page when the client does not say.
 const DEFAULT_LIMIT: u64 = 20;
@@ -132,8 +133,15 @@ pub(super) async fn answer(
 async fn one(
     State(api): State<Shared>,
     Segments(path): Segments<(String, String, String)>,
+    held: Held,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     let job = find(&api, &path).await?;
+    let (store, name) = (api.store.clone(), job.name.clone());
+    let n_bytes = blocking("could not look at a record", move || {
+        store.begun(&name).map_or(Ok(0), |folder| folder.document_bytes(Document::Trajectory))
+    });
+    let n_bytes = usize::try_from(n_bytes.await?).unwrap_or(usize::MAX);
+    held.grow(n_bytes.saturating_mul(PAGE_COPIES)).await?;
     let seen = api.runs.records.see(job).await.map_err(unseen)?;
     Ok(Json(seen.trajectory))
 }

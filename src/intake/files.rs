@@ -199,13 +199,12 @@ fn collisions(inputs: &[Input]) -> Vec<String> {
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut problems = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        match places.insert(file.0, index) {
-            Some(other) => problems.push(format!(
+        if let Some(other) = places.insert(file.0, index) {
+            problems.push(format!(
                 "{} and {} would have the same place in /app/assets: rename one.",
                 told(&files[other]),
                 told(file)
-            )),
-            None => {}
+            ));
         }
     }
     for file in &files {
