@@ -105,6 +105,10 @@ pub(super) async fn answer(
     let mut items = Vec::with_capacity(jobs.len());
     let mut left = MAX_PAGE_BYTES;
     for job in jobs {
+        if left == 0 {
+            items.push(Records::in_short(job).trajectory);
+            continue;
+        }
         let in_short = job.clone();
         let mut seen = api.runs.records.listed(job).await.map_err(unseen)?;
         let n_bytes = written_bytes(&seen.trajectory);
@@ -113,7 +117,10 @@ pub(super) async fn answer(
                 held.grow((left - still) * PAGE_COPIES).await?;
                 left = still;
             }
-            None => seen = Records::in_short(in_short),
+            None => {
+                // The page is full: what follows is not even read.
+                (seen, left) = (Records::in_short(in_short), 0);
+            }
         }
         items.push(seen.trajectory);
     }

@@ -18,6 +18,10 @@ const TOO_LONG_FOR_LISTS: &str = "agent_steps";
 /// How much of a document is read at once, in bytes.
 const BUFFER_BYTES: usize = 64 << 10;
 
+/// Documents of this size and more are read by the piece, in bytes: it takes several times as long,
+/// and less memory.
+const MAX_TEXT_BYTES: u64 = 8 << 20;
+
 /// All of a document. One that cannot be read is as good as none, but somebody should know.
 pub(super) fn whole(
     folder: &RunFolder,
@@ -47,7 +51,13 @@ fn read<T: DeserializeOwned>(folder: &RunFolder, job: &Job) -> Result<Option<T>,
 }
 
 fn parse<T: DeserializeOwned>(from: impl Read) -> serde_json::Result<T> {
-    serde_json::from_reader(BufReader::with_capacity(BUFFER_BYTES, from))
+    let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
+    let mut start = Vec::new();
+    let n_read = from.by_ref().take(MAX_TEXT_BYTES).read_to_end(&mut start);
+    if n_read.map_err(serde_json::Error::io)? < MAX_TEXT_BYTES as usize {
+        return serde_json::from_slice(&start);
+    }
+    serde_json::from_reader(start.as_slice().chain(from))
 }
 
 /// How long a value is as JSON, in bytes.
