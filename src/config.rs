@@ -35,6 +35,10 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Connections served at the same time. Each may hold a followed run; a file descriptor each.
 const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 
+/// Connections of them from one address: more than a browser and a few programs behind one router
+/// need, and few enough to leave places for others.
+const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: usize = 256;
+
 /// Largest body of JSON. The largest known runbook has 40 KiB, but messages may carry pictures.
 const DEFAULT_MAX_JSON_BYTES: usize = 16 * 1024 * 1024;
 
@@ -132,6 +136,9 @@ pub struct ServerSettings {
     pub slots: Option<usize>,
     /// How many connections are served at the same time (`RUNBOOKD_MAX_CONNECTIONS`).
     pub max_connections: usize,
+    /// How many of them from one address, other than this machine
+    /// (`RUNBOOKD_MAX_CONNECTIONS_PER_ADDRESS`).
+    pub max_connections_per_address: usize,
     /// Largest body of JSON, in bytes (`RUNBOOKD_MAX_JSON_BYTES`).
     pub max_json_bytes: usize,
     /// Longest time for an ordinary answer (`RUNBOOKD_ANSWER_SECONDS`).
@@ -306,6 +313,10 @@ impl ServerSettings {
                 .unwrap_or_else(|| state_dir.join("results")),
             slots: read.at_all("RUNBOOKD_SLOTS", "a number of runs").map(NonZeroUsize::get),
             max_connections: read.number("RUNBOOKD_MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS),
+            max_connections_per_address: read.number(
+                "RUNBOOKD_MAX_CONNECTIONS_PER_ADDRESS",
+                DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
+            ),
             max_json_bytes: read.number("RUNBOOKD_MAX_JSON_BYTES", DEFAULT_MAX_JSON_BYTES),
             answer_limit: read.seconds("RUNBOOKD_ANSWER_SECONDS", DEFAULT_ANSWER_SECONDS),
             min_free_disk_bytes: read.or(

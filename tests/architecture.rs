@@ -54,8 +54,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "intake",
         &[
-            "archive", "catalog", "database", "job", "plan", "queue", "run", "secret", "snapshot",
-            "store", "webhook", "workflow",
+            "archive", "catalog", "database", "host", "job", "plan", "queue", "run", "secret",
+            "snapshot", "store", "webhook", "workflow",
         ],
     ),
     ("records", &["job", "queue", "run", "store"]),

@@ -121,6 +121,11 @@ fn add_failures(path: &str, operation: &mut Operation) {
         (has_body, "409", "It is there already, or its state forbids it."),
         (has_body, "413", "The body is larger than the limit."),
         (takes_words, "422", "The request does not have the shape that is asked for."),
+        (
+            !is_open,
+            "429",
+            "Too much at once, of this token or of all; `Retry-After` says when to come again.",
+        ),
         (true, "500", "A failure of the server; its log has the reason."),
         (true, "503", "A part that the answer needs is not there for now."),
         (true, "504", "The answer took too long."),

@@ -14,6 +14,9 @@ use crate::run::error_chain;
 /// What a client is told after a failure of ours. The reason stands in the log alone.
 const INTERNAL: &str = "Internal error. The server's log has the reason";
 
+/// When to come again while a part is not there, in seconds: a restart takes less.
+const UNAVAILABLE_SECONDS: u64 = 10;
+
 /// Why a request is not answered as it was wished. The texts are what a client's user sees.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -138,6 +141,13 @@ impl ApiError {
         Self::Internal { act, source: source.into() }
     }
 
+    /// Nothing new fits on the disk.
+    pub(super) fn no_room() -> Self {
+        let detail = "The server's disk is nearly full: it takes nothing new until there is room; \
+                      its operator can remove old runs";
+        Self::Unavailable { detail: detail.to_owned(), source: None }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
@@ -179,13 +189,13 @@ impl ApiError {
                 HeaderValue::from_str(allow).ok().map(|allow| (ALLOW, allow))
             }
             Self::TooMany { retry_after, .. } => Some((RETRY_AFTER, (*retry_after).into())),
+            Self::Unavailable { .. } => Some((RETRY_AFTER, UNAVAILABLE_SECONDS.into())),
             Self::Forbidden(_)
             | Self::NotFound(_)
             | Self::Conflict(_)
             | Self::BadRequest(_)
             | Self::Invalid(_)
             | Self::TooLarge(_)
-            | Self::Unavailable { .. }
             | Self::TooSlow(_)
             | Self::Internal { .. } => None,
         }

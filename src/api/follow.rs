@@ -3,9 +3,8 @@
 //! The events' numbers are the stream's ids. A client that comes again with the last number it saw
 //! goes on after it: what was stays in the run's file, so there is nothing to miss.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -26,7 +25,7 @@ use super::auth::Caller;
 use super::error::{ApiError, Problem};
 use super::extract::{Query, Segments};
 use super::runs::find;
-use crate::catalog::Scope;
+use super::shares::{Share, Shares};
 use crate::queue::Status;
 use crate::records::wire_status;
 use crate::run::RunName;
@@ -59,8 +58,8 @@ const SIGN_OF_LIFE: &str = ": keep-alive\n\n";
 pub struct Followers {
     tracker: TaskTracker,
     stop: CancellationToken,
-    max_per_token: usize,
-    places: Arc<Mutex<HashMap<String, usize>>>,
+    streams: Shares<String>,
+    waits: Shares<String>,
     downloads: Arc<Semaphore>,
 }
 
@@ -70,7 +69,8 @@ impl Followers {
     pub fn new(max_per_token: usize) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let downloads = Arc::new(Semaphore::new(MAX_DOWNLOADS));
-        Self { tracker, stop, max_per_token, places: Arc::default(), downloads }
+        let (streams, waits) = (Shares::new(max_per_token), Shares::new(max_per_token));
+        Self { tracker, stop, streams, waits, downloads }
     }
 
     /// Lets everybody go, and waits until they have gone.
@@ -97,45 +97,30 @@ impl Followers {
 
     /// A place for one stream of this token.
     fn place(&self, caller: &Caller) -> Result<Place, ApiError> {
-        // Names are unique in a scope only.
-        let token = match &caller.scope {
-            Scope::Admin => format!("/{}", caller.token),
-            Scope::Collection(collection) => format!("{collection}/{}", caller.token),
-        };
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = places.entry(token.clone()).or_default();
-        if *taken >= self.max_per_token {
-            return Err(ApiError::TooMany {
-                detail: format!(
-                    "This token follows {} runs already: end one of these streams first",
-                    self.max_per_token
-                ),
-                retry_after: HEARTBEAT_EVERY.as_secs(),
-            });
-        }
-        *taken += 1;
-        Ok(Place { token, places: Arc::clone(&self.places) })
+        self.streams.take(caller.key(), 1).ok_or_else(|| ApiError::TooMany {
+            detail: format!(
+                "This token follows {} runs already: end one of these streams first",
+                self.streams.max_each()
+            ),
+            retry_after: HEARTBEAT_EVERY.as_secs(),
+        })
+    }
+
+    /// A place for one request of this token that waits for a run.
+    pub(super) fn wait(&self, caller: &Caller) -> Result<Place, ApiError> {
+        self.waits.take(caller.key(), 1).ok_or_else(|| ApiError::TooMany {
+            detail: format!(
+                "This token waits for {} runs already: start runs with `POST /api/v1/run/…` and \
+                 look at them, or come again when one has ended",
+                self.waits.max_each()
+            ),
+            retry_after: HEARTBEAT_EVERY.as_secs(),
+        })
     }
 }
 
-/// The place of one stream; it is free again when this is dropped.
-#[derive(Debug)]
-struct Place {
-    token: String,
-    places: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = places.get_mut(&self.token) {
-            *taken -= 1;
-            if *taken == 0 {
-                places.remove(&self.token);
-            }
-        }
-    }
-}
+/// The place of one stream or wait; it is free again when this is dropped.
+type Place = Share<String>;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(events))

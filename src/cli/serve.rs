@@ -11,6 +11,7 @@ use super::args::ServeArguments;
 use super::exit::ExitCode;
 use super::parts::now;
 use super::{complain, say, serve_work};
+use crate::api::ConnectionLimits;
 use crate::config::Settings;
 use crate::daemon::{
     DoorError, Doors, Ending, Foundation, FoundationError, Parts, Signals, Tokens,
@@ -117,7 +118,11 @@ async fn with_foundation(
     tracing::info!(address = %doors.address(), results = %settings.server.results_dir.display(),
         "listening on http://{}, documentation at /docs", doors.address());
     let mut parts = Parts::default();
-    doors.serve(foundation, settings.server.max_connections, &mut parts);
+    let limits = ConnectionLimits {
+        max: settings.server.max_connections,
+        max_per_address: settings.server.max_connections_per_address,
+    };
+    doors.serve(foundation, limits, &mut parts);
     let agent_cli = arguments.agent_cli.as_deref();
     let added = serve_work::add(foundation, settings, agent_cli, &mut parts).await;
     added.map_err(Refusal::NoWork)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared};
 use crate::catalog::{Catalog, CatalogError, Scope};
@@ -125,6 +126,7 @@ impl Foundation {
             store: store.clone(),
             vault: Arc::clone(&vault),
             settings: intake_settings(settings, snapshots.clone()),
+            tasks: TaskTracker::new(),
         };
         let api = Api {
             runs: RunParts {
@@ -146,6 +148,7 @@ impl Foundation {
                 answer_limit: settings.server.answer_limit,
                 min_free_disk_bytes: settings.server.min_free_disk_bytes,
             },
+            memory: Arc::default(),
         };
         let socket = folder.join(SOCKET);
         Ok(Self { api: Arc::new(api), folder, snapshots, vault, socket, database })
@@ -194,6 +197,7 @@ fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings 
     let server = &settings.server;
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
+        min_free_disk_bytes: server.min_free_disk_bytes,
         webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
         snapshots,

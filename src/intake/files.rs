@@ -1,16 +1,22 @@
 //! The files that a run is given: from what a client names to files in the run's own folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use crate::archive::{ArchiveError, UnpackLimits, check, extract};
+use crate::archive::{ArchiveError, ArchiveFault, Member, UnpackLimits, check, extract};
 use crate::job::JobFile;
 use crate::run::{RunName, Slug};
 use crate::store::{Area, RunFolder, StoragePath, Store, StoreError};
 
 /// Most files that one request names. Members of archives are counted apart.
 const MAX_FILES: usize = 200;
+
+/// Longest name of a file that file systems take, in bytes.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Most files of one request that are told to be in each other's way.
+const MAX_TOLD: usize = 10;
 
 /// What the names of archives end in that are unpacked.
 const ARCHIVE: &str = ".zip";
@@ -22,7 +28,7 @@ pub(super) struct Input {
     /// What the run calls it.
     pub(super) name: String,
     /// What is in it, where it is an archive.
-    pub(super) members: Vec<String>,
+    pub(super) members: Vec<Member>,
 }
 
 /// Why a run's files could not be put into its folder.
@@ -62,17 +68,23 @@ pub(super) fn find(
         ));
         return Ok(Vec::new());
     }
-    let mut found = Vec::new();
+    let (mut found, mut left) = (Vec::new(), UnpackLimits::INPUTS);
     for (entry, slot) in
         file_paths.iter().map(|path| (path, "file_paths")).chain(ids.iter().map(|id| (id, "files")))
     {
-        match one(store, collection, entry, slot)? {
-            Ok(input) => found.push(input),
+        match one(store, collection, (entry, slot), &left)? {
+            Ok(input) => {
+                left = left.after(&input.members);
+                found.push(input);
+            }
             Err(problem) => problems.push(problem),
         }
     }
     number_namesakes(&mut found);
     problems.extend(collisions(&found));
+    problems.extend(found.iter().filter(|input| input.name.len() > MAX_NAME_BYTES).map(|input| {
+        format!("The name of the file `{}` is too long for /app/assets: rename it.", input.path)
+    }));
     Ok(found)
 }
 
@@ -80,8 +92,8 @@ pub(super) fn find(
 fn one(
     store: &Store,
     collection: &Slug,
-    entry: &str,
-    slot: &str,
+    (entry, slot): (&str, &str),
+    left: &UnpackLimits,
 ) -> Result<Result<Input, String>, FilesError> {
     let path = match place(store, collection, entry, slot)? {
         Ok(path) => path,
@@ -97,11 +109,12 @@ fn one(
     let name = path.file_name().to_owned();
     let mut members = Vec::new();
     if is_archive(&name) {
-        match check(stored.file, &UnpackLimits::INPUTS) {
-            Ok(found) => members = found.into_iter().map(|member| member.path).collect(),
+        match check(stored.file, left) {
+            Ok(found) => members = found,
             Err(fault) => {
+                let together = together(&fault, left);
                 return Ok(Err(format!(
-                    "`{slot}`: the archive `{entry}` cannot be unpacked: {fault}."
+                    "`{slot}`: the archive `{entry}` cannot be unpacked: {fault}{together}."
                 )));
             }
         }
@@ -138,6 +151,19 @@ fn place(
     Ok(Ok(path))
 }
 
+/// Says whose limit it is, where archives before this one have used it up.
+fn together(fault: &ArchiveFault, left: &UnpackLimits) -> String {
+    let all = UnpackLimits::INPUTS;
+    let is_limit = matches!(fault, ArchiveFault::TooMany { .. } | ArchiveFault::TooLarge { .. });
+    if !is_limit || (left.n_members, left.total_bytes) == (all.n_members, all.total_bytes) {
+        return String::new();
+    }
+    format!(
+        ", because the archives of one request may have {} members and {} bytes together",
+        all.n_members, all.total_bytes
+    )
+}
+
 fn is_archive(name: &str) -> bool {
     name.len() > ARCHIVE.len() && name.to_ascii_lowercase().ends_with(ARCHIVE)
 }
@@ -158,24 +184,41 @@ fn number_namesakes(inputs: &mut [Input]) {
     }
 }
 
-/// Members of archives that would take another file's place.
+/// Files that would take each other's place, be it that one is a folder to the other. Namesakes
+/// among the given files have their numbers already.
 fn collisions(inputs: &[Input]) -> Vec<String> {
-    let mut taken: BTreeSet<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+    let given = inputs.iter().map(|input| (input.name.as_str(), input, None));
+    let members = inputs.iter().flat_map(|input| {
+        input.members.iter().map(move |member| (member.path.as_str(), input, Some(member)))
+    });
+    let files: Vec<(&str, &Input, Option<&Member>)> = given.chain(members).collect();
+    let told = |(path, input, member): &(&str, &Input, Option<&Member>)| match member {
+        Some(_) => format!("`{path}` in the archive `{}`", input.path),
+        None => format!("the file `{}`", input.path),
+    };
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut problems = Vec::new();
-    for input in inputs {
-        for member in &input.members {
-            let top = member.split('/').next().unwrap_or(member);
-            let is_in_the_way = !taken.insert(member)
-                || (top != member && inputs.iter().any(|other| other.name == top));
-            if is_in_the_way {
-                problems.push(format!(
-                    "`{member}` in the archive `{}` would take the place of another file in \
-                     /app/assets: rename one.",
-                    input.path
-                ));
-            }
+    for (index, file) in files.iter().enumerate() {
+        if let Some(other) = places.insert(file.0, index) {
+            problems.push(format!(
+                "{} and {} would have the same place in /app/assets: rename one.",
+                told(&files[other]),
+                told(file)
+            ));
         }
     }
+    for file in &files {
+        let folders = file.0.match_indices('/').map(|(at, _)| &file.0[..at]);
+        if let Some(other) = folders.filter_map(|folder| places.get(folder)).next() {
+            problems.push(format!(
+                "{} cannot be in /app/assets beside {}, whose name is that of its folder: rename \
+                 one.",
+                told(file),
+                told(&files[*other])
+            ));
+        }
+    }
+    problems.truncate(MAX_TOLD);
     problems
 }
 
@@ -194,12 +237,14 @@ pub(super) fn stage(
     store: &Store,
     name: &RunName,
     inputs: &[Input],
+    min_free_disk_bytes: u64,
 ) -> Result<Vec<JobFile>, FilesError> {
     if inputs.is_empty() {
         return Ok(Vec::new());
     }
+    let has_room = || store.free_bytes().is_ok_and(|free| free >= min_free_disk_bytes);
     let folder = store.create(name)?;
-    let staged = stage_into(store, &folder, name, inputs);
+    let staged = stage_into((store, &has_room), &folder, name, inputs);
     if staged.is_err() {
         store.discard(name)?;
     }
@@ -207,7 +252,7 @@ pub(super) fn stage(
 }
 
 fn stage_into(
-    store: &Store,
+    (store, has_room): (&Store, &dyn Fn() -> bool),
     folder: &RunFolder,
     name: &RunName,
     inputs: &[Input],
@@ -219,21 +264,37 @@ fn stage_into(
     };
     let mut files = Vec::new();
     for input in inputs {
-        store.link_asset(folder, &input.path, &input.name)?;
+        store.link_asset(folder, &input.path, &input.name).map_err(|error| match &error {
+            // Its owner removed it since it was looked at.
+            StoreError::Write { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                FilesError::Gone { path: input.path.to_string() }
+            }
+            StoreError::Write { .. }
+            | StoreError::Exists { .. }
+            | StoreError::Create { .. }
+            | StoreError::Read { .. } => FilesError::Store(error),
+        })?;
         files.push(staged(&input.name));
     }
+    let mut left = UnpackLimits::INPUTS;
     for input in inputs.iter().filter(|input| !input.members.is_empty()) {
         let path = || input.path.to_string();
         let stored = store.open_file(&input.path)?;
         let stored = stored.ok_or_else(|| FilesError::Gone { path: path() })?;
-        let members = extract(stored.file, &folder.area(Area::Assets), &UnpackLimits::INPUTS)
+        let members = extract(stored.file, &folder.area(Area::Assets), &left, has_room)
             .map_err(|source| FilesError::Unpack { path: path(), source })?;
+        left = left.after(&members);
         files.extend(members.iter().map(|member| staged(&member.path)));
     }
     Ok(files)
 }
 
 impl FilesError {
+    /// Whether the disk had no room.
+    pub(super) fn is_no_room(&self) -> bool {
+        matches!(self, Self::Unpack { source: ArchiveError::NoRoom, .. })
+    }
+
     /// Whether another id would do.
     pub(super) fn is_name_taken(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_name_taken())

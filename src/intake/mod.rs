@@ -2,6 +2,7 @@
 //! once, before anything is kept.
 
 mod files;
+mod hide;
 mod preflight;
 mod submit;
 
@@ -13,7 +14,8 @@ use crate::run::RunName;
 use crate::secret::Secret;
 use crate::webhook::Reach;
 
-pub use submit::{Intake, IntakeError};
+pub use hide::{hide, hide_params};
+pub use submit::{Intake, IntakeError, same_request};
 
 /// A request for a run.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +68,8 @@ pub struct Accepted {
 pub struct IntakeSettings {
     /// How often a run is tried that fails before its agent starts.
     pub max_attempts: u32,
+    /// Less free disk than this, in bytes, and no archive is unpacked any further.
+    pub min_free_disk_bytes: u64,
     /// Where webhooks may lead.
     pub webhook_reach: Reach,
     /// The daemon's own keys, where the operator shares them with every run.

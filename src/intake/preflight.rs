@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::files::{self, FilesError, Input};
+use super::hide::hide_params;
 use super::{IntakeSettings, Submission};
 use crate::catalog::Task;
 use crate::job::{JobSecrets, JobSpec};
-use crate::plan::{Overrides, plan};
+use crate::plan::{Overrides, Planned, plan};
 use crate::run::{Network, RunName, Slug};
-use crate::secret::Secret;
+use crate::secret::{Keyring, Secret};
 use crate::store::Store;
 use crate::webhook::parse_target;
 use crate::workflow::{RunbookStep, Workflow};
@@ -20,8 +21,8 @@ use crate::workflow::{RunbookStep, Workflow};
 /// The parameter that names stored files. Files that come with a request are added to it.
 const FILE_PATHS: &str = "file_paths";
 
-/// What stands for a parameter that the collection hides.
-const HIDDEN: &str = "[redacted]";
+/// Most secrets that a note names.
+const MAX_TOLD_NAMES: usize = 20;
 
 /// A request that can be run as far as one can know.
 #[derive(Debug)]
@@ -84,8 +85,10 @@ impl Bench<'_> {
             agent_env: sealed(&step.agent_env),
             webhook_secret: wish.webhook_secret.clone(),
         };
+        let mut hidden = resolved.init_params;
+        hide_params(&mut hidden, self.hidden);
         let spec = JobSpec {
-            init_params: hide(resolved.init_params, self.hidden),
+            init_params: hidden,
             files: files::as_stored(&inputs),
             webhook_url: wish.webhook_url.clone(),
             ..spec_of(step)
@@ -113,11 +116,32 @@ impl Bench<'_> {
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
         let planned =
             plan(&request, &keyring, &self.settings.snapshots, JobSpec::draw(&name, Uuid::nil()));
+        notes.extend(unread(&planned, secrets, &keyring));
         for finding in &planned.findings {
             let to = if finding.is_error() { &mut *problems } else { &mut *notes };
             to.push(finding.sentence());
         }
     }
+}
+
+/// The secrets of the request that nothing in the run reads. The names alone are told.
+fn unread(planned: &Planned, secrets: &JobSecrets, keyring: &Keyring) -> Option<String> {
+    let names: Vec<String> = secrets
+        .params
+        .keys()
+        .filter(|name| planned.plan.is_some() && !planned.reads(name, keyring))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    let shown = names.iter().take(MAX_TOLD_NAMES).map(String::as_str).collect::<Vec<_>>();
+    let more = if names.len() > shown.len() { " and others" } else { "" };
+    Some(format!(
+        "`secret_params`: the runbook does not declare {}{more}, so that the agent does not get it: \
+         declare it in the front matter under `secrets:`.",
+        shown.join(", ")
+    ))
 }
 
 /// The request's parameters with its uploads among the files.
@@ -141,15 +165,6 @@ fn with_uploads(wish: &Submission, problems: &mut Problems) -> Map<String, Value
 
 fn sealed(values: &BTreeMap<String, String>) -> BTreeMap<String, Secret> {
     values.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect()
-}
-
-fn hide(mut params: Map<String, Value>, hidden: &[String]) -> Map<String, Value> {
-    for (key, value) in &mut params {
-        if hidden.contains(key) {
-            *value = HIDDEN.into();
-        }
-    }
-    params
 }
 
 /// What is frozen of a step.

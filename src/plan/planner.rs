@@ -39,6 +39,18 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// Whether the run reads this name of the keyring: the runbook declares it, or the way to the
+    /// model has it.
+    #[must_use]
+    pub fn reads(&self, name: &str, keyring: &Keyring) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        let is_declared = plan.secrets.contains_key(name);
+        let is_credential = provider::credentials(plan.provider).contains(&name);
+        let access = provider::access(plan.provider, plan.runtime, keyring);
+        let is_passed = access.is_ok_and(|access| access.env.iter().any(|(env, _)| *env == name));
+        is_declared || is_credential || is_passed
+    }
+
     /// The plan, or why there is none.
     ///
     /// # Errors

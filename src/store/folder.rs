@@ -87,6 +87,33 @@ impl RunFolder {
         }
     }
 
+    /// How long a document is, in bytes; 0 where it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn document_bytes(&self, document: Document) -> Result<u64, StoreError> {
+        Ok(match self.open_if_there(document)? {
+            Some(file) => {
+                let path = self.document(document);
+                file.metadata().map_err(|source| StoreError::Read { path, source })?.len()
+            }
+            None => 0,
+        })
+    }
+
+    /// Opens a document for reading; `None` when it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn open_if_there(&self, document: Document) -> Result<Option<File>, StoreError> {
+        let path = self.document(document);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Read { path, source }),
+        }
+    }
+
     /// Reads a document.
     ///
     /// # Errors

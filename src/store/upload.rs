@@ -103,6 +103,20 @@ impl Store {
 }
 
 impl Store {
+    /// Removes all files of one request, also those that are not whole. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the disk refuses it.
+    pub fn remove_batch(&self, collection: &Slug, batch: &Slug) -> Result<(), StoreError> {
+        let folder = self.root.join(collection.as_str()).join(UPLOADS_FOLDER);
+        let path = folder.join(batch.as_str());
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(StoreError::Write { path, source }),
+        }
+    }
+
     /// The file that an id such as `file-0123456789ab` names: the one of its batch. Blocks.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! The API as its clients see it: requests in, whole answers out.
 
+mod abandoned;
 mod auth;
 mod catalog;
 mod files;
+mod limits;
+mod repeated;
 mod routines;
 mod runs;
 mod scaffold;

@@ -9,6 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared, router};
@@ -90,10 +91,12 @@ impl Bench {
             vault,
             settings: IntakeSettings {
                 max_attempts: 3,
+                min_free_disk_bytes: 0,
                 webhook_reach: Reach::Public,
                 shared_keys: None,
                 snapshots: Snapshots::built_in(),
             },
+            tasks: TaskTracker::new(),
         };
         let api = Api {
             runs: RunParts {
@@ -115,6 +118,7 @@ impl Bench {
                 answer_limit: Duration::from_secs(30),
                 min_free_disk_bytes: 0,
             },
+            memory: Arc::default(),
         };
         Self { api: Arc::new(api), database, folder, admin, team, other }
     }

@@ -142,6 +142,7 @@ impl<'a> Depot<'a> {
         let store = Store::open(&self.results()).unwrap();
         let settings = IntakeSettings {
             max_attempts: 3,
+            min_free_disk_bytes: 0,
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),
@@ -175,7 +176,8 @@ impl<'a> Depot<'a> {
                     uploads: uploads.collect(),
                     ..Submission::default()
                 };
-                let intake = Intake { catalog, queue, store, vault, settings };
+                let tasks = tokio_util::task::TaskTracker::new();
+                let intake = Intake { catalog, queue, store, vault, settings, tasks };
                 intake.submit(wish, now).await.unwrap().name
             })
             .await
