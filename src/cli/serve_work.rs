@@ -42,6 +42,8 @@ pub(super) async fn add(
     let (limits, limited) = watch::channel(limits(&foundation.api.catalog, slots).await);
     let workers = workers(foundation, settings, (slots, limited)).await?;
     foundation.api.readiness.engine_is(true);
+    let teller = workers.clone();
+    parts.work("teller of ends", |stop| async move { teller.tell_ends(stop.drain).await });
     parts.work("workers", |stop| work(workers, stop));
     let (queue, catalog) = (foundation.api.queue.clone(), foundation.api.catalog.clone());
     parts.work("sweep of the queue", |stop| async move {

@@ -16,7 +16,7 @@ use super::{HEARTBEAT_EVERY, Queue, WORKER_LOST};
 pub const QUIET: Duration = HEARTBEAT_EVERY.saturating_add(Duration::from_secs(5));
 
 /// How long the telling of one end may take before somebody may begin it anew.
-pub const TELL_LIMIT: Duration = Duration::from_secs(60);
+pub const TELL_LIMIT: Duration = Duration::from_secs(20);
 
 /// A run that ended without a worker, claimed by the one who tells its end.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! Finding runs and reading what is known of them.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value};
 
-use super::view::compose;
+use super::view::{compose, settled};
 use crate::job::JobSpec;
 use crate::queue::{Job, ListFilter, Page, Queue, QueueError};
 use crate::run::{RunId, RunName, Slug, error_chain};
@@ -95,6 +97,25 @@ impl Records {
             document.shift_remove(TOO_LONG_FOR_LISTS);
         };
         Ok((self.see_all(jobs, shorten).await?, total))
+    }
+
+    /// Brings the document of a run up to where `job` says that the run stands, and makes one where
+    /// there is none. Gives the run's folder.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the queue or the disk fails.
+    pub async fn settle(&self, job: Job) -> Result<PathBuf, RecordError> {
+        let text = self.queue.spec(&job.name).await?;
+        let spec = text.and_then(|text| JobSpec::thaw(&text).ok());
+        let store = self.store.clone();
+        let settling = tokio::task::spawn_blocking(move || {
+            let folder = store.run(&job.name)?;
+            let settled = settled(document(&folder, &job)?, &job, spec.as_ref());
+            let text = serde_json::to_vec(&settled).expect("a JSON object can be written");
+            folder.write(Document::Trajectory, &text)?;
+            Ok::<_, StoreError>(folder.path().to_owned())
+        });
+        Ok(settling.await??)
     }
 
     async fn see_all(

@@ -90,7 +90,7 @@ impl<'a> News<'a> {
     }
 
     /// Tells how the run ended. Nothing comes after it.
-    pub(super) fn finish(&mut self, report: &RunReport) {
+    pub(super) fn finish(&mut self, report: &RunReport) -> Result<(), StoreError> {
         if let Some(live) = self.untold.take() {
             self.write(&RunEvent::from(&live));
         }
@@ -110,8 +110,7 @@ impl<'a> News<'a> {
             answer: report.answer.clone(),
         }));
         let at = (self.clock)();
-        let written = self.log.close(at, &event);
-        self.note_fault(written);
+        self.log.close(at, &event)
     }
 
     fn tell_phase(&mut self, phase: &Phase) {

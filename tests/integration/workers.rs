@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runbookd::catalog::Delivery;
 use runbookd::queue::Status;
 use runbookd::run::RunName;
 use runbookd::worker::WorkersStatus;
 use serde_json::Value;
 
-use crate::support::{Depot, Process, Stage, job, processes_with, until};
+use crate::support::{Depot, POLL, Process, Stage, job, processes_with, until};
 
 stories! {
     a_job_runs_to_its_end,
@@ -18,6 +19,7 @@ stories! {
     a_process_may_be_killed_at_any_fact_of_the_agent,
     an_agent_that_ended_while_nobody_watched_is_finished,
     a_sandbox_that_went_while_nobody_watched_fails_its_run,
+    a_run_that_is_cancelled_while_it_waits_is_told_of_once,
     a_run_that_is_cancelled_ends_and_keeps_its_files,
     a_cancelled_run_is_not_gone_on_with_after_a_restart,
     a_time_limit_counts_from_the_start_whoever_watches,
@@ -248,6 +250,74 @@ async fn a_sandbox_that_went_while_nobody_watched_fails_its_run(stage: &Stage) {
     second.stop().await;
 }
 
+async fn a_run_that_is_cancelled_while_it_waits_is_told_of_once(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let first = depot.start(1).await;
+    let catalog = depot.catalog(&first);
+    let now = Timestamp::now();
+    let team = first
+        .on(move |_| async move { catalog.create_collection("team", None, now).await.unwrap() })
+        .await;
+    assert_eq!(team.name.as_str(), "team");
+    waiting_run(&depot, &first, "before").await;
+    let mut waits = Vec::new();
+    for is_planned in [true, false] {
+        let mut job = job("turns: [{ text: Hello. }]");
+        job.webhook_url = Some("https://receiver.example/hook".to_owned());
+        if !is_planned {
+            job.runbook = "---\nagent: no-such-agent\n---\n# A story\n".to_owned();
+        }
+        waits.push(depot.submit_job(&first, job).await);
+    }
+    let asked = waits.clone();
+    first
+        .on(|queue| async move {
+            for name in asked {
+                queue.cancel(&name, Timestamp::now()).await.unwrap();
+            }
+        })
+        .await;
+    for name in &waits {
+        depot.event(name, "finished").await;
+    }
+    // Wherever the process is killed now, the next one tells it once more instead of never.
+    first.kill().await;
+    let second = depot.start(1).await;
+    let mut deliveries = deliveries(&depot, &second, waits.len()).await;
+    for name in &waits {
+        let told = deliveries.iter().position(|delivery| delivery.run == *name).unwrap();
+        let told = deliveries.remove(told);
+        assert_eq!(told.secret.unwrap().expose(), "made-up-key-of-a-webhook");
+        let body: Value = serde_json::from_str(&told.body).unwrap();
+        assert_eq!((&body["status"], &body["error"]), (&"cancelled".into(), &Value::Null));
+        let events = depot.events(name);
+        let kinds: Vec<&str> = events.iter().map(|e| e["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["opened", "status", "finished"]);
+        assert_eq!(events[2]["status"], "cancelled");
+        let trajectory = depot.trajectory(name);
+        assert_eq!(trajectory["status"], "cancelled");
+        assert_eq!(trajectory["steps"]["run"]["status"], "cancelled");
+    }
+    assert!(depot.folder(&waits[0]).join("instruction.md").is_file());
+    std::fs::write(depot.inside("go"), "").unwrap();
+    second.stop().await;
+}
+
+/// Waits until so many webhooks are in the outbox, and takes them from there.
+async fn deliveries(depot: &Depot<'_>, process: &Process, n: usize) -> Vec<Delivery> {
+    let catalog = depot.catalog(process);
+    process
+        .on(move |_| async move {
+            let mut deliveries = Vec::new();
+            while deliveries.len() < n {
+                deliveries.extend(catalog.claim_delivery(Timestamp::now()).await.unwrap());
+                tokio::time::sleep(POLL).await;
+            }
+            deliveries
+        })
+        .await
+}
+
 async fn a_run_that_is_cancelled_ends_and_keeps_its_files(stage: &Stage) {
     let depot = Depot::new(stage);
     let process = depot.start(1).await;
@@ -303,18 +373,26 @@ async fn a_run_whose_lease_is_lost_is_stopped_and_not_written_about(stage: &Stag
     let lost = process
         .on(|queue| async move {
             let now = Timestamp::now();
-            queue.expire(now, Duration::ZERO).await.unwrap();
-            let later = now.checked_add(jiff::SignedDuration::from_secs(100)).unwrap();
-            queue.expire(later, Duration::ZERO).await.unwrap()
+            // No heartbeat comes between the two.
+            let before = now.checked_sub(jiff::SignedDuration::from_secs(100)).unwrap();
+            queue.expire(before, Duration::ZERO).await.unwrap();
+            queue.expire(now, Duration::ZERO).await.unwrap()
         })
         .await;
     assert_eq!(lost, std::slice::from_ref(&name));
-    let events = depot.events(&name).len();
     until(|| processes_with(&marked(stage, "lost")).is_empty()).await;
     until(|| process.status().busy == 0).await;
     assert_eq!(depot.trajectory(&name)["status"], "running");
-    assert!(depot.events(&name).len() <= events + 1);
     assert_eq!(process.job(&name).await.reason.as_deref(), Some("worker_lost"));
+    // Its worker has had time to hear of it: somebody else tells the end.
+    depot.event(&name, "\"finished\"").await;
+    let events = depot.events(&name);
+    assert_eq!(told(&events)[..4], WHOLE[..4]);
+    assert_eq!(events.last().unwrap()["failure"]["code"], "worker_lost");
+    let trajectory = depot.trajectory(&name);
+    assert_eq!(trajectory["status"], "failed");
+    let steps = trajectory["agent_steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 4, "what was said until then is kept");
     process.stop().await;
 }
 
@@ -414,6 +492,8 @@ async fn a_job_that_cannot_be_planned_fails_with_its_reason(stage: &Stage) {
     let ended = process.ended(&name).await;
     let reason = ended.reason.unwrap();
     assert!(reason.starts_with("refused: ") && reason.contains("gone"), "{reason}");
+    assert_eq!(depot.events(&name).last().unwrap()["failure"]["code"], "refused");
+    assert_eq!(depot.trajectory(&name)["status"], "failed");
     process.stop().await;
 }
 

@@ -96,8 +96,8 @@ async fn an_end_without_a_worker_is_told_once_and_its_secrets_go_with_that() {
     let third = claim(15_000).await.unwrap();
     assert_eq!(told(&third), expected(3, Ended::Cancelled));
     queue.told(&third).await.unwrap();
-    assert_eq!(claim(74_999).await, None);
-    let second = claim(75_000).await.unwrap();
+    assert_eq!(claim(34_999).await, None);
+    let second = claim(35_000).await.unwrap();
     assert_eq!([told(&lost), told(&second)], [2, 2].map(|n| expected(n, Ended::Cancelled)));
     assert!(matches!(queue.told(&lost).await, Err(QueueError::Lost)));
     queue.told(&second).await.unwrap();

@@ -11,6 +11,7 @@
 //! A process that is restarted drains and leaves. One that goes away for good drains and ends.
 
 mod admission;
+mod ends;
 mod heartbeat;
 mod held;
 mod job;

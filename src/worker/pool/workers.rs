@@ -101,7 +101,7 @@ pub struct WorkersStatus {
 /// The workers of this process.
 #[derive(Debug, Clone)]
 pub struct Workers {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What every run of the pool shares.

@@ -14,12 +14,13 @@ use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
+use runbookd::records::Records;
 use runbookd::run::{Network, RunId, RunName, Slug};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
-use runbookd::webhook::Reach;
+use runbookd::webhook::{Outbox, Reach};
 use runbookd::worker::{
     Claims, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus,
 };
@@ -28,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::stage::{POLL, Stage, settings, until};
@@ -88,11 +90,22 @@ impl<'a> Depot<'a> {
                 clock: Timestamp::now,
             };
             let vault = Arc::new(Vault::load(&key).unwrap());
-            let pool = PoolParts { parts, queue: queue.clone(), vault, outbox: None };
+            let records = Records::new(queue.clone(), parts.store.clone());
+            let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
+            let outbox = Some(Outbox { catalog, records });
+            let pool = PoolParts { parts, queue: queue.clone(), vault, outbox };
             let workers = Workers::new(pool, pool_settings(slots));
             let running = tokio::task::spawn({
                 let workers = workers.clone();
-                async move { workers.run(&stops).await.unwrap() }
+                async move {
+                    let ended = CancellationToken::new();
+                    let teller = workers.tell_ends(ended.clone());
+                    let work = async {
+                        workers.run(&stops).await.unwrap();
+                        ended.cancel();
+                    };
+                    tokio::join!(work, teller);
+                }
             });
             (database, queue, workers, running)
         });
@@ -112,7 +125,11 @@ impl<'a> Depot<'a> {
             id: RunId::from_uuid(Uuid::new_v4()),
         };
         let secret = ("MADE_UP_KEY".to_owned(), Secret::new("sk-made-up-in-a-job".to_owned()));
-        let secrets = JobSecrets { environment: [secret].into(), ..JobSecrets::default() };
+        let secrets = JobSecrets {
+            environment: [secret].into(),
+            webhook_secret: Some(Secret::new("made-up-key-of-a-webhook".to_owned())),
+            ..JobSecrets::default()
+        };
         let vault = Vault::load(&self.path("vault.key")).unwrap();
         let sealed = vault.seal(secrets.to_plaintext().expose(), &JobSecrets::context(&name));
         let new = NewJob {
@@ -128,6 +145,12 @@ impl<'a> Depot<'a> {
         };
         process.on(|queue| async move { queue.submit(new, Timestamp::now()).await.unwrap() }).await;
         name
+    }
+
+    /// What the workers of a process tell of ends, and what becomes of it.
+    pub(crate) fn catalog(&self, process: &Process) -> Catalog {
+        let vault = Vault::load(&self.path("vault.key")).unwrap();
+        Catalog::new(process.database.clone(), Arc::new(vault))
     }
 
     /// Takes a request in as the API does; the files come with it.
