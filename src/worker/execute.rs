@@ -34,14 +34,14 @@ use crate::telemetry::meters;
 /// What whoever watches is told of a run that was taken over.
 const ADOPTED: &str = "runbookd was restarted while the run went on; nothing of it was lost.";
 
-/// How long an engine may be away when a sandbox is to be taken over: the time of an upgrade.
-const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
+/// How long an engine may be away when something is asked of it: the time of an upgrade.
+pub(super) const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
 
 /// How soon a disk that refused a record is asked again.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a run needs of the world.
 #[derive(Debug, Clone)]

@@ -23,6 +23,7 @@ stories! {
     a_run_that_is_cancelled_ends_and_keeps_its_files,
     a_cancelled_run_is_not_gone_on_with_after_a_restart,
     a_time_limit_counts_from_the_start_whoever_watches,
+    an_agent_that_is_asked_to_end_when_its_process_dies_is_judged_by_the_reason,
     a_run_whose_lease_is_lost_is_stopped_and_not_written_about,
     a_drained_process_begins_nothing_more,
     a_process_that_leaves_is_followed_by_one_that_goes_on,
@@ -363,6 +364,33 @@ async fn a_time_limit_counts_from_the_start_whoever_watches(stage: &Stage) {
     let ended = second.ended(&name).await;
     assert_eq!(ended.reason.as_deref(), Some("timeout: timeout after 20 s"));
     assert!(depot.folder(&name).join("results/starts").is_file());
+    second.stop().await;
+}
+
+/// An agent that has done its work and does not end, nor quickly when it is asked to.
+const LINGERS: &str = r#"
+id='"session_id":"5e551011-0000-4000-8000-000000000000"'
+echo '{"type":"system","subtype":"init","cwd":"/app",'$id',"tools":[],"mcp_servers":[],"model":"claude-sonnet-4-6","claude_code_version":"2.1.126"}'
+echo '{"type":"assistant","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-4-6","content":[{"type":"text","text":"I work."}],"usage":{"input_tokens":100,"output_tokens":1}},'$id'}'
+trap 'echo asked >/app/results/asked; sleep 2; trap - TERM; kill $$' TERM
+echo '{"type":"result","subtype":"success","is_error":false,"num_turns":1,"result":"All done.","stop_reason":"end_turn",'$id',"total_cost_usd":0.1,"usage":{},"modelUsage":{"claude-sonnet-4-6":{"inputTokens":100,"outputTokens":17,"cacheReadInputTokens":0,"cacheCreationInputTokens":0,"webSearchRequests":0,"costUSD":0.1}},"terminal_reason":"completed"}'
+while :; do sleep 0.1; done"#;
+
+async fn an_agent_that_is_asked_to_end_when_its_process_dies_is_judged_by_the_reason(
+    stage: &Stage,
+) {
+    let depot = Depot::with_agent(stage, LINGERS);
+    let first = depot.start(1).await;
+    let name = depot.submit(&first, "turns: [{ text: nobody asks }]").await;
+    depot.event(&name, "I work.").await;
+    let asked = depot.inside("results/asked");
+    until(|| asked.is_file()).await;
+    first.kill().await;
+    let second = depot.start(1).await;
+    let ended = second.ended(&name).await;
+    assert_eq!((ended.status, ended.reason), (Status::Completed, None));
+    let warnings = depot.trajectory(&name)["warnings"].to_string();
+    assert!(warnings.contains("did not end after its result and was stopped"), "{warnings}");
     second.stop().await;
 }
 

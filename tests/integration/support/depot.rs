@@ -3,6 +3,7 @@
 //! killed process leaves.
 
 use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
 use runbookd::webhook::{Outbox, Reach};
 use runbookd::worker::{
-    Claims, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus,
+    AgentSource, Claims, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus,
 };
 use runbookd::workflow::Workflow;
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Depot<'a> {
     pub(crate) stage: &'a Stage,
     work: tempfile::TempDir,
+    agents: AgentSource,
 }
 
 /// One process of the workers.
@@ -56,7 +58,16 @@ pub(crate) struct Process {
 
 impl<'a> Depot<'a> {
     pub(crate) fn new(stage: &'a Stage) -> Self {
-        Self { stage, work: tempfile::tempdir().unwrap() }
+        Self { stage, work: tempfile::tempdir().unwrap(), agents: pinned() }
+    }
+
+    /// One whose agent CLI is this shell script.
+    pub(crate) fn with_agent(stage: &'a Stage, script: &str) -> Self {
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("agent");
+        std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        Self { stage, work, agents: AgentSource::Executable(path) }
     }
 
     /// Starts a process with this many slots.
@@ -72,6 +83,7 @@ impl<'a> Depot<'a> {
         };
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
+        let agents = self.agents.clone();
         let (file, key) = (self.path("queue.db"), self.path("vault.key"));
         let shutdown = Shutdown::default();
         let stops = shutdown.clone();
@@ -83,7 +95,7 @@ impl<'a> Depot<'a> {
                 engine,
                 claims: Claims::open(state.join("claims")).unwrap(),
                 sockets: state.join("models"),
-                agents: pinned(),
+                agents,
                 snapshots: Snapshots::built_in(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
