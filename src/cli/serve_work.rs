@@ -17,7 +17,7 @@ use crate::run::error_chain;
 use crate::sandbox::{Engine, EngineSettings};
 use crate::webhook::Outbox;
 use crate::worker::{
-    self, Claims, Floors, MachineSize, PoolParts, PoolSettings, Shutdown, Workers,
+    self, Claims, Floors, MachineSize, PoolParts, PoolSettings, REAP_EVERY, Shutdown, Workers,
 };
 
 /// How often the queue is swept. Leases last a minute, so a sweep every few seconds is soon enough.
@@ -83,7 +83,9 @@ async fn workers(
     };
     let shared_keys = settings.share_keys.then(|| settings.keyring.clone());
     let worker = worker_id(folder).map_err(in_folder)?;
-    Ok(Workers::new(pool, PoolSettings { worker, slots, limits, shared_keys, floors }))
+    let reap_every = REAP_EVERY;
+    let settings = PoolSettings { worker, slots, limits, shared_keys, floors, reap_every };
+    Ok(Workers::new(pool, settings))
 }
 
 /// The engine of the server. Its sandboxes live in the server's own folder, so that a run by hand

@@ -545,6 +545,12 @@ async fn sandboxes_that_no_run_names_are_reaped(stage: &Stage) {
     std::fs::create_dir_all(left.join("out")).unwrap();
     let process = depot.start(1).await;
     until(|| !left.exists()).await;
+    // And later, beside one that is in use.
+    let name = waiting_run(&depot, &process, "used").await;
+    std::fs::create_dir_all(left.join("out")).unwrap();
+    until(|| !left.exists()).await;
+    std::fs::write(depot.inside("go"), "").unwrap();
+    is_whole(&depot, &process, &name).await;
     process.stop().await;
 }
 

@@ -18,4 +18,4 @@ mod job;
 mod workers;
 
 pub use admission::{Floors, MachineSize};
-pub use workers::{PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus};
+pub use workers::{PoolParts, PoolSettings, REAP_EVERY, Shutdown, Workers, WorkersStatus};

@@ -36,6 +36,9 @@ use uuid::Uuid;
 use super::stage::{POLL, Stage, settings, until};
 use super::story::pinned;
 
+/// Often, so that every story shows that no sandbox goes that somebody needs.
+const REAP_EVERY: Duration = Duration::from_millis(300);
+
 /// A stopped runtime ends its tasks at their next wait, and its threads when they return.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -309,6 +312,7 @@ fn pool_settings(slots: u32) -> PoolSettings {
         limits: watch::channel(LeaseLimits { per_collection: 10, exceptions: [].into() }).1,
         shared_keys: None,
         floors: Floors { memory_bytes: 0, disk_bytes: 0, folders: vec![] },
+        reap_every: REAP_EVERY,
     }
 }
 
