@@ -2,6 +2,7 @@
 
 mod agent;
 mod attend;
+mod backlog;
 mod base;
 mod claim;
 mod conclude;
