@@ -1,5 +1,6 @@
 //! Runs out of the queue: begun, stopped, let go, and taken over by the next process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -32,6 +33,7 @@ stories! {
     a_sandbox_that_somebody_removes_is_named,
     a_job_that_cannot_be_planned_fails_with_its_reason,
     a_run_that_cannot_be_planned_after_a_restart_leaves_no_sandbox,
+    a_bug_of_ours_fails_its_run_and_no_other,
     sandboxes_that_no_run_names_are_reaped,
     a_run_that_is_killed_during_its_setup_is_set_up_once,
     a_run_that_could_not_be_started_goes_back_to_the_queue,
@@ -537,6 +539,34 @@ async fn a_run_that_cannot_be_planned_after_a_restart_leaves_no_sandbox(stage: &
     assert!(reason.contains("was sealed with another key"), "{reason}");
     assert_eq!(processes_with(&marked(stage, "key")), Vec::<String>::new());
     second.stop().await;
+}
+
+/// A clock with a bug, which shows once, when the record of a run is closed.
+fn clock_with_a_bug() -> Timestamp {
+    static HAS_SHOWN: AtomicBool = AtomicBool::new(false);
+    if !HAS_SHOWN.load(Ordering::Relaxed) {
+        let stack = std::backtrace::Backtrace::force_capture().to_string();
+        if stack.contains("execute::Run::close") && !HAS_SHOWN.swap(true, Ordering::Relaxed) {
+            panic!("the clock has a bug");
+        }
+    }
+    Timestamp::now()
+}
+
+async fn a_bug_of_ours_fails_its_run_and_no_other(stage: &Stage) {
+    let mut depot = Depot::new(stage);
+    depot.clock = clock_with_a_bug;
+    let process = depot.start(1).await;
+    let name = depot.submit(&process, "turns: [{ text: Hello. }]").await;
+    let ended = process.ended(&name).await;
+    assert_eq!(ended.status, Status::Failed);
+    let reason = ended.reason.unwrap();
+    assert!(reason.starts_with("internal: "), "{reason}");
+    assert_eq!(depot.events(&name).last().unwrap()["failure"]["code"], "internal");
+    assert_eq!(depot.trajectory(&name)["status"], "failed");
+    let next = depot.submit(&process, "turns: [{ text: Hello. }]").await;
+    assert_eq!(process.ended(&next).await.status, Status::Completed);
+    process.stop().await;
 }
 
 async fn sandboxes_that_no_run_names_are_reaped(stage: &Stage) {

@@ -45,11 +45,23 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
         },
         Err(Unfinished::Requeued | Unfinished::LetGo(_)) => return,
     };
-    if !told_webhook(shared, &grant, &frozen, (finish.ended, stop)).await {
-        return;
+    end(shared, (&grant, &frozen), finish, stop).await;
+}
+
+/// Ends a run whose work broke off by a bug of ours.
+pub(super) async fn fail_after_panic(shared: &Shared, leased: &Leased, stop: &Stop) {
+    let detail = "the work on the run panicked".to_owned();
+    let finish = given_up(shared, leased, &RunFailure::Internal { detail }).await;
+    let frozen = Frozen { spec: leased.spec.clone(), sealed: leased.sealed.clone() };
+    end(shared, (&leased.grant, &frozen), finish, stop).await;
+}
+
+/// Tells whoever wants to know of an end, and then the queue.
+async fn end(shared: &Shared, (grant, frozen): (&Grant, &Frozen), finish: Finish, stop: &Stop) {
+    if told_webhook(shared, grant, frozen, (finish.ended, stop)).await {
+        count(&finish);
+        write_finish(shared, grant, finish, stop).await;
     }
-    count(&finish);
-    write_finish(shared, &grant, finish, stop).await;
 }
 
 /// What was frozen of a job when it was submitted.

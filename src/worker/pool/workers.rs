@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::admission::Floors;
 use super::heartbeat::Heart;
 use super::held::Held;
-use super::job::work;
+use super::job::{fail_after_panic, work};
 use crate::database::Vault;
 use crate::queue::{Grant, LeaseLimits, Leased, Queue, QueueError, Worker, WorkerId};
 use crate::run::error_chain;
@@ -299,11 +299,15 @@ impl Workers {
         let span = tracing::info_span!("run", run.id = %grant.name.id);
         runs.spawn(
             async move {
-                let worked = AssertUnwindSafe(work(&shared, leased, &stop)).catch_unwind().await;
-                if worked.is_err() {
-                    // A panic of the agent's own reading is caught further in. The lease stays, and
-                    // the next start of the process takes the run over.
-                    tracing::error!("the work on a run panicked");
+                let worked = work(&shared, leased.clone(), &stop);
+                // A panic beside the sandbox is caught further in.
+                if AssertUnwindSafe(worked).catch_unwind().await.is_err() {
+                    tracing::error!("the work on a run panicked, and fails it");
+                    let failed = fail_after_panic(&shared, &leased, &stop);
+                    if AssertUnwindSafe(failed).catch_unwind().await.is_err() {
+                        // Its lease is not renewed any more, so that it is given up in time.
+                        tracing::error!("so did failing it");
+                    }
                 }
                 drop((holding, permit));
             }

@@ -23,7 +23,8 @@ use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
 use runbookd::webhook::{Outbox, Reach};
 use runbookd::worker::{
-    AgentSource, Claims, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus,
+    AgentSource, Claims, Clock, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers,
+    WorkersStatus,
 };
 use runbookd::workflow::Workflow;
 use serde_json::{Value, json};
@@ -47,6 +48,8 @@ pub(crate) struct Depot<'a> {
     pub(crate) stage: &'a Stage,
     work: tempfile::TempDir,
     agents: AgentSource,
+    /// The time as the workers see it.
+    pub(crate) clock: Clock,
 }
 
 /// One process of the workers.
@@ -61,7 +64,7 @@ pub(crate) struct Process {
 
 impl<'a> Depot<'a> {
     pub(crate) fn new(stage: &'a Stage) -> Self {
-        Self { stage, work: tempfile::tempdir().unwrap(), agents: pinned() }
+        Self { stage, work: tempfile::tempdir().unwrap(), agents: pinned(), clock: Timestamp::now }
     }
 
     /// One whose agent CLI is this shell script.
@@ -70,7 +73,7 @@ impl<'a> Depot<'a> {
         let path = work.path().join("agent");
         std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-        Self { stage, work, agents: AgentSource::Executable(path) }
+        Self { stage, work, agents: AgentSource::Executable(path), clock: Timestamp::now }
     }
 
     /// Starts a process with this many slots.
@@ -86,7 +89,7 @@ impl<'a> Depot<'a> {
         };
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
-        let agents = self.agents.clone();
+        let (agents, clock) = (self.agents.clone(), self.clock);
         let (file, key) = (self.path("queue.db"), self.path("vault.key"));
         let shutdown = Shutdown::default();
         let stops = shutdown.clone();
@@ -102,7 +105,7 @@ impl<'a> Depot<'a> {
                 snapshots: Snapshots::built_in(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
-                clock: Timestamp::now,
+                clock,
             };
             let vault = Arc::new(Vault::load(&key).unwrap());
             let records = Records::new(queue.clone(), parts.store.clone());
