@@ -13,7 +13,7 @@ use super::parts::now;
 use super::{complain, say, serve_work};
 use crate::config::Settings;
 use crate::daemon::{
-    DoorError, Doors, Ending, Foundation, FoundationError, Parts, Signals, Tokens,
+    DoorError, Doors, Ending, Foundation, FoundationError, Housekeeping, Parts, Signals, Tokens,
 };
 use crate::routines::Scheduler;
 use crate::run::error_chain;
@@ -118,20 +118,31 @@ async fn with_foundation(
     let mut parts = Parts::default();
     doors.serve(foundation, settings.server.max_connections, &mut parts);
     serve_work::add(foundation, settings, &mut parts).await.map_err(Refusal::NoWork)?;
-    clockwork(foundation, &mut parts)?;
+    clockwork(foundation, settings, &mut parts)?;
     let readiness = &foundation.api.readiness;
     let ending = parts.run(signals, settings.server.drain_limit, || readiness.drain()).await;
     listeners.shutdown().await;
     Ok(ending)
 }
 
-/// Adds what works by the clock: routines, and the telling of runs that ended.
-fn clockwork(foundation: &Foundation, parts: &mut Parts) -> Result<(), Refusal> {
+/// Adds what works by the clock: routines, the telling of runs that ended, the removal of what is old.
+fn clockwork(
+    foundation: &Foundation,
+    settings: &Settings,
+    parts: &mut Parts,
+) -> Result<(), Refusal> {
     let api = &foundation.api;
     let intake = api.runs.intake.clone();
     let post = Post::new(intake.settings.webhook_reach).map_err(Refusal::Post)?;
     let scheduler = Scheduler { catalog: api.catalog.clone(), intake };
     let sender = Sender { catalog: api.catalog.clone(), post };
+    let housekeeping = Housekeeping {
+        catalog: api.catalog.clone(),
+        store: api.store.clone(),
+        keep_uploads: settings.server.keep_uploads,
+        keep_deliveries: settings.server.keep_deliveries,
+    };
+    parts.work("housekeeping", |stop| async move { housekeeping.run(now, stop.drain).await });
     parts.work("scheduler", |stop| async move { scheduler.run(now, stop.drain).await });
     parts.work("sender of webhooks", |stop| async move { sender.run(now, stop.drain).await });
     Ok(())
