@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use super::watch::{RunUpdate, Watcher};
 use crate::host::blocking;
 use crate::run::{Limits, error_chain};
 use crate::runtime::StopReason;
-use crate::sandbox::{AgentSignal, Exit, Sandbox, SandboxError};
+use crate::sandbox::{AgentSignal, Exit, Sandbox, SandboxError, SandboxId};
 use crate::store::RunFolder;
 
 /// How often the agent's output is looked at. Live enough for a person; a look at a file that did
@@ -125,7 +126,7 @@ pub(super) async fn attend(
         refused_since: None,
     };
     if attendance.bounds.is_adopted {
-        attendance.recall();
+        attendance.recall(sandbox.id());
     }
     let mut exit = attendance.last(sandbox, watch).await;
     if let Err(AttendError::LetGo(_)) = exit {
@@ -178,6 +179,14 @@ struct Attendance<'a> {
     refused_since: Option<Instant>,
 }
 
+/// Why an agent is asked to end. The form of `stopped.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct StopNote {
+    /// Its sandbox: what is said of one agent is not true of another of the same run.
+    sandbox: String,
+    reason: StopReason,
+}
+
 /// What comes next for the sandbox.
 enum Next {
     /// The agent has ended.
@@ -203,7 +212,7 @@ impl Attendance<'_> {
             match self.until_next(sandbox, &mut look, watch).await? {
                 Next::Ended(exit) => return Ok(exit),
                 Next::Stop(reason) => {
-                    self.decide(reason).await;
+                    self.decide(sandbox.id(), reason).await;
                     self.ask(sandbox).await?;
                 }
                 Next::Ask => self.ask(sandbox).await?,
@@ -279,21 +288,23 @@ impl Attendance<'_> {
     }
 
     /// Takes over what an earlier process had decided: it may have died before the agent was asked.
-    fn recall(&mut self) {
+    fn recall(&mut self, sandbox: &SandboxId) {
         let note = self.bounds.folder.stop_note();
-        if let Some(reason) = note.and_then(|note| serde_json::from_slice(&note).ok()) {
-            self.stopped = Some(reason);
+        let note: Option<StopNote> = note.and_then(|note| serde_json::from_slice(&note).ok());
+        if let Some(note) = note.filter(|note| note.sandbox == sandbox.as_str()) {
+            self.stopped = Some(note.reason);
             self.ask_at = Some(Instant::now());
         }
     }
 
     /// The agent has to end. The first reason stays, and is known to the next process before the
     /// agent hears of it: its end would be a riddle otherwise.
-    async fn decide(&mut self, reason: StopReason) {
+    async fn decide(&mut self, sandbox: &SandboxId, reason: StopReason) {
         if self.stopped.is_some() {
             return;
         }
-        let note = serde_json::to_vec(&reason).expect("our own types have string keys");
+        let note = StopNote { sandbox: sandbox.as_str().to_owned(), reason: reason.clone() };
+        let note = serde_json::to_vec(&note).expect("our own types have string keys");
         let folder = self.bounds.folder.clone();
         match blocking(move || folder.note_stop(&note)).await {
             Ok(Ok(())) => {}
