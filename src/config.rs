@@ -57,6 +57,10 @@ const DEFAULT_SYNC_SECONDS: u64 = 1200;
 /// Runs that one token follows at the same time. A page of runs follows each of its lines.
 const DEFAULT_MAX_STREAMS: usize = 64;
 
+/// How long uploads and what became of webhooks are kept, in days: somebody who was away for some weeks
+/// still finds them, and a disk does not fill up with them.
+const DEFAULT_KEEP_DAYS: u32 = 30;
+
 /// How long runs may go on after a stop, in seconds. What is left then is left running and taken up
 /// again by the next start.
 const DEFAULT_DRAIN_SECONDS: u64 = 20;
@@ -155,6 +159,11 @@ pub struct ServerSettings {
     pub max_streams: usize,
     /// Whether webhooks may lead to private addresses (`RUNBOOKD_WEBHOOK_PRIVATE=1`).
     pub private_webhooks: bool,
+    /// How long uploads are kept (`RUNBOOKD_KEEP_UPLOADS`, in days); `None` keeps them for ever.
+    pub keep_uploads: Option<Duration>,
+    /// How long it is kept what became of webhooks (`RUNBOOKD_KEEP_DELIVERIES`, in days); `None` keeps
+    /// it for ever.
+    pub keep_deliveries: Option<Duration>,
 }
 
 impl Settings {
@@ -329,6 +338,8 @@ impl ServerSettings {
             sync_wait: read.seconds("RUNBOOKD_SYNC_SECONDS", DEFAULT_SYNC_SECONDS),
             max_streams: read.number("RUNBOOKD_MAX_STREAMS", DEFAULT_MAX_STREAMS),
             private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
+            keep_uploads: read.days("RUNBOOKD_KEEP_UPLOADS", DEFAULT_KEEP_DAYS),
+            keep_deliveries: read.days("RUNBOOKD_KEEP_DELIVERIES", DEFAULT_KEEP_DAYS),
         }
     }
 }
@@ -359,6 +370,12 @@ impl Reader<'_> {
 
     fn flag(&mut self, name: &str) -> bool {
         self.or(name, "0 or 1", 0_u8) != 0
+    }
+
+    /// A length in days, where 0 is without end.
+    fn days(&mut self, name: &str, default: u32) -> Option<Duration> {
+        let days = self.or(name, "a number of days, or 0 for ever", default);
+        (days > 0).then(|| Duration::from_secs(24 * 3600) * days)
     }
 
     fn seconds(&mut self, name: &str, default: u64) -> Duration {
@@ -466,6 +483,16 @@ mod tests {
                 "RUNBOOKD_SLOTS is `0`: write a number of runs",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_old_goes_after_a_month_unless_the_operator_says_otherwise() {
+        let days = |value| {
+            let vars = [("HOME", "/h"), ("RUNBOOKD_KEEP_UPLOADS", value)];
+            settings(&vars).map(|s| s.server.keep_uploads.map(|kept| kept.as_secs() / 86_400))
+        };
+        assert_eq!(["", "0", "7"].map(days), [Ok(Some(30)), Ok(None), Ok(Some(7))]);
+        assert!(days("a week").is_err());
     }
 
     #[test]

@@ -38,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "plan",
             "provider",
             "queue",
+            "records",
             "run",
             "runbook",
             "runtime",

@@ -104,6 +104,7 @@ impl ExitCode {
             | RunFailure::OutOfMemory { .. }
             | RunFailure::SandboxFailed { .. }
             | RunFailure::SandboxLost { .. }
+            | RunFailure::WorkerLost
             | RunFailure::Internal { .. } => Self::RunFailed,
         }
     }

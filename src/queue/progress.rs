@@ -9,7 +9,8 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use super::error::QueueError;
 use super::grant::Grant;
 use super::job::{Ended, JobUsage, Status};
-use super::row::{Columns, milliseconds, number};
+use super::last_word::QUIET;
+use super::row::{Columns, after, milliseconds, number};
 use super::{Connection, Queue};
 
 /// How a run ended, and what it used.
@@ -64,7 +65,7 @@ const FINISH: &str = "UPDATE jobs SET status = $6, reason = $7, exit_code = $8, 
 const RETRY: &str = "UPDATE jobs SET
     status = CASE WHEN cancel_requested = 0 THEN 'queued' ELSE 'cancelled' END,
     finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($5 AS BIGINT) END,
-    sealed = CASE WHEN cancel_requested = 0 THEN sealed ELSE NULL END,
+    tell_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($8 AS BIGINT) END,
     run_at = $6, reason = $7, retries = retries + 1, lease_expires = NULL, updated_at = $5
     WHERE collection = $1 AND task = $2 AND id = $3 AND fence = $4
     AND status = 'leased' AND retries + 1 < max_attempts
@@ -73,7 +74,7 @@ const RETRY: &str = "UPDATE jobs SET
 const RELEASE: &str = "UPDATE jobs SET
     status = CASE WHEN cancel_requested = 0 THEN 'queued' ELSE 'cancelled' END,
     finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($5 AS BIGINT) END,
-    sealed = CASE WHEN cancel_requested = 0 THEN sealed ELSE NULL END,
+    tell_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($6 AS BIGINT) END,
     lease_expires = NULL, updated_at = $5
     WHERE collection = $1 AND task = $2 AND id = $3 AND fence = $4 AND status = 'leased'
     RETURNING status";
@@ -196,8 +197,11 @@ impl Queue {
         now: Timestamp,
     ) -> Result<Requeued, QueueError> {
         let mut tx = self.write().await?;
-        let query =
-            self.guarded(RETRY, grant, now).bind(run_at.as_millisecond()).bind(reason.to_owned());
+        let query = self
+            .guarded(RETRY, grant, now)
+            .bind(run_at.as_millisecond())
+            .bind(reason.to_owned())
+            .bind(after(now, QUIET));
         let row = query
             .fetch_optional(&mut *tx)
             .await
@@ -219,6 +223,7 @@ impl Queue {
         let mut tx = self.write().await?;
         let row = self
             .guarded(RELEASE, grant, now)
+            .bind(after(now, QUIET))
             .fetch_optional(&mut *tx)
             .await
             .map_err(QueueError::act("give a run back"))?;

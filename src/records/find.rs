@@ -1,13 +1,15 @@
 //! Finding runs and reading what is known of them.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value};
 
 use super::document;
-use super::view::compose;
+use super::view::{compose, settled};
 use crate::job::JobSpec;
 use crate::queue::{Job, ListFilter, Page, Queue, QueueError};
 use crate::run::{RunId, RunName, Slug};
-use crate::store::{Label, RunFolder, Store, StoreError};
+use crate::store::{Document, Label, RunFolder, Store, StoreError};
 
 /// Says of a listed run that only a part of it is told.
 const IS_SHORTENED: &str = "is_shortened";
@@ -93,6 +95,25 @@ impl Records {
         page: Page,
     ) -> Result<(Vec<Job>, u64), RecordError> {
         Ok(self.queue.list(filter, page).await?)
+    }
+
+    /// Brings the document of a run up to where `job` says that the run stands, and makes one where
+    /// there is none. Gives the run's folder.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the queue or the disk fails.
+    pub async fn settle(&self, job: Job) -> Result<PathBuf, RecordError> {
+        let text = self.queue.spec(&job.name).await?;
+        let spec = text.and_then(|text| JobSpec::thaw(&text).ok());
+        let store = self.store.clone();
+        let settling = tokio::task::spawn_blocking(move || {
+            let folder = store.run(&job.name)?;
+            let settled = settled(document::whole(&folder, &job)?, &job, spec.as_ref());
+            let text = serde_json::to_vec(&settled).expect("a JSON object can be written");
+            folder.write(Document::Trajectory, &text)?;
+            Ok::<_, StoreError>(folder.path().to_owned())
+        });
+        Ok(settling.await??)
     }
 
     /// What lists tell of a run, which is all but its steps.

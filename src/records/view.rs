@@ -57,6 +57,17 @@ pub(super) fn compose(
     seen
 }
 
+/// The document with what the queue says of the run's stand, to be kept.
+pub(super) fn settled(
+    document: Option<Map<String, Value>>,
+    job: &Job,
+    spec: Option<&JobSpec>,
+) -> Map<String, Value> {
+    let mut document = document.unwrap_or_else(|| skeleton(job, spec));
+    stand(&mut document, job);
+    document
+}
+
 /// Sets where the run stands. A document that was left behind, because its worker was lost or the
 /// run never began, is brought up to the queue's word.
 fn stand(seen: &mut Map<String, Value>, job: &Job) {

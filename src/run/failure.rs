@@ -183,6 +183,9 @@ pub enum RunFailure {
         /// What is known about it.
         detail: String,
     },
+    /// Nobody heard of the worker that had the run for so long that it was given up.
+    #[error("the worker of the run is gone; what its agent had said until then was kept")]
+    WorkerLost,
     /// The results directory could not be written.
     #[error("the results could not be written: {detail}")]
     StoreFailed {
@@ -258,6 +261,7 @@ impl RunFailure {
             Self::UnfitImage { .. } => "unfit_image",
             Self::SandboxFailed { .. } => "sandbox_failed",
             Self::SandboxLost { .. } => "sandbox_lost",
+            Self::WorkerLost => "worker_lost",
             Self::StoreFailed { .. } => "store_failed",
             Self::Internal { .. } => "internal",
         }
@@ -311,6 +315,9 @@ impl RunFailure {
             Self::SandboxLost { .. } => {
                 "Find out who removed it, or whether the engine or the machine was restarted; then \
                  start the run again."
+            }
+            Self::WorkerLost => {
+                "Find out why the server was down for so long; then start the run again."
             }
             Self::StoreFailed { .. } => "Check the results folder: free space, permissions.",
             Self::Internal { .. } => "Please report it with the log.",

@@ -32,6 +32,8 @@ pub struct EventLog {
     seq: u64,
     n_updates: u64,
     is_closed: bool,
+    /// How long the file was before a line that was refused and of which a part may be there.
+    torn_at: Option<u64>,
 }
 
 /// A line of the file, as it is written.
@@ -66,7 +68,7 @@ impl EventLog {
         let found = scan(&file).map_err(write)?;
         file.set_len(found.n_bytes).map_err(write)?;
         let Scanned { seq, n_updates, is_closed, .. } = found;
-        Ok(Self { path, file, run, live, seq, n_updates, is_closed })
+        Ok(Self { path, file, run, live, seq, n_updates, is_closed, torn_at: None })
     }
 
     /// How many updates of the agent's fold are in the file.
@@ -130,13 +132,25 @@ impl EventLog {
         let mut text = serde_json::to_vec(line).map_err(|e| self.fault(e.into()))?;
         text.push(b'\n');
         // A part of a line would make the next one unreadable.
+        self.mend().map_err(|source| self.fault(source))?;
         let before = self.file.metadata().map_err(|source| self.fault(source))?.len();
         if let Err(source) = self.file.write_all(&text) {
-            let _ = self.file.set_len(before);
+            self.torn_at = Some(before);
+            // Where this fails too, it is done before the next line.
+            let _ = self.mend();
             return Err(self.fault(source));
         }
         self.seq = line.seq;
         self.live.tell(&self.run, self.seq);
+        Ok(())
+    }
+
+    /// Cuts off what is there of a refused line.
+    fn mend(&mut self) -> io::Result<()> {
+        if let Some(n_bytes) = self.torn_at {
+            self.file.set_len(n_bytes)?;
+            self.torn_at = None;
+        }
         Ok(())
     }
 

@@ -68,5 +68,8 @@ pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
 /// What somebody who watches the run is told.
 pub(super) const EVENTS: &str = "events.jsonl";
 
+/// Why the agent was asked to end, below [`Area::AgentLogs`]. Only runs that were stopped have it.
+pub(super) const STOP_NOTE: &str = "stopped.json";
+
 /// When the agent's lines arrived, below [`Area::AgentLogs`].
 pub(super) const ARRIVALS: &str = "arrivals.jsonl";

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::folder::UNFINISHED;
 use super::path::StoragePath;
-use super::{Area, RunFolder, Store, StoreError};
+use super::{Area, RunFolder, Store, StoreError, folders};
 use crate::run::Slug;
 
 /// The folder of a collection's uploads, beside its tasks.
@@ -58,6 +58,15 @@ pub struct UploadedFile {
     pub n_bytes: u64,
     /// When it came.
     pub created: Timestamp,
+}
+
+impl StoragePath {
+    /// The digits of the upload that a file belongs to; `None` where it is no upload.
+    #[must_use]
+    pub fn upload_digits(&self) -> Option<&str> {
+        let mut segments = self.segments().skip(1);
+        (segments.next() == Some(UPLOADS_FOLDER)).then(|| segments.next())?
+    }
 }
 
 impl Store {
@@ -173,6 +182,40 @@ impl Store {
         found.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// Files that were uploaded before `before`, of every collection, at most `limit`. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when a folder cannot be listed.
+    pub fn uploads_before(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<StoragePath>, StoreError> {
+        let mut old = Vec::new();
+        for collection in folders(&self.root)? {
+            let uploads = self.root.join(collection.as_str()).join(UPLOADS_FOLDER);
+            if !uploads.is_dir() {
+                continue;
+            }
+            for batch in folders(&uploads)? {
+                let prefix = StoragePath::parse(&format!("{collection}/{UPLOADS_FOLDER}/{batch}"));
+                let Ok(prefix) = prefix else { continue };
+                let room = limit.saturating_sub(old.len());
+                let files = self.list_files(&prefix, room)?.files;
+                let paths = files.iter().filter_map(|file| StoragePath::parse(&file.path).ok());
+                old.extend(paths.filter(|path| self.is_before(path, before)));
+            }
+        }
+        Ok(old)
+    }
+
+    /// Whether a file came before. One that has gone meanwhile did not.
+    fn is_before(&self, path: &StoragePath, before: Timestamp) -> bool {
+        let changed = std::fs::symlink_metadata(self.root.join(path.to_string()));
+        let changed = changed.and_then(|metadata| metadata.modified());
+        changed.is_ok_and(|at| Timestamp::try_from(at).is_ok_and(|at| at < before))
     }
 
     /// Gives a run a stored file under a name. The file is shared where the disk can, so it must not

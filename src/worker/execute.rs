@@ -34,14 +34,14 @@ use crate::telemetry::meters;
 /// What whoever watches is told of a run that was taken over.
 const ADOPTED: &str = "runbookd was restarted while the run went on; nothing of it was lost.";
 
-/// How long an engine may be away when a sandbox is to be taken over: the time of an upgrade.
-const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
+/// How long an engine may be away when something is asked of it: the time of an upgrade.
+pub(super) const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
 
 /// How soon a disk that refused a record is asked again.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a run needs of the world.
 #[derive(Debug, Clone)]
@@ -123,7 +123,7 @@ pub(super) enum Unfinished {
     Store(StoreError),
     /// Somebody else goes on with it.
     LetGo(LetGo),
-    /// Its agent could not be started, and it is in the queue again.
+    /// Its agent could not be started, and it is in the queue again, or was to be stopped anyway.
     Requeued,
 }
 
@@ -178,18 +178,50 @@ impl Run<'_> {
         };
         let exit_code = ended.exit_code();
         let report = self.close(&ended).await?;
-        news.finish(&report);
+        match self.insist(|| news.finish(&report)).await {
+            // The record is whole without it.
+            Err(Unfinished::Store(e)) => {
+                tracing::warn!(error = %error_chain(&e), "the last news of the run is not written");
+            }
+            told => told?,
+        }
         Ok(Done { report, exit_code })
     }
 
-    async fn close(&self, ended: &Ended) -> Result<RunReport, Unfinished> {
+    /// Says the last word about a run that nobody works on any more, unless somebody did.
+    pub(super) async fn say_last(
+        &self,
+        ending: Ending,
+        finished: Timestamp,
+    ) -> Result<(), StoreError> {
         let Self { parts, plan, record, .. } = self;
+        let events = parts.store.event_log(&plan.name)?;
+        if events.is_closed() {
+            return Ok(());
+        }
+        let mut nobody = |_| {};
+        let mut news = News::new(events, parts.clock, &mut nobody);
+        let folder = record.folder().path().to_owned();
+        news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
+        let ended = self.judge_saved(ending).await.unwrap_or_else(Ended::without_agent);
+        news.finish(&record.close(plan, &ended, finished)?)
+    }
+
+    async fn close(&self, ended: &Ended) -> Result<RunReport, Unfinished> {
+        let Self { parts, plan, record, stop, .. } = self;
+        if stop.lost.is_cancelled() {
+            // Somebody else has said its last word, or will.
+            return Err(Unfinished::LetGo(LetGo::Lost));
+        }
         self.insist(|| record.close(plan, ended, (parts.clock)())).await
     }
 
     /// Asks the disk until it does it, where a queue keeps the run for the next process meanwhile: a
     /// disk that is full for a while must not make a failure of a success.
-    async fn insist<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, Unfinished> {
+    async fn insist<T>(
+        &self,
+        mut act: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, Unfinished> {
         loop {
             let error = match act() {
                 Ok(done) => return Ok(done),
@@ -333,7 +365,8 @@ impl Run<'_> {
                 news.tell(RunUpdate::Note(format!("The run is tried again: {failure}.")));
                 Err(Unfinished::Requeued)
             }
-            Ok(Retry::Cancelled) => Ok(Ended::without_agent(RunStatus::Cancelled)),
+            // The queue has its end, and who looks after such ends tells it.
+            Ok(Retry::Cancelled) => Err(Unfinished::Requeued),
             Ok(Retry::Ours) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
             Err(lost) => Err(Unfinished::LetGo(lost.into())),
         }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod attend;
+mod backlog;
 mod base;
 mod claim;
 mod conclude;
@@ -30,7 +31,9 @@ pub use claim::Claims;
 pub use execute::{Parts, execute};
 pub use lines::{Ending, Lines, MAX_LINE_BYTES};
 pub use model::sweep as sweep_sockets;
-pub use pool::{Floors, MachineSize, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus};
+pub use pool::{
+    Floors, MachineSize, PoolParts, PoolSettings, REAP_EVERY, Shutdown, Workers, WorkersStatus,
+};
 pub use report::RunReport;
 pub use resume::{ResumeError, find_former};
 pub use watch::{Phase, RunUpdate, Watcher};

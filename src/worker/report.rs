@@ -28,3 +28,20 @@ pub struct RunReport {
     /// The agent's last words, at most a step's size.
     pub answer: Option<String>,
 }
+
+impl RunReport {
+    /// Of a run that there is nothing to tell of but its end.
+    pub(super) fn without_agent(name: &RunName, folder: PathBuf, status: &RunStatus) -> Self {
+        Self {
+            name: name.clone(),
+            folder,
+            status: status.clone(),
+            verdict: Verdict::default(),
+            usage: UsageReport::default(),
+            took: Duration::ZERO,
+            n_steps: 0,
+            warnings: Vec::new(),
+            answer: None,
+        }
+    }
+}

@@ -8,16 +8,20 @@ use uuid::Uuid;
 use super::workers::{Shared, sandbox_of};
 use crate::job::{JobSecrets, JobSpec};
 use crate::plan::plan;
-use crate::queue::{Cost, Ended, Finish, Grant, JobUsage, Leased, QueueError, Stage};
+use crate::queue::{Cost, Ended, Finish, Grant, JobUsage, Leased, QueueError, Stage, Status};
+use crate::records::{RecordError, Records};
 use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::telemetry::meters::{self, TokenKind};
 use crate::trajectory::{CostBasis, Usage};
-use crate::webhook::News;
+use crate::webhook::{News as WebhookNews, OutboxError};
 use crate::worker::attend::{LetGo, Stop};
 use crate::worker::ending::Ending;
 use crate::worker::execute::{Done, Entry, Parts, Run, Unfinished};
+use crate::worker::news::News;
 use crate::worker::record::Record;
+use crate::worker::report::RunReport;
 use crate::worker::tenure::Tenure;
+use crate::worker::watch::RunUpdate;
 
 /// How long after a failed try the end of a run is written again. The run stays ours until it is
 /// written, and a process that is stopped before that leaves it to the next one.
@@ -41,11 +45,23 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
         },
         Err(Unfinished::Requeued | Unfinished::LetGo(_)) => return,
     };
-    if !told_webhook(shared, &grant, &frozen, (finish.ended, stop)).await {
-        return;
+    end(shared, (&grant, &frozen), finish, stop).await;
+}
+
+/// Ends a run whose work broke off by a bug of ours.
+pub(super) async fn fail_after_panic(shared: &Shared, leased: &Leased, stop: &Stop) {
+    let detail = "the work on the run panicked".to_owned();
+    let finish = given_up(shared, leased, &RunFailure::Internal { detail }).await;
+    let frozen = Frozen { spec: leased.spec.clone(), sealed: leased.sealed.clone() };
+    end(shared, (&leased.grant, &frozen), finish, stop).await;
+}
+
+/// Tells whoever wants to know of an end, and then the queue.
+async fn end(shared: &Shared, (grant, frozen): (&Grant, &Frozen), finish: Finish, stop: &Stop) {
+    if told_webhook(shared, grant, frozen, (finish.ended, stop)).await {
+        count(&finish);
+        write_finish(shared, grant, finish, stop).await;
     }
-    count(&finish);
-    write_finish(shared, &grant, finish, stop).await;
 }
 
 /// What was frozen of a job when it was submitted.
@@ -63,18 +79,9 @@ async fn told_webhook(
     frozen: &Frozen,
     (ended, stop): (Ended, &Stop),
 ) -> bool {
-    let spec = JobSpec::thaw(&frozen.spec).ok();
-    let url = spec.and_then(|spec| spec.webhook_url);
-    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return true };
-    let secrets = secrets(shared, &grant.name, frozen.sealed.as_deref()).unwrap_or_default();
+    let frozen = (frozen.spec.as_str(), frozen.sealed.as_deref());
     loop {
-        let secret = secrets.webhook_secret.clone();
-        let news = News { run: &grant.name, ended, url: &url, secret };
-        let Err(e) = outbox.enqueue(news, (shared.parts.clock)()).await else { return true };
-        if e.is_final() {
-            tracing::error!(error = %error_chain(&e), "the webhook of a run cannot be told");
-            return true;
-        }
+        let Err(e) = enqueue_webhook(shared, &grant.name, frozen, ended).await else { return true };
         tracing::warn!(error = %error_chain(&e), "the webhook of a run is not in the outbox yet");
         tokio::select! {
             biased;
@@ -82,6 +89,47 @@ async fn told_webhook(
             () = sleep(FINISH_AGAIN) => {}
         }
     }
+}
+
+/// Puts the news of an end into the outbox, where somebody wants to be told. What can never be told is
+/// said in the log.
+pub(super) async fn enqueue_webhook(
+    shared: &Shared,
+    run: &RunName,
+    (spec, sealed): (&str, Option<&str>),
+    ended: Ended,
+) -> Result<(), OutboxError> {
+    let url = JobSpec::thaw(spec).ok().and_then(|spec| spec.webhook_url);
+    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return Ok(()) };
+    let secret = secrets(shared, run, sealed).unwrap_or_default().webhook_secret;
+    let news = WebhookNews { run, ended, url: &url, secret };
+    match outbox.enqueue(news, (shared.parts.clock)()).await {
+        Err(e) if e.is_final() => {
+            tracing::error!(error = %error_chain(&e), "the webhook of a run cannot be told");
+            Ok(())
+        }
+        told => told,
+    }
+}
+
+/// Closes the record of a run that there is no plan for: its document is brought up to its end, and
+/// its news get their last line.
+pub(super) async fn record_unplanned(
+    shared: &Shared,
+    name: &RunName,
+    status: &RunStatus,
+) -> Result<(), RecordError> {
+    let Some(mut job) = shared.queue.get(name).await? else { return Ok(()) };
+    (job.status, job.reason) = match status {
+        RunStatus::Failed(failure) => (Status::Failed, Some(failure.to_string())),
+        RunStatus::Cancelled => (Status::Cancelled, None),
+        RunStatus::Pending | RunStatus::Running | RunStatus::Completed => return Ok(()),
+    };
+    let folder = Records::new(shared.queue.clone(), shared.parts.store.clone()).settle(job).await?;
+    let (events, mut nobody) = (shared.parts.store.event_log(name)?, |_| {});
+    let mut news = News::new(events, shared.parts.clock, &mut nobody);
+    news.tell(RunUpdate::Opened { name: name.clone(), folder: folder.clone() });
+    Ok(news.finish(&RunReport::without_agent(name, folder, status))?)
 }
 
 /// Counts an end for whoever watches the figures.
@@ -152,7 +200,7 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
 
 /// The plan of a job, and the parts with the keys that it may use. It was planned before it was
 /// taken into the queue, so a failure here is about something that has changed since.
-fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFailure> {
+pub(super) fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFailure> {
     let name = &leased.grant.name;
     let spec = JobSpec::thaw(&leased.spec).map_err(|e| internal(&e))?;
     let secrets = secrets(shared, name, leased.sealed.as_deref())?;
@@ -171,6 +219,10 @@ async fn given_up(shared: &Shared, leased: &Leased, failure: &RunFailure) -> Fin
         && let Err(e) = shared.parts.engine.discard(&id).await
     {
         tracing::error!(sandbox.id = %id, error = %error_chain(&e), "sandbox `{id}` stays behind");
+    }
+    let status = RunStatus::Failed(failure.clone());
+    if let Err(e) = record_unplanned(shared, &leased.grant.name, &status).await {
+        tracing::warn!(error = %error_chain(&e), "the record of a run is not closed");
     }
     failed(failure)
 }

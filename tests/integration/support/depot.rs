@@ -3,6 +3,7 @@
 //! killed process leaves.
 
 use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +15,30 @@ use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
+use runbookd::records::Records;
 use runbookd::run::{Network, RunId, RunName, Slug};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
-use runbookd::webhook::Reach;
+use runbookd::webhook::{Outbox, Reach};
 use runbookd::worker::{
-    Claims, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus,
+    AgentSource, Claims, Clock, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers,
+    WorkersStatus,
 };
 use runbookd::workflow::Workflow;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::stage::{POLL, Stage, settings, until};
 use super::story::pinned;
+
+/// Often, so that every story shows that no sandbox goes that somebody needs.
+const REAP_EVERY: Duration = Duration::from_millis(300);
 
 /// A stopped runtime ends its tasks at their next wait, and its threads when they return.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -40,6 +47,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Depot<'a> {
     pub(crate) stage: &'a Stage,
     work: tempfile::TempDir,
+    agents: AgentSource,
+    /// The time as the workers see it.
+    pub(crate) clock: Clock,
 }
 
 /// One process of the workers.
@@ -54,7 +64,16 @@ pub(crate) struct Process {
 
 impl<'a> Depot<'a> {
     pub(crate) fn new(stage: &'a Stage) -> Self {
-        Self { stage, work: tempfile::tempdir().unwrap() }
+        Self { stage, work: tempfile::tempdir().unwrap(), agents: pinned(), clock: Timestamp::now }
+    }
+
+    /// One whose agent CLI is this shell script.
+    pub(crate) fn with_agent(stage: &'a Stage, script: &str) -> Self {
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("agent");
+        std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        Self { stage, work, agents: AgentSource::Executable(path), clock: Timestamp::now }
     }
 
     /// Starts a process with this many slots.
@@ -70,6 +89,7 @@ impl<'a> Depot<'a> {
         };
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
+        let (agents, clock) = (self.agents.clone(), self.clock);
         let (file, key) = (self.path("queue.db"), self.path("vault.key"));
         let shutdown = Shutdown::default();
         let stops = shutdown.clone();
@@ -81,18 +101,29 @@ impl<'a> Depot<'a> {
                 engine,
                 claims: Claims::open(state.join("claims")).unwrap(),
                 sockets: state.join("models"),
-                agents: pinned(),
+                agents,
                 snapshots: Snapshots::built_in(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
-                clock: Timestamp::now,
+                clock,
             };
             let vault = Arc::new(Vault::load(&key).unwrap());
-            let pool = PoolParts { parts, queue: queue.clone(), vault, outbox: None };
+            let records = Records::new(queue.clone(), parts.store.clone());
+            let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
+            let outbox = Some(Outbox { catalog, records });
+            let pool = PoolParts { parts, queue: queue.clone(), vault, outbox };
             let workers = Workers::new(pool, pool_settings(slots));
             let running = tokio::task::spawn({
                 let workers = workers.clone();
-                async move { workers.run(&stops).await.unwrap() }
+                async move {
+                    let ended = CancellationToken::new();
+                    let teller = workers.tell_ends(ended.clone());
+                    let work = async {
+                        workers.run(&stops).await.unwrap();
+                        ended.cancel();
+                    };
+                    tokio::join!(work, teller);
+                }
             });
             (database, queue, workers, running)
         });
@@ -112,7 +143,11 @@ impl<'a> Depot<'a> {
             id: RunId::from_uuid(Uuid::new_v4()),
         };
         let secret = ("MADE_UP_KEY".to_owned(), Secret::new("sk-made-up-in-a-job".to_owned()));
-        let secrets = JobSecrets { environment: [secret].into(), ..JobSecrets::default() };
+        let secrets = JobSecrets {
+            environment: [secret].into(),
+            webhook_secret: Some(Secret::new("made-up-key-of-a-webhook".to_owned())),
+            ..JobSecrets::default()
+        };
         let vault = Vault::load(&self.path("vault.key")).unwrap();
         let sealed = vault.seal(secrets.to_plaintext().expose(), &JobSecrets::context(&name));
         let new = NewJob {
@@ -128,6 +163,12 @@ impl<'a> Depot<'a> {
         };
         process.on(|queue| async move { queue.submit(new, Timestamp::now()).await.unwrap() }).await;
         name
+    }
+
+    /// What the workers of a process tell of ends, and what becomes of it.
+    pub(crate) fn catalog(&self, process: &Process) -> Catalog {
+        let vault = Vault::load(&self.path("vault.key")).unwrap();
+        Catalog::new(process.database.clone(), Arc::new(vault))
     }
 
     /// Takes a request in as the API does; the files come with it.
@@ -276,6 +317,7 @@ fn pool_settings(slots: u32) -> PoolSettings {
         limits: watch::channel(LeaseLimits { per_collection: 10, exceptions: [].into() }).1,
         shared_keys: None,
         floors: Floors { memory_bytes: 0, disk_bytes: 0, folders: vec![] },
+        reap_every: REAP_EVERY,
     }
 }
 
