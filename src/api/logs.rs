@@ -49,7 +49,7 @@ async fn logs(
     Ok(Json(json!({
         "workflow_id": name.workflow_id(),
         "trajectory_id": name.id.as_str(),
-        "status": wire_status(job.status),
+        "status": wire_status(job.standing()),
         "error": job.reason,
         "events": events,
     })))
