@@ -50,7 +50,7 @@ impl ExitCode {
     #[must_use]
     pub fn of(report: &RunReport) -> Self {
         match &report.status {
-            RunStatus::Completed if report.verdict.passed() == Some(false) => Self::VerdictFailed,
+            RunStatus::Completed if report.passed == Some(false) => Self::VerdictFailed,
             RunStatus::Completed => Self::Success,
             RunStatus::Cancelled => Self::Cancelled,
             RunStatus::Failed(failure) => Self::of_failure(failure),
@@ -77,7 +77,9 @@ impl ExitCode {
     #[must_use]
     pub fn of_failure(failure: &RunFailure) -> Self {
         match failure {
-            RunFailure::Refused { .. } | RunFailure::NoCredentials { .. } => Self::Refused,
+            RunFailure::Refused { .. }
+            | RunFailure::StepInputs { .. }
+            | RunFailure::NoCredentials { .. } => Self::Refused,
             RunFailure::AgentUnavailable { .. }
             | RunFailure::SnapshotFailed { .. }
             | RunFailure::UnfitImage { .. } => Self::Unavailable,

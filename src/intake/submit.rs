@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::JoinError;
 use uuid::Uuid;
 
-use super::files::{self, FilesError};
 use super::preflight::{Bench, Ready};
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
 use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, CatalogError, Collection, Task};
 use crate::database::{Vault, VaultError};
+use crate::inputs::{self, FilesError};
 use crate::job::{JobFile, JobSecrets};
 use crate::queue::{Idempotency, NewJob, Queue, QueueError, Submitted};
 use crate::run::{RunId, RunName};
@@ -142,7 +142,7 @@ impl Intake {
                 Err(error) if error.is_name_taken() => continue,
                 Err(error) => return Err(files_failed(error)),
             };
-            let has_folder = !files.is_empty();
+            let has_folder = files.iter().any(|files| !files.is_empty());
             let new = self.new_job(&job, name.clone(), files)?;
             let submitted = self.queue.submit(new, now).await;
             if has_folder && !matches!(submitted, Ok(Submitted::New)) {
@@ -173,9 +173,9 @@ impl Intake {
         &self,
         name: &RunName,
         ready: &Ready,
-    ) -> Result<Result<Vec<JobFile>, FilesError>, IntakeError> {
+    ) -> Result<Result<Vec<Vec<JobFile>>, FilesError>, IntakeError> {
         let (store, name, inputs) = (self.store.clone(), name.clone(), ready.inputs.clone());
-        let staging = tokio::task::spawn_blocking(move || files::stage(&store, &name, &inputs));
+        let staging = tokio::task::spawn_blocking(move || inputs::stage(&store, &name, &inputs));
         staging.await.map_err(IntakeError::Gone)
     }
 
@@ -183,10 +183,12 @@ impl Intake {
         &self,
         job: &Job,
         name: RunName,
-        files: Vec<JobFile>,
+        files: Vec<Vec<JobFile>>,
     ) -> Result<NewJob, IntakeError> {
         let mut spec = job.ready.spec.clone();
-        spec.files = files;
+        let places = std::iter::once(&mut spec.files);
+        let places = places.chain(spec.later.iter_mut().map(|later| &mut later.files));
+        places.zip(files).for_each(|(place, files)| *place = files);
         let secrets = job.ready.secrets.to_plaintext();
         let sealed = self.vault.seal(secrets.expose(), &JobSecrets::context(&name));
         Ok(NewJob {

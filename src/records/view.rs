@@ -104,7 +104,8 @@ fn skeleton(job: &Job, spec: Option<&JobSpec>) -> Map<String, Value> {
     let RunName { collection, task, id } = &job.name;
     let path = format!("{collection}/{task}/{id}");
     let init_params = spec.map(|spec| spec.init_params.clone()).unwrap_or_default();
-    let step = spec.map_or("run", |spec| spec.step.as_str());
+    let all = spec.map_or_else(|| vec!["run"], JobSpec::step_names);
+    let step = all.first().copied().unwrap_or("run");
     let status = wire_status(job.standing());
     let asset_type = match job.kind {
         Kind::Run | Kind::Ingested | Kind::Chat => "trajectory",
@@ -128,7 +129,7 @@ fn skeleton(job: &Job, spec: Option<&JobSpec>) -> Map<String, Value> {
             "author": AUTHOR, "origin": {}, "config": {}, "status": status, "error": error(job),
         } },
         "labels": [],
-        "total_steps": [step],
+        "total_steps": all,
         "completed_steps": [],
         "init_params": init_params,
         "step_configs": {},

@@ -4,6 +4,7 @@
 use tokio::time::Instant;
 
 use super::attend::Clock;
+use super::part::Part;
 use super::report::RunReport;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::run::error_chain;
@@ -24,6 +25,8 @@ pub(super) struct News<'a> {
     usage_at: Option<Instant>,
     /// The last usage, where it was not told yet.
     untold: Option<Live>,
+    /// Whether an earlier step of the run said that it goes on.
+    is_later_step: bool,
     /// Whether the disk refused a line: told once.
     is_broken: bool,
 }
@@ -38,7 +41,29 @@ impl<'a> News<'a> {
             last_phase: None,
             usage_at: None,
             untold: None,
+            is_later_step: false,
             is_broken: false,
+        }
+    }
+
+    /// Tells that a step of the run begins, unless it is told already.
+    pub(super) fn begin(&mut self, part: &Part) {
+        self.is_later_step = part.index() > 0;
+        let number = part.index() as u64 + 1;
+        let event = RunEvent::StepBegins {
+            name: part.step().to_owned(),
+            number,
+            of: part.n_steps() as u64,
+        };
+        let at = (self.clock)();
+        let written = self.log.begin_part(number, at, &event);
+        self.note_fault(written);
+    }
+
+    /// Tells the last of a step that another one follows.
+    pub(super) fn end_step(&mut self) {
+        if let Some(live) = self.untold.take() {
+            self.write(&RunEvent::from(&live));
         }
     }
 
@@ -91,13 +116,11 @@ impl<'a> News<'a> {
 
     /// Tells how the run ended. Nothing comes after it.
     pub(super) fn finish(&mut self, report: &RunReport) {
-        if let Some(live) = self.untold.take() {
-            self.write(&RunEvent::from(&live));
-        }
+        self.end_step();
         let event = RunEvent::Finished(Box::new(FinishedEvent {
             status: report.status.as_str(),
-            failure: FailureEvent::of(&report.status),
-            passed: report.verdict.passed(),
+            failure: FailureEvent::of(&report.status, report.step.as_deref()),
+            passed: report.passed,
             verdict: report.verdict.clone(),
             usage: FinalUsage {
                 source: report.usage.source,
@@ -128,7 +151,9 @@ impl<'a> News<'a> {
             // A download and a build tell their progress many times.
             return;
         }
-        if let Some(status) = status.filter(|_| !matches!(self.last_phase, Some("setup"))) {
+        if let Some(status) =
+            status.filter(|_| !self.is_later_step && !matches!(self.last_phase, Some("setup")))
+        {
             self.write(&RunEvent::Status { status });
         }
         self.last_phase = Some(word);

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
 use super::attend::{LetGo, Stop};
-use crate::queue::{Grant, Queue, QueueError, Requeued};
+use crate::queue::{Grant, NextStep, PassedOn, Queue, QueueError, Requeued};
 use crate::run::{RunFailure, error_chain};
 
 /// How long after its first failure a run that could not be started is tried again. A registry or an
@@ -124,6 +124,39 @@ impl Tenure {
     ) -> Result<(), LetGo> {
         let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(()) };
         insist(stop, || queue.finishing(grant, ending, now)).await
+    }
+
+    /// Goes on to the next step of a run, which waits for a lease of its own. Only a run that a queue
+    /// knows has several.
+    pub(super) async fn pass_on(
+        &self,
+        next: &NextStep,
+        now: Timestamp,
+        stop: &Stop,
+    ) -> Result<PassedOn, LetGo> {
+        let Self::Leased(Lease { queue, grant, recorded, .. }) = self else {
+            return Ok(PassedOn::ToBeCancelled);
+        };
+        loop {
+            let total_bytes = recorded.load(Ordering::Relaxed);
+            match queue.pass_on(grant, &NextStep { total_bytes, ..next.clone() }, now).await {
+                Ok(passed_on) => return Ok(passed_on),
+                Err(QueueError::Lost) => return Err(LetGo::Lost),
+                // What an earlier process had read and this one could not find again.
+                Err(QueueError::Offset { recorded: known }) => {
+                    recorded.store(known, Ordering::Relaxed);
+                    continue;
+                }
+                Err(e) => {
+                    tracing::warn!(error = %error_chain(&e), "the queue does not go on with a run yet; it is told again");
+                }
+            }
+            tokio::select! {
+                biased;
+                let_go = stop.let_go() => return Err(let_go),
+                () = sleep(TELL_AGAIN) => {}
+            }
+        }
     }
 
     /// Gives a run back whose agent could not be started through no fault of its own.

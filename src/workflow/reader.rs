@@ -23,6 +23,8 @@ pub(super) struct StepReader<'a> {
     pub(super) read: BTreeSet<String>,
     /// The parameters that only an earlier step will tell.
     pub(super) awaited: BTreeSet<&'static str>,
+    /// The parameters that an earlier step has told.
+    pub(super) left: BTreeSet<&'static str>,
     /// The paths into earlier steps that led to nothing, with their parameters.
     pub(super) missed: BTreeMap<&'static str, String>,
 }
@@ -54,6 +56,7 @@ impl<'a> StepReader<'a> {
             notes: vec![],
             read: BTreeSet::new(),
             awaited: BTreeSet::new(),
+            left: BTreeSet::new(),
             missed: BTreeMap::new(),
         }
     }
@@ -179,8 +182,14 @@ impl<'a> StepReader<'a> {
             }
             Some((at, path)) => {
                 let found = path.find(self.from.params, self.from.outputs);
-                if path.leads_into_a_step() && found.as_ref().is_none_or(is_unset) {
-                    self.missed.insert(parameter.name, at.clone());
+                match (path.leads_into_a_step(), found.as_ref().is_none_or(is_unset)) {
+                    (true, true) => {
+                        self.missed.insert(parameter.name, at.clone());
+                    }
+                    (true, false) => {
+                        self.left.insert(parameter.name);
+                    }
+                    (false, _) => {}
                 }
                 (Some(at), found)
             }

@@ -156,10 +156,13 @@ impl Workflow {
 fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
     let instruction = reader.verbatim(&p::INSTRUCTION).unwrap_or_default();
     let mut template_variables = reader.variables(&p::TEMPLATE_VARIABLES);
-    let wanted = referenced_variables(&instruction)
-        .into_iter()
-        .filter(|name| !template_variables.contains_key(*name))
-        .collect();
+    let wanted = referenced_variables(&instruction);
+    if reader.left.contains(p::TEMPLATE_VARIABLES.name) {
+        // A step leaves more than the next one has a place for.
+        template_variables.retain(|name, _| wanted.contains(name.as_str()));
+    }
+    let wanted =
+        wanted.into_iter().filter(|name| !template_variables.contains_key(*name)).collect();
     template_variables.extend(reader.simple_values(&wanted));
     let (files, file_paths) = files(reader);
     RunbookStep {

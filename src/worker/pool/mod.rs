@@ -14,6 +14,7 @@ mod admission;
 mod heartbeat;
 mod held;
 mod job;
+mod step;
 mod workers;
 
 pub use admission::{Floors, MachineSize};

@@ -1,13 +1,11 @@
-//! The files that a run is given: from what a client names to files in the run's own folder.
+//! From what names a file to the stored file, or to why there is none.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::PathBuf;
 
-use crate::archive::{ArchiveError, UnpackLimits, check, extract};
-use crate::job::JobFile;
-use crate::run::{RunName, Slug};
-use crate::store::{Area, RunFolder, StoragePath, Store, StoreError};
+use super::error::FilesError;
+use crate::archive::{UnpackLimits, check};
+use crate::run::Slug;
+use crate::store::{StoragePath, Store};
 
 /// Most files that one request names. Members of archives are counted apart.
 const MAX_FILES: usize = 200;
@@ -17,48 +15,40 @@ const ARCHIVE: &str = ".zip";
 
 /// A stored file that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Input {
-    pub(super) path: StoragePath,
+pub struct Input {
+    /// Where it is stored.
+    pub path: StoragePath,
     /// What the run calls it.
-    pub(super) name: String,
+    pub name: String,
     /// What is in it, where it is an archive.
-    pub(super) members: Vec<String>,
+    pub members: Vec<String>,
 }
 
-/// Why a run's files could not be put into its folder.
-#[derive(Debug, thiserror::Error)]
-pub enum FilesError {
-    /// The disk failed.
-    #[error("could not look at the files of a run")]
-    Store(#[from] StoreError),
-    /// A file has gone since it was looked at.
-    #[error("the file `{path}` has gone")]
-    Gone {
-        /// Its storage path.
-        path: String,
-    },
-    /// An archive could not be unpacked.
-    #[error("could not unpack `{path}`")]
-    Unpack {
-        /// Its storage path.
-        path: String,
-        /// Why.
-        source: ArchiveError,
-    },
+/// The files that somebody names, in both lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// By their storage paths.
+    pub file_paths: &'a [String],
+    /// By their ids.
+    pub ids: &'a [String],
+    /// The names in `/app/assets` that others have already.
+    pub taken: &'a [String],
 }
 
-/// Finds the files of a request. Every entry that leads to none is a problem. Blocks.
-pub(super) fn find(
+/// Finds stored files of a collection. Every entry that leads to none is a problem. Blocks.
+///
+/// # Errors
+/// [`FilesError`] when the disk fails.
+pub fn find(
     store: &Store,
     collection: &Slug,
-    file_paths: &[String],
-    ids: &[String],
+    Named { file_paths, ids, taken }: Named<'_>,
     problems: &mut Vec<String>,
 ) -> Result<Vec<Input>, FilesError> {
     let n_entries = file_paths.len() + ids.len();
     if n_entries > MAX_FILES {
         problems.push(format!(
-            "The request names {n_entries} files: give at most {MAX_FILES}, or one zip archive."
+            "A step is given {n_entries} files: give at most {MAX_FILES}, or one zip archive."
         ));
         return Ok(Vec::new());
     }
@@ -71,8 +61,8 @@ pub(super) fn find(
             Err(problem) => problems.push(problem),
         }
     }
-    number_namesakes(&mut found);
-    problems.extend(collisions(&found));
+    number_namesakes(&mut found, taken);
+    problems.extend(collisions(&found, taken));
     Ok(found)
 }
 
@@ -143,8 +133,8 @@ fn is_archive(name: &str) -> bool {
 }
 
 /// Gives every file a name of its own: the second `a.txt` is `a-2.txt`.
-fn number_namesakes(inputs: &mut [Input]) {
-    let mut taken = BTreeSet::new();
+fn number_namesakes(inputs: &mut [Input], taken: &[String]) {
+    let mut taken: BTreeSet<String> = taken.iter().cloned().collect();
     for input in inputs {
         let (stem, extension) = match input.name.rfind('.') {
             Some(at) if at > 0 => input.name.split_at(at),
@@ -159,8 +149,9 @@ fn number_namesakes(inputs: &mut [Input]) {
 }
 
 /// Members of archives that would take another file's place.
-fn collisions(inputs: &[Input]) -> Vec<String> {
+fn collisions(inputs: &[Input], others: &[String]) -> Vec<String> {
     let mut taken: BTreeSet<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+    taken.extend(others.iter().map(String::as_str));
     let mut problems = Vec::new();
     for input in inputs {
         for member in &input.members {
@@ -177,71 +168,4 @@ fn collisions(inputs: &[Input]) -> Vec<String> {
         }
     }
     problems
-}
-
-/// The inputs as a job names them before they are in the run's folder: to be looked at.
-pub(super) fn as_stored(inputs: &[Input]) -> Vec<JobFile> {
-    let file = |input: &Input| JobFile {
-        name: input.name.clone(),
-        path: PathBuf::from(input.path.to_string()),
-    };
-    inputs.iter().map(file).collect()
-}
-
-/// Puts the inputs into the run's folder, archives unpacked, so that nobody can change or remove
-/// them before the run begins. Given files come first: they are numbered in the sandbox. Blocks.
-pub(super) fn stage(
-    store: &Store,
-    name: &RunName,
-    inputs: &[Input],
-) -> Result<Vec<JobFile>, FilesError> {
-    if inputs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let folder = store.create(name)?;
-    let staged = stage_into(store, &folder, name, inputs);
-    if staged.is_err() {
-        store.discard(name)?;
-    }
-    staged
-}
-
-fn stage_into(
-    store: &Store,
-    folder: &RunFolder,
-    name: &RunName,
-    inputs: &[Input],
-) -> Result<Vec<JobFile>, FilesError> {
-    let assets = Area::Assets.path();
-    let staged = |file: &str| JobFile {
-        name: file.to_owned(),
-        path: PathBuf::from(format!("{name}/{assets}/{file}")),
-    };
-    let mut files = Vec::new();
-    for input in inputs {
-        store.link_asset(folder, &input.path, &input.name)?;
-        files.push(staged(&input.name));
-    }
-    for input in inputs.iter().filter(|input| !input.members.is_empty()) {
-        let path = || input.path.to_string();
-        let stored = store.open_file(&input.path)?;
-        let stored = stored.ok_or_else(|| FilesError::Gone { path: path() })?;
-        let members = extract(stored.file, &folder.area(Area::Assets), &UnpackLimits::INPUTS)
-            .map_err(|source| FilesError::Unpack { path: path(), source })?;
-        files.extend(members.iter().map(|member| staged(&member.path)));
-    }
-    Ok(files)
-}
-
-impl FilesError {
-    /// Whether another id would do.
-    pub(super) fn is_name_taken(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_name_taken())
-    }
-}
-
-impl From<FilesError> for io::Error {
-    fn from(error: FilesError) -> Self {
-        Self::other(error)
-    }
 }
