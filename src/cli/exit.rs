@@ -77,9 +77,7 @@ impl ExitCode {
     #[must_use]
     pub fn of_failure(failure: &RunFailure) -> Self {
         match failure {
-            RunFailure::Refused { .. }
-            | RunFailure::StepInputs { .. }
-            | RunFailure::NoCredentials { .. } => Self::Refused,
+            RunFailure::Refused { .. } | RunFailure::NoCredentials { .. } => Self::Refused,
             RunFailure::AgentUnavailable { .. }
             | RunFailure::SnapshotFailed { .. }
             | RunFailure::UnfitImage { .. } => Self::Unavailable,
@@ -106,6 +104,7 @@ impl ExitCode {
             | RunFailure::OutOfMemory { .. }
             | RunFailure::SandboxFailed { .. }
             | RunFailure::SandboxLost { .. }
+            | RunFailure::StepInputs { .. }
             | RunFailure::Internal { .. } => Self::RunFailed,
         }
     }

@@ -89,7 +89,7 @@ impl Judging<'_> {
         let mut found = Vec::new();
         let inputs = inputs::find(store, collection, named, &mut found)?;
         let named = step.file_paths.iter().chain(&step.files).cloned().collect();
-        let awaited = step.awaited.clone();
+        let left_open = step.left_open.clone();
         let (spec, agent_env) = JobSpec::of_step(step);
         let secrets = JobSecrets {
             environment: environment.clone(),
@@ -99,14 +99,14 @@ impl Judging<'_> {
             workflow: None,
         };
         let mut spec = JobSpec { files: inputs::as_stored(&inputs), ..spec };
-        if awaited.contains("template_variables") {
+        if left_open.contains("template_variables") {
             let open = referenced_variables(&spec.runbook).into_iter().map(str::to_owned);
             let open: Vec<String> = open.collect();
             for name in open {
                 spec.variables.entry(name).or_insert_with(|| AWAITED.to_owned());
             }
         }
-        if !awaited.iter().any(|name| DECISIVE.contains(name)) {
+        if !left_open.iter().any(|name| DECISIVE.contains(name)) {
             self.bench.plan(&spec, &secrets, (&mut found, notes));
         }
         // What speaks against every step is said once.

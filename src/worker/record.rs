@@ -223,12 +223,10 @@ impl Record {
             init_params: plan.init_params.clone(),
             settled: OnceLock::new(),
         };
-        record.write(
-            plan,
-            &Ended::without_agent(RunStatus::Pending),
-            &Verdict::default(),
-            record.created,
-        )?;
+        // A later step begins in the middle of its run.
+        let is_later = record.part.as_ref().is_some_and(|part| part.index() > 0);
+        let at = if is_later { record.opened } else { record.created };
+        record.write(plan, &Ended::without_agent(RunStatus::Pending), &Verdict::default(), at)?;
         Ok(record)
     }
 

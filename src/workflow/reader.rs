@@ -22,7 +22,7 @@ pub(super) struct StepReader<'a> {
     /// The keys of `init_params` that were looked at.
     pub(super) read: BTreeSet<String>,
     /// The parameters that only an earlier step will tell.
-    pub(super) awaited: BTreeSet<&'static str>,
+    pub(super) left_open: BTreeSet<&'static str>,
     /// The parameters that an earlier step has told.
     pub(super) left: BTreeSet<&'static str>,
     /// The paths into earlier steps that led to nothing, with their parameters.
@@ -55,7 +55,7 @@ impl<'a> StepReader<'a> {
             problems: vec![],
             notes: vec![],
             read: BTreeSet::new(),
-            awaited: BTreeSet::new(),
+            left_open: BTreeSet::new(),
             left: BTreeSet::new(),
             missed: BTreeMap::new(),
         }
@@ -175,7 +175,7 @@ impl<'a> StepReader<'a> {
     fn find(&mut self, parameter: &StepParameter) -> Option<Found> {
         let (at, by_path) = match self.path(parameter) {
             Some((_, path)) if path.leads_into_a_step() && self.from.outputs.is_none() => {
-                self.awaited.insert(parameter.name);
+                self.left_open.insert(parameter.name);
                 // What takes its place if nothing is there is of use all the same.
                 self.given(parameter);
                 return None;

@@ -31,7 +31,7 @@ pub struct Resolved {
 /// What earlier steps make of a later one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResolvedStep {
-    /// The step. Nothing of it is awaited any more.
+    /// The step. Nothing of it is left open any more.
     pub step: RunbookStep,
     /// What a person should know, as whole sentences.
     pub notes: Vec<String>,
@@ -58,7 +58,7 @@ impl Workflow {
         let init_params = merge(self.init_params(), request);
         let Attempt { steps, mut problems, mut notes, read } = self.attempt(&init_params);
         let blank = steps.iter().filter(|step| {
-            step.instruction.trim().is_empty() && !step.awaited.contains(p::INSTRUCTION.name)
+            step.instruction.trim().is_empty() && !step.left_open.contains(p::INSTRUCTION.name)
         });
         // A wrong type is said already; "none" would be a second, wrong word for it.
         if problems.is_empty() {
@@ -185,7 +185,7 @@ fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
         agent_env: reader.environment(&p::AGENT_ENV),
         script: reader.verbatim(&p::SCRIPT),
         instruction,
-        awaited: std::mem::take(&mut reader.awaited),
+        left_open: std::mem::take(&mut reader.left_open),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::run::McpServers;
 pub struct RunbookStep {
     /// The step's name in the workflow, unique in it.
     pub name: String,
-    /// The runbook, front matter and all; never blank unless it is awaited.
+    /// The runbook, front matter and all; never blank unless it is left open.
     pub instruction: String,
     /// The agent CLI.
     pub agent: Option<String>,
@@ -53,5 +53,5 @@ pub struct RunbookStep {
     /// The parameters that an earlier step will tell. They are left open here, and so is an
     /// instruction among them.
     #[serde(skip)]
-    pub awaited: BTreeSet<&'static str>,
+    pub left_open: BTreeSet<&'static str>,
 }

@@ -241,7 +241,7 @@ fn what_an_earlier_step_will_tell_is_left_open_and_decided_when_it_has_ended() {
     let resolved = workflow.resolve(&object(json!({"file_paths": ["c/b.txt"]}))).unwrap();
     assert_eq!(resolved.notes, [""; 0]);
     let review = &resolved.steps[1];
-    assert_eq!(review.awaited, ["files", "model", "template_variables"].into());
+    assert_eq!(review.left_open, ["files", "model", "template_variables"].into());
     assert_eq!((&review.model, &review.file_paths), (&None, &vec!["c/b.txt".to_owned()]));
     let left = left_by_draft();
     let later = workflow.resolve_step("review", &resolved.init_params, &left).unwrap().unwrap();
@@ -249,7 +249,7 @@ fn what_an_earlier_step_will_tell_is_left_open_and_decided_when_it_has_ended() {
     assert_eq!(later.step.template_variables, expected, "only what the runbook has a place for");
     assert_eq!(later.step.model.as_deref(), Some("m"), "nothing stands there: not given");
     assert_eq!(later.step.file_paths, ["c/b.txt", "c/t/x/steps/draft/results/a.md"]);
-    assert_eq!(later.step.awaited, [].into());
+    assert_eq!(later.step.left_open, [].into());
     assert_eq!(workflow.resolve_step("gone", &resolved.init_params, &left), None);
 }
 

@@ -7,7 +7,7 @@ use runbookd::run::RunName;
 use runbookd::sandbox::SandboxId;
 use serde_json::{Value, json};
 
-use crate::support::{Depot, Process, Stage, until};
+use crate::support::{Depot, Listening, POLL, Process, Ran, Site, Stage, until};
 
 stories! {
     a_later_step_reads_what_an_earlier_one_left,
@@ -15,7 +15,9 @@ stories! {
     a_step_that_does_not_find_what_it_needs_says_where_it_looked,
     a_run_is_cancelled_in_a_later_step,
     a_run_is_cancelled_between_two_steps,
-    a_process_may_be_killed_at_any_fact_of_a_later_step,
+    a_process_may_be_killed_at_any_fact_up_to_the_second_agent,
+    a_process_may_be_killed_at_any_fact_up_to_the_last_step,
+    a_server_and_its_command_line_show_every_step,
     a_process_may_go_between_two_steps,
     a_step_that_was_killed_is_not_begun_again_and_ends_the_run,
 }
@@ -310,8 +312,16 @@ async fn a_process_may_go_between_two_steps(stage: &Stage) {
     process.stop().await;
 }
 
-async fn a_process_may_be_killed_at_any_fact_of_a_later_step(stage: &Stage) {
-    for fact in ["It is ready", "\"part\":2", "I review", "Reviewed", "\"part\":3", "finished"] {
+async fn a_process_may_be_killed_at_any_fact_up_to_the_second_agent(stage: &Stage) {
+    is_whole_after_a_kill_at(stage, ["It is ready", "\"part\":2", "I review"]).await;
+}
+
+async fn a_process_may_be_killed_at_any_fact_up_to_the_last_step(stage: &Stage) {
+    is_whole_after_a_kill_at(stage, ["Reviewed", "\"part\":3", "finished"]).await;
+}
+
+async fn is_whole_after_a_kill_at(stage: &Stage, facts: [&str; 3]) {
+    for fact in facts {
         let depot = Depot::new(stage);
         let first = depot.start(1).await;
         let name = depot.request_workflow(&first, workflow(json!({})), vec![]).await;
@@ -336,4 +346,67 @@ async fn a_step_that_was_killed_is_not_begun_again_and_ends_the_run(stage: &Stag
     has_two_steps(&depot, &name, "failed");
     assert_eq!(read(&depot, &name, "draft/results/starts"), "once\n");
     second.stop().await;
+}
+
+/// Asks the command line something about the server.
+async fn ask(site: &Site, server: &Listening, arguments: &[&str]) -> String {
+    let mut command = site.home.command(arguments);
+    command
+        .env("JETTY_API_TOKEN", &server.token)
+        .env("JETTY_API_URL", format!("http://{}", server.address));
+    let ran = Ran::of(command.spawn().unwrap()).await;
+    assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+    ran.stdout
+}
+
+async fn a_server_and_its_command_line_show_every_step(stage: &Stage) {
+    let site = Site::new(&[("RUNBOOKD_ENGINE", stage.kind.as_str())]).await;
+    let (serving, server) = site.start().await;
+    let post = async |path: &str, body: Value| {
+        let (status, answer) = server.ask("POST", path, Some(&body), None).await.unwrap();
+        assert!(status < 300, "{path}: {status} {answer}");
+        answer
+    };
+    post("/api/v1/collections", json!({"name": "team"})).await;
+    let task = json!({"name": "story", "workflow": workflow(json!({}))});
+    post("/api/v1/tasks/team", task).await;
+    let run = post("/api/v1/run/team/story", json!({})).await;
+    let id = run["trajectory_id"].as_str().unwrap();
+    let path = format!("/api/v1/db/trajectory/team/story/{id}");
+    let seen = loop {
+        let seen = server.get(&path).await;
+        if matches!(seen["status"].as_str(), Some("completed" | "failed" | "cancelled")) {
+            break seen;
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    let last = json!({
+        "kind": "finished", "status": "completed", "last": true, "usage": seen["usage"].clone(),
+    });
+    let total = seen["usage"]["total"]["input"].as_u64().unwrap();
+    adds_up(&seen, &last, total);
+    let shown = ask(&site, &server, &["runs", "show", id]).await;
+    for line in ["status   completed", "step     draft: completed", "step     review: completed"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    for logs in [
+        ask(&site, &server, &["logs", id]).await,
+        ask(&site, &server, &["logs", "--follow", id]).await,
+    ] {
+        let places =
+            ["Step 1 of 3 begins: draft.", "* It is ready.", "Step 2 of 3 begins: review."];
+        let places =
+            places.map(|words| logs.find(words).unwrap_or_else(|| panic!("{words}: {logs}")));
+        assert!(places.is_sorted(), "{logs}");
+    }
+    let raw = ask(&site, &server, &["logs", "--raw", id]).await;
+    assert_eq!(raw.matches(r#""subtype":"init""#).count(), 3);
+    let file = "steps/review/results/seen.md";
+    ask(&site, &server, &["runs", "download", id, "--file", file, "--output", "seen.md"]).await;
+    assert_eq!(std::fs::read_to_string(site.home.path().join("seen.md")).unwrap(), "a draft\n");
+    ask(&site, &server, &["runs", "download", id, "--output", "all.zip"]).await;
+    let zip = std::fs::read(site.home.path().join("all.zip")).unwrap();
+    let name = "steps/review/results/seen.md".as_bytes();
+    assert!(zip.windows(name.len()).any(|window| window == name));
+    serving.kill().await;
 }

@@ -6,5 +6,6 @@ mod files;
 mod routines;
 mod runs;
 mod scaffold;
+mod steps;
 mod support;
 mod tenancy;
