@@ -47,6 +47,8 @@ pub(super) enum Tenure {
 pub(super) struct Lease {
     queue: Queue,
     grant: Grant,
+    /// Which step of the run it is for, from 0.
+    step: u64,
     /// Bytes of the agent's output that the queue knows of.
     recorded: AtomicU64,
     /// Whether the agent may have been started, by this process or an earlier one.
@@ -54,9 +56,9 @@ pub(super) struct Lease {
 }
 
 impl Tenure {
-    pub(super) fn leased(queue: Queue, grant: Grant, recorded: u64) -> Self {
+    pub(super) fn leased(queue: Queue, (grant, step): (Grant, u64), recorded: u64) -> Self {
         let (recorded, may_work) = (AtomicU64::new(recorded), AtomicBool::new(false));
-        Self::Leased(Lease { queue, grant, recorded, may_work })
+        Self::Leased(Lease { queue, grant, step, recorded, may_work })
     }
 
     /// From here on the agent may work: the run never goes back into the queue.
@@ -161,8 +163,10 @@ impl Tenure {
 
     /// Gives a run back whose agent could not be started through no fault of its own.
     pub(super) async fn retry(&self, failure: &RunFailure, now: Timestamp) -> Result<Retry, Lost> {
-        let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(Retry::Ours) };
-        let backoff = FIRST_RETRY * i32::try_from(grant.attempt.clamp(1, 20)).unwrap_or(1);
+        let Self::Leased(Lease { queue, grant, step, .. }) = self else { return Ok(Retry::Ours) };
+        // Every step before this one took at least one attempt of its own.
+        let n_tries = grant.attempt.saturating_sub(*step).clamp(1, 20);
+        let backoff = FIRST_RETRY * i32::try_from(n_tries).unwrap_or(1);
         let run_at = now.checked_add(backoff).unwrap_or(now);
         match queue.retry(grant, run_at, &failure.to_string(), now).await {
             Ok(Requeued::Queued) => Ok(Retry::Queued),

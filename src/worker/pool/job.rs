@@ -124,7 +124,8 @@ async fn run(
             (*next_off, *started, saved)
         }
     };
-    let tenure = Tenure::leased(shared.queue.clone(), leased.grant.clone(), next_off);
+    let tenure =
+        Tenure::leased(shared.queue.clone(), (leased.grant.clone(), leased.step), next_off);
     if shared.was_held(&leased.grant) {
         tenure.may_work();
     }
