@@ -28,6 +28,7 @@ pub mod store;
 pub mod toolchain;
 
 // Flow.
+pub mod inputs;
 pub mod intake;
 pub mod job;
 pub mod plan;

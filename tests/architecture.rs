@@ -28,12 +28,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("provider", &["run", "secret"]),
     // Flow.
     ("plan", &["provider", "run", "runbook", "runtime", "secret", "snapshot"]),
-    ("job", &["plan", "run", "secret"]),
+    ("job", &["plan", "run", "secret", "workflow"]),
+    ("inputs", &["archive", "job", "run", "store"]),
     (
         "worker",
         &[
             "database",
             "host",
+            "inputs",
             "job",
             "plan",
             "provider",
@@ -50,13 +52,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "toolchain",
             "trajectory",
             "webhook",
+            "workflow",
         ],
     ),
     (
         "intake",
         &[
-            "archive", "catalog", "database", "host", "job", "plan", "queue", "run", "secret",
-            "snapshot", "store", "webhook", "workflow",
+            "archive", "catalog", "database", "host", "inputs", "job", "plan", "queue", "run",
+            "runbook", "secret", "snapshot", "store", "webhook", "workflow",
         ],
     ),
     ("records", &["job", "queue", "run", "store"]),

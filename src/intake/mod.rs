@@ -1,7 +1,6 @@
 //! From a request to a run that waits: everything that can be known to fail is refused here, all at
 //! once, before anything is kept.
 
-mod files;
 mod hide;
 mod preflight;
 mod submit;

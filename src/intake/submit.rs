@@ -9,13 +9,13 @@ use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::files::{self, FilesError};
 use super::preflight::{Bench, Ready};
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
 use crate::archive::ArchiveError;
 use crate::catalog::{Catalog, CatalogError, Collection, Task};
 use crate::database::{Vault, VaultError};
 use crate::host::blocking;
+use crate::inputs::{self, FilesError};
 use crate::job::{JobFile, JobSecrets};
 use crate::queue::{Idempotency, NewJob, Queue, QueueError, Submitted};
 use crate::run::{RunId, RunName};
@@ -185,7 +185,7 @@ impl Intake {
                 Err(error) if error.is_name_taken() => continue,
                 Err(error) => return Err(files_failed(error)),
             };
-            let has_folder = !files.is_empty();
+            let has_folder = files.iter().any(|files| !files.is_empty());
             let submitted = self.put(&job, name.clone(), files, now).await;
             if has_folder && !matches!(submitted, Ok(Submitted::New)) {
                 let (store, name) = (self.store.clone(), name.clone());
@@ -226,7 +226,7 @@ impl Intake {
         &self,
         job: &Job,
         name: RunName,
-        files: Vec<JobFile>,
+        files: Vec<Vec<JobFile>>,
         now: Timestamp,
     ) -> Result<Submitted, IntakeError> {
         let new = self.new_job(job, name, files)?;
@@ -237,10 +237,10 @@ impl Intake {
         &self,
         name: &RunName,
         ready: &Ready,
-    ) -> Result<Result<Vec<JobFile>, FilesError>, IntakeError> {
+    ) -> Result<Result<Vec<Vec<JobFile>>, FilesError>, IntakeError> {
         let (store, name, inputs) = (self.store.clone(), name.clone(), ready.inputs.clone());
         let min_free = self.settings.min_free_disk_bytes;
-        let staging = blocking(move || files::stage(&store, &name, &inputs, min_free));
+        let staging = blocking(move || inputs::stage(&store, &name, &inputs, min_free));
         staging.await.map_err(IntakeError::Gone)
     }
 
@@ -248,10 +248,12 @@ impl Intake {
         &self,
         job: &Job,
         name: RunName,
-        files: Vec<JobFile>,
+        files: Vec<Vec<JobFile>>,
     ) -> Result<NewJob, IntakeError> {
         let mut spec = job.ready.spec.clone();
-        spec.files = files;
+        let places = std::iter::once(&mut spec.files);
+        let places = places.chain(spec.later.iter_mut().map(|later| &mut later.files));
+        places.zip(files).for_each(|(place, files)| *place = files);
         let secrets = job.ready.secrets.to_plaintext();
         let sealed = self.vault.seal(secrets.expose(), &JobSecrets::context(&name));
         Ok(NewJob {

@@ -15,6 +15,12 @@ pub enum RunFailure {
         /// Whole sentences, each with what to do.
         problems: Vec<String>,
     },
+    /// A step of a run cannot begin with what the steps before it have left.
+    #[error("it cannot begin with what the steps before it left: {}", problems.join("; "))]
+    StepInputs {
+        /// What is wrong, each with the path where it was looked for.
+        problems: Vec<String>,
+    },
     /// The provider has no credential, or the agent CLI found itself logged out.
     #[error("{detail}")]
     NoCredentials {
@@ -235,6 +241,7 @@ impl RunFailure {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",
+            Self::StepInputs { .. } => "step_inputs",
             Self::NoCredentials { .. } => "no_credentials",
             Self::AuthRefused { .. } => "auth_refused",
             Self::OutOfCredit { .. } => "out_of_credit",
@@ -267,11 +274,23 @@ impl RunFailure {
         }
     }
 
+    /// The failure with the step that it ended, where the run has several.
+    #[must_use]
+    pub fn told_of(&self, step: Option<&str>) -> String {
+        match step {
+            Some(step) => format!("step `{step}`: {self}"),
+            None => self.to_string(),
+        }
+    }
+
     /// What to do about it, as a sentence.
     #[must_use]
     pub fn mend(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "Mend each problem and start again; nothing was spent.",
+            Self::StepInputs { .. } => {
+                "Read the outputs of the steps before it, and correct its paths or their runbooks."
+            }
             Self::NoCredentials { .. } => "Set the variable, or choose another `model_provider`.",
             Self::AuthRefused { .. } => {
                 "Check that the key is current and belongs to this provider."

@@ -65,6 +65,9 @@ pub const SNAPSHOT_LOG: &str = "logs/snapshot.txt";
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
 
+/// The folders of the steps of a run that has several.
+pub(super) const STEPS: &str = "steps";
+
 /// What somebody who watches the run is told.
 pub(super) const EVENTS: &str = "events.jsonl";
 

@@ -231,6 +231,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let to = folder.area(Area::Assets).join(name);
         let source = self.root.join(from.to_string());
+        // One that an interrupted call left may be the same file: a copy would empty both.
+        let _ = std::fs::remove_file(&to);
         let linked = std::fs::hard_link(&source, &to);
         linked
             .or_else(|_| std::fs::copy(&source, &to).map(|_| ()))

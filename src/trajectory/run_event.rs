@@ -25,6 +25,15 @@ pub enum RunEvent {
         /// `pending` or `running`.
         status: &'static str,
     },
+    /// A step of the run's workflow begins, where there are several.
+    StepBegins {
+        /// The step's name.
+        name: String,
+        /// Its place among them, from 1.
+        number: u64,
+        /// How many there are.
+        of: u64,
+    },
     /// The run went on to its next part.
     Phase {
         /// The part's word.
@@ -134,12 +143,12 @@ pub struct FinalUsage {
 }
 
 impl FailureEvent {
-    /// The failure of a run that failed.
+    /// The failure of a run that failed, in this step where it has several.
     #[must_use]
-    pub fn of(status: &RunStatus) -> Option<Self> {
+    pub fn of(status: &RunStatus, step: Option<&str>) -> Option<Self> {
         let of = |failure: &RunFailure| Self {
             code: failure.code(),
-            message: failure.to_string(),
+            message: failure.told_of(step),
             mend: failure.mend(),
         };
         match status {

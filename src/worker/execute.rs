@@ -18,11 +18,13 @@ use super::model::Model;
 use super::news::News;
 use super::record::{Ended, Record};
 use super::report::RunReport;
+use super::spent::job_usage;
 use super::stage::{Ground, sandbox_spec};
 use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::provider;
+use crate::queue::{JobUsage, NextStep, PassedOn};
 use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
@@ -80,7 +82,7 @@ pub async fn execute(
     match run.to_its_end(Entry::New, watch).await {
         Ok(done) => Ok(done.report),
         Err(Unfinished::Store(e)) => Err(e),
-        Err(Unfinished::LetGo(_) | Unfinished::Requeued) => {
+        Err(Unfinished::LetGo(_) | Unfinished::Requeued | Unfinished::PassedOn(_)) => {
             unreachable!("only a run that a queue knows is let go")
         }
     }
@@ -114,6 +116,8 @@ pub(super) struct Done {
     pub(super) report: RunReport,
     /// The agent's, where it had one.
     pub(super) exit_code: Option<i32>,
+    /// What its last step used.
+    pub(super) used: JobUsage,
 }
 
 /// Why a run has not ended here.
@@ -125,6 +129,8 @@ pub(super) enum Unfinished {
     LetGo(LetGo),
     /// Its agent could not be started, and it is in the queue again, or was to be stopped anyway.
     Requeued,
+    /// A step of it has ended, having used so much, and the next one waits in the queue.
+    PassedOn(JobUsage),
 }
 
 /// What breaks the story off.
@@ -160,6 +166,9 @@ impl Run<'_> {
         let mut news = News::new(events, parts.clock, watch);
         let folder = record.folder().path().to_owned();
         news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
+        if let Some(part) = record.part() {
+            self.insist(|| news.begin(part)).await?;
+        }
         if matches!(entry, Entry::New) {
             plan.notes.iter().for_each(|note| news.tell(RunUpdate::Note(note.clone())));
         }
@@ -176,8 +185,14 @@ impl Run<'_> {
                 Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
             }
         };
-        let exit_code = ended.exit_code();
-        let report = self.close(&ended).await?;
+        let (exit_code, used) = (ended.exit_code(), ended.used());
+        if record.goes_on(&ended) {
+            let so_far = self.close(&ended, &RunStatus::Running).await?;
+            self.insist(|| news.end_step()).await?;
+            self.pass_on(&so_far, used).await?;
+        }
+        let status = if record.goes_on(&ended) { RunStatus::Cancelled } else { ended.status() };
+        let report = self.close(&ended, &status).await?;
         match self.insist(|| news.finish(&report)).await {
             // The record is whole without it.
             Err(Unfinished::Store(e)) => {
@@ -185,7 +200,7 @@ impl Run<'_> {
             }
             told => told?,
         }
-        Ok(Done { report, exit_code })
+        Ok(Done { report, exit_code, used })
     }
 
     /// Says the last word about a run that nobody works on any more, unless somebody did.
@@ -203,17 +218,35 @@ impl Run<'_> {
         let mut news = News::new(events, parts.clock, &mut nobody);
         let folder = record.folder().path().to_owned();
         news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
+        if let Some(part) = record.part() {
+            news.begin(part)?;
+        }
         let ended = self.judge_saved(ending).await.unwrap_or_else(Ended::without_agent);
-        news.finish(&record.close(plan, &ended, finished)?)
+        news.finish(&record.close(plan, &ended, &ended.status(), finished)?)
     }
 
-    async fn close(&self, ended: &Ended) -> Result<RunReport, Unfinished> {
+    /// Goes on to the next step, unless somebody wants the run stopped: then it is still ours.
+    async fn pass_on(&self, so_far: &RunReport, used: JobUsage) -> Result<(), Unfinished> {
+        let next = NextStep {
+            from: self.record.part().map_or(0, |part| part.index() as u64),
+            total_bytes: self.tenure.recorded(),
+            usage: job_usage(&so_far.usage.by_model.total()),
+            took: so_far.took,
+        };
+        match self.tenure.pass_on(&next, (self.parts.clock)(), self.stop).await {
+            Ok(PassedOn::Queued) => Err(Unfinished::PassedOn(used)),
+            Ok(PassedOn::ToBeCancelled) => Ok(()),
+            Err(let_go) => Err(Unfinished::LetGo(let_go)),
+        }
+    }
+
+    async fn close(&self, ended: &Ended, status: &RunStatus) -> Result<RunReport, Unfinished> {
         let Self { parts, plan, record, stop, .. } = self;
         if stop.lost.is_cancelled() {
             // Somebody else has said its last word, or will.
             return Err(Unfinished::LetGo(LetGo::Lost));
         }
-        self.insist(|| record.close(plan, ended, (parts.clock)())).await
+        self.insist(|| record.close(plan, ended, status, (parts.clock)())).await
     }
 
     /// Asks the disk until it does it, where a queue keeps the run for the next process meanwhile: a

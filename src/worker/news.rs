@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::attend::Clock;
 use super::backlog::{Backlog, Pending};
+use super::part::Part;
 use super::report::RunReport;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::run::error_chain;
@@ -27,6 +28,8 @@ pub(super) struct News<'a> {
     usage_at: Option<Instant>,
     /// The last usage, where it was not told yet.
     untold: Option<Live>,
+    /// Whether an earlier step of the run said that it goes on.
+    is_later_step: bool,
     /// Whether the disk refused a line and has taken none since: told once.
     is_broken: bool,
 }
@@ -42,8 +45,31 @@ impl<'a> News<'a> {
             last_phase: None,
             usage_at: None,
             untold: None,
+            is_later_step: false,
             is_broken: false,
         }
+    }
+
+    /// Tells that a step of the run begins, unless it is told already. What the fold's updates are
+    /// counted from must be written before them, so an error is one to try again after.
+    pub(super) fn begin(&mut self, part: &Part) -> Result<(), StoreError> {
+        self.is_later_step = part.index() > 0;
+        let number = part.index() as u64 + 1;
+        let event = RunEvent::StepBegins {
+            name: part.step().to_owned(),
+            number,
+            of: part.n_steps() as u64,
+        };
+        self.flush()?;
+        self.log.begin_part(number, (self.clock)(), &event)
+    }
+
+    /// Tells the last of a step: everything of it is written. After an error it can be told again.
+    pub(super) fn end_step(&mut self) -> Result<(), StoreError> {
+        if let Some(live) = self.untold.take() {
+            self.write(RunEvent::from(&live));
+        }
+        self.flush()
     }
 
     /// Passes news on.
@@ -93,14 +119,11 @@ impl<'a> News<'a> {
     /// Tells how the run ended. Nothing comes after it, and everything before it is written. After an
     /// error it can be told again.
     pub(super) fn finish(&mut self, report: &RunReport) -> Result<(), StoreError> {
-        if let Some(live) = self.untold.take() {
-            self.write(RunEvent::from(&live));
-        }
-        self.flush()?;
+        self.end_step()?;
         let event = RunEvent::Finished(Box::new(FinishedEvent {
             status: report.status.as_str(),
-            failure: FailureEvent::of(&report.status),
-            passed: report.verdict.passed(),
+            failure: FailureEvent::of(&report.status, report.step.as_deref()),
+            passed: report.passed,
             verdict: report.verdict.clone(),
             usage: FinalUsage {
                 source: report.usage.source,
@@ -130,7 +153,9 @@ impl<'a> News<'a> {
             // A download and a build tell their progress many times.
             return;
         }
-        if let Some(status) = status.filter(|_| !matches!(self.last_phase, Some("setup"))) {
+        if let Some(status) =
+            status.filter(|_| !self.is_later_step && !matches!(self.last_phase, Some("setup")))
+        {
             self.write(RunEvent::Status { status });
         }
         self.last_phase = Some(word);

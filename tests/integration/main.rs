@@ -34,4 +34,5 @@ mod runs_walls;
 mod runs_wires;
 mod sandbox;
 mod snapshots;
+mod steps;
 mod workers;

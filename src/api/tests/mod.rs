@@ -9,5 +9,6 @@ mod repeated;
 mod routines;
 mod runs;
 mod scaffold;
+mod steps;
 mod support;
 mod tenancy;

@@ -29,6 +29,10 @@ pub(super) fn update(event: &Value, place: &str) -> Option<RunUpdate> {
             folder: PathBuf::from(place),
         },
         "phase" => RunUpdate::Phase(phase(&text("phase"))?),
+        "step_begins" => {
+            let (number, of) = (&event["number"], &event["of"]);
+            RunUpdate::Note(format!("Step {number} of {of} begins: {}.", text("name")))
+        }
         "note" => RunUpdate::Note(text("text")),
         "waiting" => RunUpdate::Note(text("reason")),
         "said" => {

@@ -8,7 +8,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::job::{enqueue_webhook, prepared, record_unplanned};
+use super::job::enqueue_webhook;
+use super::step::{Prepared, close_unplanned, prepared};
 use super::workers::{Shared, Workers, sandbox_of};
 use crate::queue::{Ended, Leased, QueueError, Stage, Untold};
 use crate::records::RecordError;
@@ -95,27 +96,37 @@ async fn tell(shared: &Shared, untold: &Untold) -> Result<(), NotTold> {
         Ended::Failed => RunStatus::Failed(RunFailure::WorkerLost),
         Ended::Cancelled => RunStatus::Cancelled,
     };
-    match prepared(shared, run) {
-        Ok((plan, parts)) => {
-            let record = match &run.stage {
-                Stage::Fresh => Record::of_job(&parts, &plan, run.created)?,
-                Stage::Started { at, .. } => {
-                    Record::of_started(&parts, &plan, run.created, Some(*at))?
-                }
-                Stage::Finishing { started, .. } => {
-                    Record::of_started(&parts, &plan, run.created, *started)?
-                }
-            };
-            let (stop, tenure) = (Stop::default(), Tenure::Own);
-            let run =
-                Run { parts: &parts, plan: &plan, record: &record, stop: &stop, tenure: &tenure };
-            run.say_last(ending(&untold.run, status), untold.finished).await?;
-        }
-        Err(_) => record_unplanned(shared, &run.grant.name, &status).await?,
+    // Between two steps there is nothing but what the earlier ones left.
+    let is_between = run.step > 0 && matches!(run.stage, Stage::Fresh);
+    let prepared = if is_between { None } else { prepared(shared, run).await.ok() };
+    match prepared {
+        Some(prepared) => say_last(untold, prepared, status).await?,
+        None => drop(close_unplanned(shared, run, &status).await?),
     }
     enqueue_webhook(shared, &run.grant.name, (&run.spec, run.sealed.as_deref()), untold.ended)
         .await?;
     Ok(shared.queue.told(untold).await?)
+}
+
+/// Closes the record of a run that can be planned.
+async fn say_last(
+    untold: &Untold,
+    Prepared { plan, parts, part }: Prepared,
+    status: RunStatus,
+) -> Result<(), NotTold> {
+    let run = &untold.run;
+    let record = match &run.stage {
+        Stage::Fresh => Record::of_job(&parts, &plan, part, run.created)?,
+        Stage::Started { at, .. } => {
+            Record::of_started(&parts, &plan, part, (run.created, Some(*at)))?
+        }
+        Stage::Finishing { started, .. } => {
+            Record::of_started(&parts, &plan, part, (run.created, *started))?
+        }
+    };
+    let (stop, tenure) = (Stop::default(), Tenure::Own);
+    let run = Run { parts: &parts, plan: &plan, record: &record, stop: &stop, tenure: &tenure };
+    Ok(run.say_last(ending(&untold.run, status), untold.finished).await?)
 }
 
 /// What is known of the end of a run that nobody attended to it.

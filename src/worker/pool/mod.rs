@@ -15,6 +15,7 @@ mod ends;
 mod heartbeat;
 mod held;
 mod job;
+mod step;
 mod workers;
 
 pub use admission::{Floors, MachineSize};

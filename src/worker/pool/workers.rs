@@ -126,7 +126,7 @@ pub(super) struct Shared {
     worker: WorkerId,
     slots: u32,
     limits: watch::Receiver<LeaseLimits>,
-    floors: Floors,
+    pub(super) floors: Floors,
     reap_every: Duration,
     held: Held,
     /// The grants that this process had from an earlier one.

@@ -178,16 +178,6 @@ impl<'a> Depot<'a> {
         script: &str,
         files: Vec<(&'static str, Vec<u8>)>,
     ) -> RunName {
-        let vault = Arc::new(Vault::load(&self.path("vault.key")).unwrap());
-        let catalog = Catalog::new(process.database.clone(), Arc::clone(&vault));
-        let store = Store::open(&self.results()).unwrap();
-        let settings = IntakeSettings {
-            max_attempts: 3,
-            min_free_disk_bytes: 0,
-            webhook_reach: Reach::Public,
-            shared_keys: None,
-            snapshots: Snapshots::built_in(),
-        };
         let workflow = json!({
             "init_params": {
                 "instruction": "# A story\n\nDo what the model says.\n", "script": script,
@@ -198,6 +188,26 @@ impl<'a> Depot<'a> {
             } },
             "steps": ["run"],
         });
+        self.request_workflow(process, workflow, files).await
+    }
+
+    /// The same of a task with this workflow.
+    pub(crate) async fn request_workflow(
+        &self,
+        process: &Process,
+        workflow: Value,
+        files: Vec<(&'static str, Vec<u8>)>,
+    ) -> RunName {
+        let vault = Arc::new(Vault::load(&self.path("vault.key")).unwrap());
+        let catalog = Catalog::new(process.database.clone(), Arc::clone(&vault));
+        let store = Store::open(&self.results()).unwrap();
+        let settings = IntakeSettings {
+            max_attempts: 3,
+            min_free_disk_bytes: 0,
+            webhook_reach: Reach::Public,
+            shared_keys: None,
+            snapshots: Snapshots::built_in(),
+        };
         process
             .on(move |queue| async move {
                 let now = Timestamp::now();

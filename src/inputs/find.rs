@@ -1,13 +1,11 @@
-//! The files that a run is given: from what a client names to files in the run's own folder.
+//! From what names a file to the stored file, or to why there is none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::PathBuf;
 
-use crate::archive::{ArchiveError, ArchiveFault, Member, UnpackLimits, check, extract};
-use crate::job::JobFile;
-use crate::run::{RunName, Slug};
-use crate::store::{Area, RunFolder, StoragePath, Store, StoreError};
+use super::error::FilesError;
+use crate::archive::{ArchiveFault, Member, UnpackLimits, check};
+use crate::run::Slug;
+use crate::store::{StoragePath, Store};
 
 /// Most files that one request names. Members of archives are counted apart.
 const MAX_FILES: usize = 200;
@@ -23,48 +21,40 @@ const ARCHIVE: &str = ".zip";
 
 /// A stored file that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Input {
-    pub(super) path: StoragePath,
+pub struct Input {
+    /// Where it is stored.
+    pub path: StoragePath,
     /// What the run calls it.
-    pub(super) name: String,
+    pub name: String,
     /// What is in it, where it is an archive.
-    pub(super) members: Vec<Member>,
+    pub members: Vec<Member>,
 }
 
-/// Why a run's files could not be put into its folder.
-#[derive(Debug, thiserror::Error)]
-pub enum FilesError {
-    /// The disk failed.
-    #[error("could not look at the files of a run")]
-    Store(#[from] StoreError),
-    /// A file has gone since it was looked at.
-    #[error("the file `{path}` has gone")]
-    Gone {
-        /// Its storage path.
-        path: String,
-    },
-    /// An archive could not be unpacked.
-    #[error("could not unpack `{path}`")]
-    Unpack {
-        /// Its storage path.
-        path: String,
-        /// Why.
-        source: ArchiveError,
-    },
+/// The files that somebody names, in both lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// By their storage paths.
+    pub file_paths: &'a [String],
+    /// By their ids.
+    pub ids: &'a [String],
+    /// The names in `/app/assets` that others have already.
+    pub taken: &'a [String],
 }
 
-/// Finds the files of a request. Every entry that leads to none is a problem. Blocks.
-pub(super) fn find(
+/// Finds stored files of a collection. Every entry that leads to none is a problem. Blocks.
+///
+/// # Errors
+/// [`FilesError`] when the disk fails.
+pub fn find(
     store: &Store,
     collection: &Slug,
-    file_paths: &[String],
-    ids: &[String],
+    Named { file_paths, ids, taken }: Named<'_>,
     problems: &mut Vec<String>,
 ) -> Result<Vec<Input>, FilesError> {
     let n_entries = file_paths.len() + ids.len();
     if n_entries > MAX_FILES {
         problems.push(format!(
-            "The request names {n_entries} files: give at most {MAX_FILES}, or one zip archive."
+            "A step is given {n_entries} files: give at most {MAX_FILES}, or one zip archive."
         ));
         return Ok(Vec::new());
     }
@@ -80,8 +70,8 @@ pub(super) fn find(
             Err(problem) => problems.push(problem),
         }
     }
-    number_namesakes(&mut found);
-    problems.extend(collisions(&found));
+    number_namesakes(&mut found, taken);
+    problems.extend(collisions(&found, taken));
     problems.extend(found.iter().filter(|input| input.name.len() > MAX_NAME_BYTES).map(|input| {
         format!("The name of the file `{}` is too long for /app/assets: rename it.", input.path)
     }));
@@ -169,8 +159,8 @@ fn is_archive(name: &str) -> bool {
 }
 
 /// Gives every file a name of its own: the second `a.txt` is `a-2.txt`.
-fn number_namesakes(inputs: &mut [Input]) {
-    let mut taken = BTreeSet::new();
+fn number_namesakes(inputs: &mut [Input], taken: &[String]) {
+    let mut taken: BTreeSet<String> = taken.iter().cloned().collect();
     for input in inputs {
         let (stem, extension) = match input.name.rfind('.') {
             Some(at) if at > 0 => input.name.split_at(at),
@@ -184,125 +174,67 @@ fn number_namesakes(inputs: &mut [Input]) {
     }
 }
 
+/// A file that will be in `/app/assets`, for whoever is told that it cannot be.
+#[derive(Clone, Copy)]
+enum Placed<'a> {
+    Given(&'a Input),
+    Unpacked(&'a Input, &'a Member),
+    /// Of others.
+    Taken(&'a str),
+}
+
+impl<'a> Placed<'a> {
+    fn path(self) -> &'a str {
+        match self {
+            Self::Given(input) => &input.name,
+            Self::Unpacked(_, member) => &member.path,
+            Self::Taken(name) => name,
+        }
+    }
+
+    fn told(self) -> String {
+        match self {
+            Self::Given(input) => format!("the file `{}`", input.path),
+            Self::Unpacked(input, member) => {
+                format!("`{}` in the archive `{}`", member.path, input.path)
+            }
+            Self::Taken(name) => format!("the file `{name}` that the step has already"),
+        }
+    }
+}
+
 /// Files that would take each other's place, be it that one is a folder to the other. Namesakes
 /// among the given files have their numbers already.
-fn collisions(inputs: &[Input]) -> Vec<String> {
-    let given = inputs.iter().map(|input| (input.name.as_str(), input, None));
-    let members = inputs.iter().flat_map(|input| {
-        input.members.iter().map(move |member| (member.path.as_str(), input, Some(member)))
-    });
-    let files: Vec<(&str, &Input, Option<&Member>)> = given.chain(members).collect();
-    let told = |(path, input, member): &(&str, &Input, Option<&Member>)| match member {
-        Some(_) => format!("`{path}` in the archive `{}`", input.path),
-        None => format!("the file `{}`", input.path),
-    };
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+fn collisions(inputs: &[Input], others: &[String]) -> Vec<String> {
+    let taken = others.iter().map(|name| Placed::Taken(name));
+    let members = inputs
+        .iter()
+        .flat_map(|input| input.members.iter().map(move |member| Placed::Unpacked(input, member)));
+    let files: Vec<Placed<'_>> =
+        taken.chain(inputs.iter().map(Placed::Given)).chain(members).collect();
+    let mut places: BTreeMap<&str, Placed<'_>> = BTreeMap::new();
     let mut problems = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        if let Some(other) = places.insert(file.0, index) {
+    for file in &files {
+        if let Some(other) = places.insert(file.path(), *file) {
             problems.push(format!(
                 "{} and {} would have the same place in /app/assets: rename one.",
-                told(&files[other]),
-                told(file)
+                other.told(),
+                file.told()
             ));
         }
     }
     for file in &files {
-        let folders = file.0.match_indices('/').map(|(at, _)| &file.0[..at]);
+        let path = file.path();
+        let folders = path.match_indices('/').map(|(at, _)| &path[..at]);
         if let Some(other) = folders.filter_map(|folder| places.get(folder)).next() {
             problems.push(format!(
                 "{} cannot be in /app/assets beside {}, whose name is that of its folder: rename \
                  one.",
-                told(file),
-                told(&files[*other])
+                file.told(),
+                other.told()
             ));
         }
     }
     problems.truncate(MAX_TOLD);
     problems
-}
-
-/// The inputs as a job names them before they are in the run's folder: to be looked at.
-pub(super) fn as_stored(inputs: &[Input]) -> Vec<JobFile> {
-    let file = |input: &Input| JobFile {
-        name: input.name.clone(),
-        path: PathBuf::from(input.path.to_string()),
-    };
-    inputs.iter().map(file).collect()
-}
-
-/// Puts the inputs into the run's folder, archives unpacked, so that nobody can change or remove
-/// them before the run begins. Given files come first: they are numbered in the sandbox. Blocks.
-pub(super) fn stage(
-    store: &Store,
-    name: &RunName,
-    inputs: &[Input],
-    min_free_disk_bytes: u64,
-) -> Result<Vec<JobFile>, FilesError> {
-    if inputs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let has_room = || store.free_bytes().is_ok_and(|free| free >= min_free_disk_bytes);
-    let folder = store.create(name)?;
-    let staged = stage_into((store, &has_room), &folder, name, inputs);
-    if staged.is_err() {
-        store.discard(name)?;
-    }
-    staged
-}
-
-fn stage_into(
-    (store, has_room): (&Store, &dyn Fn() -> bool),
-    folder: &RunFolder,
-    name: &RunName,
-    inputs: &[Input],
-) -> Result<Vec<JobFile>, FilesError> {
-    let assets = Area::Assets.path();
-    let staged = |file: &str| JobFile {
-        name: file.to_owned(),
-        path: PathBuf::from(format!("{name}/{assets}/{file}")),
-    };
-    let mut files = Vec::new();
-    for input in inputs {
-        store.link_asset(folder, &input.path, &input.name).map_err(|error| match &error {
-            // Its owner removed it since it was looked at.
-            StoreError::Write { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                FilesError::Gone { path: input.path.to_string() }
-            }
-            StoreError::Write { .. }
-            | StoreError::Exists { .. }
-            | StoreError::Create { .. }
-            | StoreError::Read { .. } => FilesError::Store(error),
-        })?;
-        files.push(staged(&input.name));
-    }
-    let mut left = UnpackLimits::INPUTS;
-    for input in inputs.iter().filter(|input| !input.members.is_empty()) {
-        let path = || input.path.to_string();
-        let stored = store.open_file(&input.path)?;
-        let stored = stored.ok_or_else(|| FilesError::Gone { path: path() })?;
-        let members = extract(stored.file, &folder.area(Area::Assets), &left, has_room)
-            .map_err(|source| FilesError::Unpack { path: path(), source })?;
-        left = left.after(&members);
-        files.extend(members.iter().map(|member| staged(&member.path)));
-    }
-    Ok(files)
-}
-
-impl FilesError {
-    /// Whether the disk had no room.
-    pub(super) fn is_no_room(&self) -> bool {
-        matches!(self, Self::Unpack { source: ArchiveError::NoRoom, .. })
-    }
-
-    /// Whether another id would do.
-    pub(super) fn is_name_taken(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_name_taken())
-    }
-}
-
-impl From<FilesError> for io::Error {
-    fn from(error: FilesError) -> Self {
-        Self::other(error)
-    }
 }
