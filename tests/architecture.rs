@@ -60,6 +60,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
+    ("upstream", &["provider", "run", "secret", "webhook"]),
     ("webhook", &["catalog", "queue", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
@@ -80,6 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "trajectory",
+            "upstream",
             "webhook",
             "workflow",
         ],
@@ -140,8 +142,9 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/"],
-        "only the toolchain downloads, only webhooks call out, only the client asks a server",
+        &["src/toolchain/", "src/webhook/", "src/client/", "src/upstream/"],
+        "only the toolchain downloads, only webhooks and model calls go out, only the client asks a \
+         server",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (

@@ -27,7 +27,9 @@ pub enum Reach {
 }
 
 impl Reach {
-    fn permits(self, address: IpAddr) -> bool {
+    /// Whether an address may be called.
+    #[must_use]
+    pub fn permits(self, address: IpAddr) -> bool {
         match self {
             Self::Private => true,
             Self::Public => is_public(address),
@@ -67,8 +69,9 @@ pub fn parse_target(text: &str, reach: Reach) -> Result<Url, BadTarget> {
 
 /// Resolves names with the system's resolver and refuses those that lead where none may.
 #[derive(Debug)]
-pub(super) struct GuardedResolver {
-    pub(super) reach: Reach,
+pub struct GuardedResolver {
+    /// Which addresses may be called.
+    pub reach: Reach,
 }
 
 impl Resolve for GuardedResolver {

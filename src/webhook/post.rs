@@ -109,7 +109,11 @@ impl Post {
     }
 }
 
-fn tls_config() -> Result<ClientConfig, rustls::Error> {
+/// TLS as the system's certificates allow it. Reads them from the disk.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn tls_config() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(Arc::clone(&provider))?;
     Ok(ClientConfig::builder_with_provider(provider)
