@@ -152,7 +152,11 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         &["src/provider/scripted/", "src/api/"],
         "only the API and the scripted provider serve HTTP",
     ),
-    ("StatusCode::", &["src/api/error.rs"], "the API's status codes stand in one place"),
+    (
+        "StatusCode::",
+        &["src/api/error.rs", "src/api/chat/error.rs"],
+        "the API's status codes stand in one place, and those of chats in theirs",
+    ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (
         "sqlx::",

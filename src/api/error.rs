@@ -127,8 +127,14 @@ pub(super) enum Envelope {
 impl Envelope {
     /// The shape that the clients of a path read.
     pub(super) fn of_path(path: &str) -> Self {
-        let open_ai = path == "/v1" || path.starts_with("/v1/") || path == "/chat/completions";
-        if open_ai { Self::OpenAi } else { Self::Detail }
+        let is_below = |folder: &str| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_below("/v1") || is_below("/chat") || path == "/models" {
+            Self::OpenAi
+        } else {
+            Self::Detail
+        }
     }
 }
 
@@ -138,7 +144,7 @@ impl ApiError {
         Self::Internal { act, source: source.into() }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -192,7 +198,7 @@ impl ApiError {
     }
 
     /// The reason, where it is not for the client.
-    fn hidden_reason(&self) -> Option<&BoxError> {
+    pub(super) fn hidden_reason(&self) -> Option<&BoxError> {
         match self {
             Self::Unavailable { source, .. } => source.as_ref(),
             Self::Internal { source, .. } => Some(source),
@@ -218,7 +224,7 @@ impl ApiError {
         }
     }
 
-    fn body(&self, envelope: Envelope, request_id: Option<&str>) -> Value {
+    pub(super) fn body(&self, envelope: Envelope, request_id: Option<&str>) -> Value {
         let detail = self.detail(request_id);
         match envelope {
             Envelope::Detail => json!({ "detail": detail }),
@@ -349,6 +355,9 @@ mod tests {
         for (path, envelope) in [
             ("/v1/chat/completions", Envelope::OpenAi),
             ("/chat/completions", Envelope::OpenAi),
+            ("/chat/completions/chatcmpl-1/events", Envelope::OpenAi),
+            ("/models", Envelope::OpenAi),
+            ("/chats", Envelope::Detail),
             ("/v1", Envelope::OpenAi),
             ("/v1x", Envelope::Detail),
             ("/api/v1/files", Envelope::Detail),

@@ -6,6 +6,7 @@
 mod api_keys;
 mod auth;
 mod bodies;
+mod chat;
 mod collections;
 mod deadline;
 mod described;
@@ -148,7 +149,8 @@ fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
         .merge(uploads::routes(max_upload_bytes))
         .merge(stored::routes())
         .merge(download::routes())
-        .merge(follow::routes());
+        .merge(follow::routes())
+        .merge(chat::routes());
     quick(api, quick_routes)
         .merge(slow_routes)
         .route_layer(from_fn_with_state(Arc::clone(api), auth::guard))

@@ -1,0 +1,82 @@
+//! Chat Completions: OpenAI's clients run runbooks, and speak with models.
+
+mod error;
+mod fields;
+mod messages;
+mod passthrough;
+mod request;
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::post;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Shared;
+use super::auth::Caller;
+use super::error::ApiError;
+use crate::catalog::Collection;
+use crate::run::Slug;
+use error::ChatError;
+use request::ChatRequest;
+
+/// Largest body, in bytes: messages carry images as base64.
+const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// How long a body may take to come.
+const BODY_LIMIT: Duration = Duration::from_secs(120);
+
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        // Clients whose base URL has no `/v1`.
+        .route("/chat/completions", post(create))
+}
+
+/// Carries a runbook out (`jetty.runbook` or `jetty.runbook_url`), or passes the request on to a
+/// model.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "chat",
+    responses((status = 200, description = "The completion.")))]
+async fn create(
+    State(api): State<Shared>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ChatError> {
+    let request = read(request).await?;
+    let collection = collection(&api, &caller, &request).await?;
+    if request.is_runbook() {
+        return Err(ChatError::field("jetty.runbook", "runbooks cannot be carried out yet"));
+    }
+    passthrough::passthrough(api, caller, collection, request).await
+}
+
+async fn read(request: Request) -> Result<ChatRequest, ChatError> {
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, MAX_BODY_BYTES);
+    let body = tokio::time::timeout(BODY_LIMIT, body).await.ok().and_then(Result::ok);
+    let bytes = body.ok_or_else(|| {
+        ApiError::TooLarge(format!(
+            "The request's body is larger than {MAX_BODY_BYTES} bytes, broke off, or came too slowly"
+        ))
+    })?;
+    ChatRequest::read(bytes, head.headers)
+}
+
+/// The collection that a request is about: the one that it names, else the token's.
+async fn collection(
+    api: &Shared,
+    caller: &Caller,
+    request: &ChatRequest,
+) -> Result<Collection, ChatError> {
+    let named = request.jetty.as_ref().and_then(|jetty| jetty.collection.as_deref());
+    let name = named.or(caller.own_collection().map(Slug::as_str)).ok_or_else(|| {
+        ChatError::field(
+            "jetty.collection",
+            "an admin token belongs to no collection: name one, or use a collection's token",
+        )
+    })?;
+    caller.may(name)?;
+    Ok(api.catalog.collection(name).await.map_err(ApiError::from)?)
+}
