@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::provider::{Billed, estimate};
+
 /// Text that is kept of one completion, in bytes, arguments of tools included. Models say at most
 /// some hundreds of thousands.
 const MAX_KEPT_BYTES: usize = 1 << 20;
 
 /// Choices and tool calls that are kept of one completion, each.
 const MAX_KEPT_PARTS: usize = 128;
+
+/// Longest error text that is kept, in bytes.
+const MAX_ERROR_BYTES: usize = 4096;
 
 /// What a model said.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -153,7 +158,34 @@ impl Completion {
     }
 }
 
+/// What a completion cost in dollars, and how that is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Charge {
+    /// The service says so.
+    Reported(f64),
+    /// Reckoned from the tokens.
+    Estimated(f64),
+    /// Nobody knows.
+    Unknown,
+}
+
 impl TokenCounts {
+    /// What they cost at a model that has one of these names.
+    #[must_use]
+    pub fn charge<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Charge {
+        if let Some(cost) = self.cost_usd {
+            return Charge::Reported(cost);
+        }
+        let billed = Billed {
+            input: self.prompt - self.cached,
+            output: self.completion,
+            cache_read: self.cached,
+            ..Billed::default()
+        };
+        let known = names.into_iter().find_map(|name| estimate(name, &billed));
+        known.map_or(Charge::Unknown, Charge::Estimated)
+    }
+
     fn read(usage: &Value) -> Option<Self> {
         let count = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64);
         let (prompt, completion) =
@@ -177,6 +209,3 @@ fn error_text(error: &Value) -> String {
     let text = message.or(error.as_str()).map_or_else(|| error.to_string(), str::to_owned);
     text[..text.floor_char_boundary(MAX_ERROR_BYTES)].to_owned()
 }
-
-/// Longest error text that is kept, in bytes.
-const MAX_ERROR_BYTES: usize = 4096;

@@ -1,9 +1,13 @@
 //! Chat Completions: OpenAI's clients run runbooks, and speak with models.
 
+mod chats;
 mod error;
 mod fields;
 mod messages;
+mod models;
 mod passthrough;
+mod record;
+mod relay;
 mod request;
 
 use std::time::Duration;
@@ -19,6 +23,8 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::catalog::Collection;
 use crate::run::Slug;
+pub use chats::Chats;
+
 use error::ChatError;
 use request::ChatRequest;
 
@@ -33,6 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(create))
         // Clients whose base URL has no `/v1`.
         .route("/chat/completions", post(create))
+        .merge(models::routes())
 }
 
 /// Carries a runbook out (`jetty.runbook` or `jetty.runbook_url`), or passes the request on to a
