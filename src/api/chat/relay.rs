@@ -160,7 +160,7 @@ fn judged(ending: Ending, completion: &Completion) -> Ending {
         }
         (Ending::Completed, None) if !completion.is_whole() => Ending::Failed {
             code: "upstream_broke_off",
-            why: "the answer ended without a reason to end".to_owned(),
+            why: "the answer ended before it was whole, or is no completion".to_owned(),
         },
         (ending, _) => ending,
     }
