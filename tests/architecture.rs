@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
+    ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
@@ -54,13 +55,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "intake",
         &[
-            "archive", "catalog", "database", "job", "plan", "queue", "run", "secret", "snapshot",
-            "store", "webhook", "workflow",
+            "archive", "catalog", "database", "job", "plan", "queue", "reach", "run", "secret",
+            "snapshot", "store", "workflow",
         ],
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
-    ("webhook", &["catalog", "queue", "records", "run", "secret", "telemetry"]),
+    ("webhook", &["catalog", "queue", "reach", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
@@ -73,6 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "routines",
             "run",
@@ -94,6 +96,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "run",
             "secret",
@@ -140,8 +143,9 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/"],
-        "only the toolchain downloads, only webhooks call out, only the client asks a server",
+        &["src/toolchain/", "src/webhook/", "src/client/", "src/reach/"],
+        "only the toolchain downloads, only webhooks call out, only the client asks a server, only \
+         `reach` reads what a client points to",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
