@@ -7,6 +7,9 @@ use super::error::WorkflowError;
 use super::parameter::{FILE_PATHS, FILES, PARAMETERS, PROMPT, SNAPSHOT};
 use crate::runbook::{FrontMatter, Runbook};
 
+/// What a path to a value of the request begins with.
+const ROOT: &str = "init_params.";
+
 /// The parameter that stands beside the snapshot and wins over it.
 const IMAGE: &str = "image";
 
@@ -27,9 +30,16 @@ impl Workflow {
                 Some((parameter.name, *key))
             })
             .collect();
+        let is_there = |path: &Value| {
+            let inside = path.as_str().and_then(|path| path.trim().strip_prefix(ROOT));
+            let key = inside.and_then(|path| path.split(['.', '[']).next());
+            key.is_none_or(|key| given.contains_key(key) || self.init_params().contains_key(key))
+        };
         self.with_steps(|config| {
+            // A chat leaves most of what it can give open, which is nothing to note.
+            config.retain(|key, path| !key.ends_with("_path") || is_there(path));
             for (name, key) in &read {
-                config.insert(format!("{name}_path"), format!("init_params.{key}").into());
+                config.insert(format!("{name}_path"), format!("{ROOT}{key}").into());
             }
             // An image that a request names stands for the snapshot that the task would use.
             if given.contains_key(IMAGE) && !given.contains_key(SNAPSHOT.name) {
