@@ -148,6 +148,9 @@ pub struct ServerSettings {
     pub max_streams: usize,
     /// Whether webhooks may lead to private addresses (`RUNBOOKD_WEBHOOK_PRIVATE=1`).
     pub private_webhooks: bool,
+    /// Whether the addresses of model services may be private, and without TLS
+    /// (`RUNBOOKD_UPSTREAM_PRIVATE=1`).
+    pub private_upstreams: bool,
 }
 
 impl Settings {
@@ -318,6 +321,7 @@ impl ServerSettings {
             sync_wait: read.seconds("RUNBOOKD_SYNC_SECONDS", DEFAULT_SYNC_SECONDS),
             max_streams: read.number("RUNBOOKD_MAX_STREAMS", DEFAULT_MAX_STREAMS),
             private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
+            private_upstreams: read.flag("RUNBOOKD_UPSTREAM_PRIVATE"),
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod job;
 pub mod plan;
 pub mod records;
 pub mod routines;
+pub mod upstream;
 pub mod webhook;
 pub mod worker;
 

@@ -61,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
+    ("upstream", &["provider", "reach", "run", "secret"]),
     ("webhook", &["catalog", "queue", "reach", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
@@ -82,6 +83,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "trajectory",
+            "upstream",
             "webhook",
             "workflow",
         ],
@@ -143,9 +145,9 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/", "src/reach/"],
-        "only the toolchain downloads, only webhooks call out, only the client asks a server, only \
-         `reach` reads what a client points to",
+        &["src/toolchain/", "src/webhook/", "src/client/", "src/reach/", "src/upstream/"],
+        "only the toolchain downloads, only webhooks and model calls go out, only the client asks a \
+         server, only `reach` reads what a client points to",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (

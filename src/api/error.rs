@@ -62,6 +62,9 @@ pub enum ApiError {
         /// Why, for the log.
         source: Option<BoxError>,
     },
+    /// A service that had to be asked did not answer.
+    #[error("{0}")]
+    BadGateway(String),
     /// The answer took too long.
     #[error("{0}")]
     TooSlow(String),
@@ -156,6 +159,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -172,9 +176,10 @@ impl ApiError {
             Self::BadRequest(_) | Self::Invalid(_) => ("invalid_request_error", None),
             Self::TooLarge(_) => ("invalid_request_error", Some("request_too_large")),
             Self::TooMany { .. } => ("rate_limit_error", Some("rate_limit_exceeded")),
-            Self::Unavailable { .. } | Self::TooSlow(_) | Self::Internal { .. } => {
-                ("server_error", None)
-            }
+            Self::Unavailable { .. }
+            | Self::BadGateway(_)
+            | Self::TooSlow(_)
+            | Self::Internal { .. } => ("server_error", None),
         }
     }
 
@@ -192,6 +197,7 @@ impl ApiError {
             | Self::Invalid(_)
             | Self::TooLarge(_)
             | Self::Unavailable { .. }
+            | Self::BadGateway(_)
             | Self::TooSlow(_)
             | Self::Internal { .. } => None,
         }
@@ -211,6 +217,7 @@ impl ApiError {
             | Self::Invalid(_)
             | Self::TooLarge(_)
             | Self::TooMany { .. }
+            | Self::BadGateway(_)
             | Self::TooSlow(_) => None,
         }
     }

@@ -53,6 +53,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{Caller, Tenant};
+pub use chat::Chats;
 pub use error::{ApiError, BoxError, Created, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use follow::Followers;
@@ -81,6 +82,8 @@ pub struct Api {
     pub readiness: Arc<Readiness>,
     /// What the paths about runs work with.
     pub runs: RunParts,
+    /// The chats that are passed on to models.
+    pub chats: Chats,
     /// The limits.
     pub settings: ApiSettings,
 }

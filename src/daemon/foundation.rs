@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared};
+use crate::api::{Api, ApiSettings, Chats, Followers, Readiness, RunParts, RunSettings, Shared};
 use crate::catalog::{Catalog, CatalogError, Scope};
 use crate::config::Settings;
 use crate::database::{Database, DatabaseError, Vault, VaultError};
@@ -142,6 +142,11 @@ impl Foundation {
             store,
             clock,
             readiness: Arc::new(Readiness::default()),
+            chats: Chats::new(if settings.server.private_upstreams {
+                Reach::Private
+            } else {
+                Reach::Public
+            }),
             settings: ApiSettings {
                 max_json_bytes: settings.server.max_json_bytes,
                 answer_limit: settings.server.answer_limit,

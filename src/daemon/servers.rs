@@ -81,7 +81,7 @@ impl Doors {
         let api = Arc::clone(&foundation.api);
         parts.surface("streams", |stop| async move {
             stop.cancelled().await;
-            api.runs.followers.end().await;
+            tokio::join!(api.runs.followers.end(), api.chats.end());
         });
         parts.surface("upkeep of the figures", upkeep);
     }

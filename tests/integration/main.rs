@@ -12,6 +12,7 @@
 #[macro_use]
 mod support;
 
+mod chat_passthrough;
 mod cli;
 mod cli_doctor;
 mod cli_runs;

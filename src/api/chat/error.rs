@@ -86,6 +86,7 @@ impl From<ApiError> for ChatError {
             | ApiError::TooLarge(_)
             | ApiError::TooMany { .. }
             | ApiError::Unavailable { .. }
+            | ApiError::BadGateway(_)
             | ApiError::TooSlow(_)
             | ApiError::Internal { .. }) => Self::Api(other),
         }

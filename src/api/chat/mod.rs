@@ -1,5 +1,6 @@
 //! Chat Completions: OpenAI's clients run runbooks, and speak with models.
 
+mod chats;
 mod completion;
 mod ending;
 mod error;
@@ -7,7 +8,10 @@ mod fields;
 mod find;
 mod frames;
 mod messages;
+mod models;
 mod passthrough;
+mod record;
+mod relay;
 mod request;
 mod run;
 
@@ -24,6 +28,8 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::catalog::Collection;
 use crate::run::Slug;
+pub use chats::Chats;
+
 use error::ChatError;
 use request::ChatRequest;
 
@@ -42,6 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .route("/chat/completions", post(create))
         .route("/chat/completions/{completion_id}", get(find::one))
         .route("/chat/completions/{completion_id}/events", get(find::events))
+        .merge(models::routes())
 }
 
 /// Carries a runbook out (`jetty.runbook` or `jetty.runbook_url`), or passes the request on to a

@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared, router};
+use crate::api::{
+    Api, ApiSettings, Chats, Followers, Readiness, RunParts, RunSettings, Shared, router,
+};
 use crate::catalog::{Catalog, Scope};
 use crate::database::{Database, Vault};
 use crate::intake::{Intake, IntakeSettings};
@@ -110,6 +112,7 @@ impl Bench {
             queue,
             store,
             clock: new_year,
+            chats: Chats::new(Reach::Private),
             readiness,
             settings: ApiSettings {
                 max_json_bytes: 64 << 10,
