@@ -21,6 +21,7 @@ pub mod database;
 pub mod host;
 pub mod provider;
 pub mod queue;
+pub mod reach;
 pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;

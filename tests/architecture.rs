@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
+    ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
@@ -54,14 +55,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "intake",
         &[
-            "archive", "catalog", "database", "job", "plan", "queue", "run", "secret", "snapshot",
-            "store", "webhook", "workflow",
+            "archive", "catalog", "database", "job", "plan", "queue", "reach", "run", "secret",
+            "snapshot", "store", "workflow",
         ],
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
-    ("upstream", &["provider", "run", "secret", "webhook"]),
-    ("webhook", &["catalog", "queue", "records", "run", "secret", "telemetry"]),
+    ("upstream", &["provider", "reach", "run", "secret"]),
+    ("webhook", &["catalog", "queue", "reach", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
@@ -74,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "routines",
             "run",
@@ -96,6 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "run",
             "secret",
@@ -142,9 +145,9 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/", "src/upstream/"],
+        &["src/toolchain/", "src/webhook/", "src/client/", "src/reach/", "src/upstream/"],
         "only the toolchain downloads, only webhooks and model calls go out, only the client asks a \
-         server",
+         server, only `reach` reads what a client points to",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (

@@ -8,6 +8,7 @@ use super::follow::Followers;
 use crate::catalog::CatalogError;
 use crate::intake::Intake;
 use crate::queue::Job;
+use crate::reach::Documents;
 use crate::records::{RecordError, Records};
 use crate::run::Slug;
 
@@ -20,6 +21,8 @@ pub struct RunParts {
     pub records: Records,
     /// Those who follow a run while it goes on.
     pub followers: Followers,
+    /// What reads the runbooks that clients point to.
+    pub documents: Documents,
     /// The limits.
     pub settings: RunSettings,
 }

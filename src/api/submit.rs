@@ -139,7 +139,7 @@ fn response(
 }
 
 /// Waits for the end of a run, or for the end of the wait.
-async fn wait(api: &Shared, name: &RunName, limit: Duration) -> Result<Job, ApiError> {
+pub(super) async fn wait(api: &Shared, name: &RunName, limit: Duration) -> Result<Job, ApiError> {
     let deadline = tokio::time::Instant::now() + limit;
     let mut news = api.store.watch(name);
     loop {
@@ -200,6 +200,7 @@ async fn submit(
         webhook_secret: fields.webhook_secret,
         routine: None,
         idempotency_key: key,
+        ..Submission::default()
     };
     let mut accepted = api.runs.intake.submit(wish, (api.clock)()).await.map_err(refusal)?;
     accepted.notes.extend(fields.notes);
@@ -217,7 +218,8 @@ struct Fields {
     notes: Vec<String>,
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+/// What makes a repeated request the same request, where the client says so.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().map_err(|_| {
         ApiError::BadRequest("the Idempotency-Key must be visible ASCII text".to_owned())

@@ -14,10 +14,10 @@ use crate::config::Settings;
 use crate::database::{Database, DatabaseError, Vault, VaultError};
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::reach::{Documents, Reach};
 use crate::records::Records;
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::store::{Store, StoreError};
-use crate::webhook::Reach;
 
 /// The server's folder inside the state folder. Nobody but its owner can open it.
 const FOLDER: &str = "server";
@@ -131,6 +131,7 @@ impl Foundation {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(settings.server.max_streams),
+                documents: Documents::new(reach(settings)),
                 settings: RunSettings {
                     max_upload_bytes: settings.server.max_upload_bytes,
                     sync_wait: settings.server.sync_wait,
@@ -196,13 +197,17 @@ impl Foundation {
 
 /// How runs are taken in.
 fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings {
-    let server = &settings.server;
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
-        webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
+        webhook_reach: reach(settings),
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
         snapshots,
     }
+}
+
+/// Where the URLs of clients may lead.
+fn reach(settings: &Settings) -> Reach {
+    if settings.server.private_webhooks { Reach::Private } else { Reach::Public }
 }
 
 /// Where the operator's door of a server with this state folder is.

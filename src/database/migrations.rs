@@ -7,6 +7,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 const STEPS: &[(i64, &str, &str)] = &[
     (1, "queue", include_str!("migrations/0001_queue.sql")),
     (2, "catalog", include_str!("migrations/0002_catalog.sql")),
+    (3, "run_ids", include_str!("migrations/0003_run_ids.sql")),
 ];
 
 /// What brings a database of any age up to date.

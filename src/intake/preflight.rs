@@ -7,18 +7,21 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::files::{self, FilesError, Input};
-use super::{IntakeSettings, Submission};
-use crate::catalog::Task;
+use super::target::Target;
+use super::{IntakeSettings, Lead, Submission};
 use crate::job::{JobSecrets, JobSpec};
 use crate::plan::{Overrides, plan};
+use crate::reach::parse_target;
 use crate::run::{Network, RunName, Slug};
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::webhook::parse_target;
-use crate::workflow::{RunbookStep, Workflow};
+use crate::workflow::{Resolved, RunbookStep, Workflow, WorkflowError};
 
 /// The parameter that names stored files. Files that come with a request are added to it.
 const FILE_PATHS: &str = "file_paths";
+
+/// The parameter that holds the runbook of a request.
+const INSTRUCTION: &str = "instruction";
 
 /// What stands for a parameter that the collection hides.
 const HIDDEN: &str = "[redacted]";
@@ -37,7 +40,7 @@ pub(super) struct Bench<'a> {
     pub(super) store: &'a Store,
     pub(super) settings: &'a IntakeSettings,
     pub(super) collection: &'a Slug,
-    pub(super) task: &'a Task,
+    pub(super) task: &'a Target,
     /// The collection's environment.
     pub(super) environment: BTreeMap<String, Secret>,
     /// Keys whose values the record hides.
@@ -54,12 +57,10 @@ impl Bench<'_> {
         if let Some(Err(bad)) =
             wish.webhook_url.as_deref().map(|url| parse_target(url, self.settings.webhook_reach))
         {
-            problems.push(format!("`webhook_url`: {bad}."));
+            problems.push(format!("`webhook_url`: the webhook's URL {bad}."));
         }
         let init_params = with_uploads(&wish, &mut problems);
-        let resolved = Workflow::parse(&self.task.workflow)
-            .and_then(|workflow| workflow.resolve(&init_params));
-        let resolved = match resolved {
+        let resolved = match self.resolve(wish.lead, &init_params) {
             Ok(resolved) => resolved,
             Err(e) => {
                 problems.extend(e.problems.iter().map(|problem| format!("{problem}.")));
@@ -78,10 +79,12 @@ impl Bench<'_> {
         };
         let inputs =
             files::find(self.store, self.collection, &step.file_paths, &step.files, &mut problems)?;
+        let mut agent_env = sealed(&step.agent_env);
+        agent_env.extend(wish.agent_env.clone());
         let secrets = JobSecrets {
             environment: self.environment.clone(),
             params: wish.secret_params.clone(),
-            agent_env: sealed(&step.agent_env),
+            agent_env,
             webhook_secret: wish.webhook_secret.clone(),
         };
         let spec = JobSpec {
@@ -95,6 +98,24 @@ impl Bench<'_> {
             return Ok(Err(problems));
         }
         Ok(Ok(Ready { spec, secrets, inputs, notes }))
+    }
+
+    /// What the request makes of the task's workflow.
+    fn resolve(
+        &self,
+        lead: Lead,
+        init_params: &Map<String, Value>,
+    ) -> Result<Resolved, WorkflowError> {
+        let workflow = Workflow::parse(&self.task.workflow)?;
+        let workflow = match lead {
+            Lead::Task => workflow,
+            Lead::Request => workflow.led_by(init_params)?,
+            Lead::OwnRunbook => {
+                let runbook = init_params.get(INSTRUCTION).and_then(Value::as_str);
+                workflow.leaving_to(runbook.unwrap_or_default())?.led_by(init_params)?
+            }
+        };
+        workflow.resolve(init_params)
     }
 
     /// Plans the run as the worker will, for what it finds.
@@ -172,6 +193,7 @@ fn spec_of(step: RunbookStep) -> JobSpec {
             memory_bytes: step.memory_bytes,
             n_cpus: step.cpus,
             mcp_servers: step.mcp_servers,
+            prompt: step.prompt,
             ..Overrides::default()
         },
         ..JobSpec::default()

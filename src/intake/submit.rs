@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::files::{self, FilesError};
 use super::preflight::{Bench, Ready};
+use super::target::Target;
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
 use crate::archive::ArchiveError;
-use crate::catalog::{Catalog, CatalogError, Collection, Task};
+use crate::catalog::{Catalog, CatalogError, Collection};
 use crate::database::{Vault, VaultError};
 use crate::job::{JobFile, JobSecrets};
 use crate::queue::{Idempotency, NewJob, Queue, QueueError, Submitted};
@@ -79,7 +80,7 @@ pub struct Intake {
 struct Job {
     ready: Ready,
     collection: Collection,
-    task: Task,
+    task: Target,
     idempotency: Option<Idempotency>,
     routine: Option<String>,
 }
@@ -102,13 +103,7 @@ impl Intake {
     async fn take(&self, wish: Submission, now: Timestamp) -> Result<Accepted, IntakeError> {
         let collection = self.catalog.collection(&wish.collection).await;
         let collection = collection.map_err(|e| unknown(e, "Collection not found".to_owned()))?;
-        let task = self.catalog.task(&collection.name, &wish.task).await.map_err(|e| {
-            let text = format!(
-                "Task '{}' in collection '{}' not found: `POST /api/v1/tasks/{}` makes one",
-                wish.task, collection.name, collection.name
-            );
-            unknown(e, text)
-        })?;
+        let task = self.target(&collection, &wish).await?;
         let environment = self.catalog.environment(&collection.name).await;
         let environment = environment.map_err(IntakeError::Catalog)?;
         let idempotency = idempotency(&wish)?;
@@ -128,6 +123,7 @@ impl Intake {
         let (judged, collection, task) =
             judged.await.map_err(IntakeError::Gone)?.map_err(files_failed)?;
         let ready = judged.map_err(IntakeError::Refused)?;
+        self.make_task(&collection, &task, now).await?;
         self.enqueue(Job { ready, collection, task, idempotency, routine }, now).await
     }
 
@@ -223,7 +219,7 @@ fn files_failed(error: FilesError) -> IntakeError {
     IntakeError::Files(error)
 }
 
-fn unknown(error: CatalogError, text: String) -> IntakeError {
+pub(super) fn unknown(error: CatalogError, text: String) -> IntakeError {
     match error {
         CatalogError::NotFound { .. } => IntakeError::Unknown(text),
         CatalogError::Exists { .. }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 
-use crate::run::{RunName, Slug};
+use crate::run::{RunId, RunName, Slug};
 
 use super::error::QueueError;
 use super::job::{Job, Status};
@@ -87,6 +87,8 @@ const SPEC: &str = "SELECT spec FROM jobs WHERE collection = $1 AND task = $2 AN
 
 const BY_WORKFLOW: &str = "SELECT collection, task, id FROM jobs WHERE workflow_id = $1 ORDER BY created_at DESC, id DESC";
 
+const BY_ID: &str = "SELECT collection, task, id FROM jobs WHERE collection = $1 AND id = $2 ORDER BY created_at DESC, task";
+
 /// `$3` lists the statuses as `,one,two,`. The casts tell PostgreSQL the types of parameters that
 /// are compared with nothing but NULL.
 const LIST: &str = "SELECT collection, task, id, kind, status, reason, attempt, retries, priority,
@@ -162,6 +164,24 @@ impl Queue {
             .fetch_all(&mut *self.reader().await?)
             .await
             .map_err(QueueError::act("look a workflow id up"))?;
+        rows.iter().map(|row| Columns(row).name()).collect()
+    }
+
+    /// The runs of a collection that have this id, newest first: ids are unique inside a task alone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_by_id(
+        &self,
+        collection: &Slug,
+        id: &RunId,
+    ) -> Result<Vec<RunName>, QueueError> {
+        let rows = sqlx::query(self.sql(BY_ID))
+            .bind(collection.as_str())
+            .bind(id.as_str())
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .map_err(QueueError::act("look a run's id up"))?;
         rows.iter().map(|row| Columns(row).name()).collect()
     }
 

@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinError;
 
 use super::choose::Endpoint;
+use crate::reach::{GuardedResolver, Reach, tls_config};
 use crate::run::error_chain;
-use crate::webhook::{GuardedResolver, Reach, tls_config};
 
 /// What a service's log shows of this program.
 const USER_AGENT: &str = concat!("runbookd/", env!("CARGO_PKG_VERSION"));

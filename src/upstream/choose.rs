@@ -5,9 +5,9 @@ use url::{Host, Url};
 
 use super::service::Service;
 use crate::provider::Model;
+use crate::reach::Reach;
 use crate::run::ProviderName;
 use crate::secret::{Keyring, Secret};
-use crate::webhook::Reach;
 
 /// The keys that a request can draw on.
 #[derive(Debug, Clone, Copy)]

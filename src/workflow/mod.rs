@@ -7,6 +7,7 @@ mod init_params;
 mod parameter;
 mod path;
 mod reader;
+mod request;
 mod resolve;
 mod step;
 #[cfg(test)]

@@ -50,4 +50,7 @@ pub struct RunbookStep {
     pub agent_env: BTreeMap<String, String>,
     /// What the scripted provider answers.
     pub script: Option<String>,
+    /// What the agent reads after the runbook.
+    #[serde(default)]
+    pub prompt: Option<String>,
 }

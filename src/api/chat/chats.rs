@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::error::ApiError;
+use crate::reach::Reach;
 use crate::run::Slug;
 use crate::upstream::Upstream;
-use crate::webhook::Reach;
 
 /// Chats that are passed on at a time. Each has a connection to its client and one to the service.
 const MAX_AT_ONCE: usize = 512;

@@ -1,20 +1,25 @@
 //! Chat Completions: OpenAI's clients run runbooks, and speak with models.
 
 mod chats;
+mod completion;
+mod ending;
 mod error;
 mod fields;
+mod find;
+mod frames;
 mod messages;
 mod models;
 mod passthrough;
 mod record;
 mod relay;
 mod request;
+mod run;
 
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -37,8 +42,12 @@ const BODY_LIMIT: Duration = Duration::from_secs(120);
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(create))
+        .routes(routes!(find::one))
+        .routes(routes!(find::events))
         // Clients whose base URL has no `/v1`.
         .route("/chat/completions", post(create))
+        .route("/chat/completions/{completion_id}", get(find::one))
+        .route("/chat/completions/{completion_id}/events", get(find::events))
         .merge(models::routes())
 }
 
@@ -54,7 +63,7 @@ async fn create(
     let request = read(request).await?;
     let collection = collection(&api, &caller, &request).await?;
     if request.is_runbook() {
-        return Err(ChatError::field("jetty.runbook", "runbooks cannot be carried out yet"));
+        return run::carry_out(api, caller, collection, request).await;
     }
     passthrough::passthrough(api, caller, collection, request).await
 }

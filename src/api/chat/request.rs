@@ -220,11 +220,8 @@ mod tests {
             (json!({"timeout_hint": "soon"}), "jetty.timeout_hint"),
             (json!("runbook"), "jetty"),
         ] {
-            let error = read(&json!({"messages": [], "jetty": jetty})).unwrap_err();
-            match error {
-                ChatError::Field { field: found, .. } => assert_eq!(found, field, "{jetty}"),
-                other => panic!("{jetty}: {other}"),
-            }
+            let error = read(&json!({"messages": [], "jetty": jetty})).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{field}: ")), "{jetty}: {error}");
         }
         for (body, field) in [
             (json!({"model": 1}), "model"),

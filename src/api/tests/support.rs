@@ -18,12 +18,12 @@ use crate::catalog::{Catalog, Scope};
 use crate::database::{Database, Vault};
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::reach::{Documents, Reach};
 use crate::records::Records;
 use crate::run::Slug;
 use crate::secret::Secret;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
-use crate::webhook::Reach;
 
 /// More than any answer of the tests.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -102,6 +102,7 @@ impl Bench {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(3),
+                documents: Documents::new(Reach::Public),
                 settings: RunSettings {
                     max_upload_bytes: 4 << 20,
                     sync_wait: Duration::from_secs(5),
