@@ -250,8 +250,8 @@ fn respond(chat: &Chat, answer: &Answer, body: Body) -> Response {
     }
     let headers = response.headers_mut();
     for (name, value) in &answer.headers {
-        let begins = |prefix: &&str| name.as_str().starts_with(*prefix);
-        if PASSED_BACK.contains(&name.as_str()) || PASSED_BACK_PREFIXES.iter().any(|p| begins(&p)) {
+        let begins = |prefix: &str| name.as_str().starts_with(prefix);
+        if PASSED_BACK.contains(&name.as_str()) || PASSED_BACK_PREFIXES.iter().any(|p| begins(p)) {
             headers.append(name.clone(), value.clone());
         }
     }
