@@ -13,6 +13,7 @@ mod passthrough;
 mod record;
 mod relay;
 mod request;
+mod retries;
 mod run;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use super::error::ApiError;
 use crate::catalog::Collection;
 use crate::run::Slug;
 pub use chats::Chats;
+pub use retries::Retries;
 
 use error::ChatError;
 use request::ChatRequest;
