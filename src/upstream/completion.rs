@@ -32,6 +32,8 @@ pub struct Completion {
     pub error: Option<String>,
     /// Whether the stream said that it is over.
     pub is_done: bool,
+    /// Whether it was too long to be read.
+    pub is_unread: bool,
     /// What was left out, in bytes.
     pub n_truncated_bytes: u64,
     n_kept_bytes: usize,
@@ -79,10 +81,13 @@ pub struct TokenCounts {
 }
 
 impl Completion {
-    /// Whether it came to its end: the model gave a reason, or the stream said so.
+    /// Whether it came to its end: the model gave a reason, or the stream said so. Of what was not
+    /// read nothing else is known.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.is_done || self.choices.values().any(|choice| choice.finish_reason.is_some())
+        self.is_done
+            || self.is_unread
+            || self.choices.values().any(|choice| choice.finish_reason.is_some())
     }
 
     /// Adds an answer or a chunk of a stream. What has another shape than expected is left alone.

@@ -71,10 +71,14 @@ impl Reading {
     /// What was said.
     #[must_use]
     pub fn finish(mut self) -> Completion {
-        if let Form::Json(Some(bytes)) = &self.form
-            && let Ok(answer) = serde_json::from_slice::<Value>(bytes)
-        {
-            self.completion.add(&answer);
+        match &self.form {
+            Form::Json(Some(bytes)) => {
+                if let Ok(answer) = serde_json::from_slice::<Value>(bytes) {
+                    self.completion.add(&answer);
+                }
+            }
+            Form::Json(None) => self.completion.is_unread = true,
+            Form::Events(_) => {}
         }
         self.completion
     }
@@ -161,6 +165,19 @@ mod tests {
         assert_eq!(said.error.as_deref(), Some("overloaded"));
         let odd = json!({"id": 1, "choices": [7, {"delta": {"content": 7, "tool_calls": 7}}], "usage": 7});
         assert_eq!(streamed(&[odd], 9).choices.values().map(|c| c.text.len()).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn what_is_no_completion_is_not_whole_and_what_is_too_long_may_be() {
+        for (text, is_whole) in [
+            ("<html>".to_owned(), false),
+            ("{}".to_owned(), false),
+            ("x".repeat(MAX_ANSWER_BYTES + 1), true),
+        ] {
+            let mut reading = Reading::new("application/json");
+            reading.feed(text.as_bytes());
+            assert_eq!(reading.finish().is_whole(), is_whole);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Chats that are passed on to a model: the clients, unmodified, the bytes, the key, the record.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -118,7 +119,7 @@ impl Bench {
     }
 
     /// Stops the server. No key is anywhere but at the model.
-    async fn stop(self) -> String {
+    async fn stop(self) -> (Home, String) {
         self.server.signal(Signal::TERM);
         let (code, log) = self.server.ended().await;
         assert_eq!(code, Some(0), "{log}");
@@ -136,7 +137,7 @@ impl Bench {
                 }
             }
         }
-        log
+        (self.home, log)
     }
 }
 
@@ -277,12 +278,8 @@ async fn a_client_that_takes_nothing_holds_the_model_up() {
     let mut answer = bench.chat(&bench.team, say_slowly("gpt-endless").to_string()).await;
     assert!(answer.chunk().await.unwrap().is_some());
     // What is on its way fills the buffers between, and then nothing more is said.
-    let mut before = 0;
-    found(async || {
-        let now = bench.model.said();
-        (std::mem::replace(&mut before, now) == now).then_some(())
-    })
-    .await;
+    let before = Cell::new(0);
+    found(async || (before.replace(bench.model.said()) == bench.model.said()).then_some(())).await;
     assert!(bench.model.said() < 64 << 20, "{}", bench.model.said());
     drop(answer);
     timeout(SOON, bench.model.gone(1)).await.unwrap();
@@ -403,8 +400,8 @@ async fn chats_that_go_on_when_the_server_stops_are_cut_and_recorded() {
     assert_eq!(answer.chunk().await.unwrap(), Some(step(0)));
     bench.server.signal(Signal::TERM);
     assert!(timeout(SOON, answer.chunk()).await.unwrap().is_err(), "it is not a whole answer");
-    let results = bench.home.state().join("results/team/_chat");
-    let log = bench.stop().await;
+    let (home, log) = bench.stop().await;
+    let results = home.state().join("results/team/_chat");
     let [told] = &std::fs::read_dir(results).unwrap().flatten().collect::<Vec<_>>()[..] else {
         panic!("one record: {log}")
     };

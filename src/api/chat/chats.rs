@@ -20,8 +20,8 @@ const MAX_AT_ONCE: usize = 512;
 /// Of these, for one collection, so that one cannot keep the others out.
 const MAX_OF_ONE: usize = 256;
 
-/// What the bodies of all of them may have together, in KiB. Each is kept until it is recorded.
-const MAX_BODIES_KIB: usize = 1 << 20;
+/// What the bodies of all chat requests may have together, in KiB. Each is kept until it is recorded.
+const MAX_BODIES_KIB: usize = 512 << 10;
 
 /// When to come again, in seconds, after the places were taken. Answers take seconds.
 const RETRY_AFTER: u64 = 2;
@@ -75,25 +75,30 @@ impl Chats {
         drop(self.tracker.spawn(chat));
     }
 
-    /// A place for one chat with a body of so many bytes.
-    pub(super) fn place(&self, collection: &Slug, n_bytes: usize) -> Result<Place, ApiError> {
-        let full = |detail: String| ApiError::TooMany { detail, retry_after: RETRY_AFTER };
+    /// Room for a body of so many bytes.
+    pub(super) fn room(&self, n_bytes: usize) -> Result<Room, ApiError> {
+        let n_kib = u32::try_from(n_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.bodies).try_acquire_many_owned(n_kib);
+        room.map(|room| Room { _room: room }).map_err(|_| {
+            full("the chat requests that go on are large already: try again when one has ended")
+        })
+    }
+
+    /// A place for one chat.
+    pub(super) fn place(&self, collection: &Slug) -> Result<Place, ApiError> {
         let mut counts = self.of_collection.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.get(collection).copied().unwrap_or(0) >= MAX_OF_ONE {
-            return Err(full(format!(
+            let detail = format!(
                 "{MAX_OF_ONE} chats of this collection go on already: try again when one has ended"
-            )));
+            );
+            return Err(full(detail));
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             full(format!("{MAX_AT_ONCE} chats go on already: try again when one has ended"))
         })?;
-        let n_kib = u32::try_from(n_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let body = Arc::clone(&self.bodies).try_acquire_many_owned(n_kib).map_err(|_| {
-            full("the requests that go on are large already: try again when one has ended".into())
-        })?;
         *counts.entry(collection.clone()).or_default() += 1;
         let of_collection = Arc::clone(&self.of_collection);
-        Ok(Place { collection: collection.clone(), of_collection, _place: place, _body: body })
+        Ok(Place { collection: collection.clone(), of_collection, _place: place })
     }
 }
 
@@ -103,7 +108,16 @@ pub(super) struct Place {
     collection: Slug,
     of_collection: Arc<Mutex<HashMap<Slug, usize>>>,
     _place: OwnedSemaphorePermit,
-    _body: OwnedSemaphorePermit,
+}
+
+/// Room for the body of one request; it is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _room: OwnedSemaphorePermit,
+}
+
+fn full(detail: impl Into<String>) -> ApiError {
+    ApiError::TooMany { detail: detail.into(), retry_after: RETRY_AFTER }
 }
 
 impl Drop for Place {
@@ -126,13 +140,15 @@ mod tests {
     fn one_collection_cannot_keep_the_others_out_and_large_bodies_have_a_limit() {
         let chats = Chats::new(Reach::Public);
         let slug = |name: &str| Slug::new(name).unwrap();
-        let taken: Vec<Place> =
-            (0..MAX_OF_ONE).map(|_| chats.place(&slug("a"), 10).unwrap()).collect();
-        assert!(chats.place(&slug("a"), 10).is_err());
-        let other = chats.place(&slug("b"), (MAX_BODIES_KIB - MAX_OF_ONE) * 1024).unwrap();
-        assert!(chats.place(&slug("b"), 1).is_err(), "no memory is left");
+        let taken: Vec<Place> = (0..MAX_OF_ONE).map(|_| chats.place(&slug("a")).unwrap()).collect();
+        assert!(chats.place(&slug("a")).is_err());
+        let other = chats.place(&slug("b")).unwrap();
         drop((taken, other));
-        assert!(chats.place(&slug("a"), MAX_BODIES_KIB * 1024).is_ok());
+        assert!(chats.place(&slug("a")).is_ok());
         assert!(chats.of_collection.lock().unwrap().is_empty());
+        let all = chats.room(MAX_BODIES_KIB * 1024).unwrap();
+        assert!(chats.room(1).is_err() && chats.room(0).is_ok(), "no memory is left");
+        drop(all);
+        assert!(chats.room(1).is_ok());
     }
 }

@@ -19,6 +19,7 @@ mod run;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::response::Response;
 use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
@@ -32,6 +33,7 @@ use crate::run::Slug;
 pub use chats::Chats;
 pub use retries::Retries;
 
+use chats::Room;
 use error::ChatError;
 use request::ChatRequest;
 
@@ -62,16 +64,21 @@ async fn create(
     caller: Caller,
     request: Request,
 ) -> Result<Response, ChatError> {
-    let request = read(request).await?;
+    let (request, room) = read(&api, request).await?;
     let collection = collection(&api, &caller, &request).await?;
     if request.is_runbook() {
+        // What the run needs of it is kept elsewhere.
+        drop(room);
         return run::carry_out(api, caller, collection, request).await;
     }
-    passthrough::passthrough(api, caller, collection, request).await
+    passthrough::passthrough(api, collection, request, room).await
 }
 
-async fn read(request: Request) -> Result<ChatRequest, ChatError> {
+async fn read(api: &Shared, request: Request) -> Result<(ChatRequest, Room), ChatError> {
     let (head, body) = request.into_parts();
+    let declared = head.headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
+    // Before it is read: many large ones at a time must not fill the memory.
+    let room = api.chats.room(declared.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES))?;
     let body = axum::body::to_bytes(body, MAX_BODY_BYTES);
     let body = tokio::time::timeout(BODY_LIMIT, body).await.ok().and_then(Result::ok);
     let bytes = body.ok_or_else(|| {
@@ -79,7 +86,7 @@ async fn read(request: Request) -> Result<ChatRequest, ChatError> {
             "The request's body is larger than {MAX_BODY_BYTES} bytes, broke off, or came too slowly"
         ))
     })?;
-    ChatRequest::read(bytes, head.headers)
+    Ok((ChatRequest::read(bytes, head.headers)?, room))
 }
 
 /// The collection that a request is about: the one that it names, else the token's.

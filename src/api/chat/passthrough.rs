@@ -9,12 +9,11 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::chats::Place;
+use super::chats::{Place, Room};
 use super::error::ChatError;
 use super::relay::relay;
 use super::request::ChatRequest;
 use crate::api::Shared;
-use crate::api::auth::Caller;
 use crate::api::error::ApiError;
 use crate::catalog::{Collection, NewTask};
 use crate::run::{RunId, RunName};
@@ -59,19 +58,19 @@ pub(super) struct Chat {
     pub(super) redactor: Redactor,
     /// When it came.
     pub(super) created: Timestamp,
-    /// It is free again when this is dropped.
-    pub(super) place: Place,
+    /// They are free again when this is dropped.
+    pub(super) place: (Place, Room),
 }
 
 /// Passes a request on to the model service that it means. The bytes of the answer come back as they
 /// are, when they come; what was asked and answered is recorded.
 pub(super) async fn passthrough(
     api: Shared,
-    _caller: Caller,
     collection: Collection,
     request: ChatRequest,
+    room: Room,
 ) -> Result<Response, ChatError> {
-    let chat = admit(&api, collection, request).await?;
+    let chat = admit(&api, collection, request, room).await?;
     let (head, answered) = oneshot::channel();
     // The chat outlives its client: that it went away is recorded too.
     api.chats.track(relay(Arc::clone(&api), chat, head));
@@ -83,13 +82,14 @@ async fn admit(
     api: &Shared,
     collection: Collection,
     request: ChatRequest,
+    room: Room,
 ) -> Result<Chat, ChatError> {
     if api.readiness.is_draining() {
         let detail = "The server is stopping: send the request again in a minute".to_owned();
         return Err(ApiError::Unavailable { detail, source: None }.into());
     }
     let created = (api.clock)();
-    let place = api.chats.place(&collection.name, request.bytes.len())?;
+    let place = api.chats.place(&collection.name)?;
     let jetty = request.jetty.as_ref();
     let model = request.model.clone().ok_or_else(|| {
         ChatError::field("model", "name the model that is to answer, such as \"claude-sonnet-4-6\"")
@@ -98,8 +98,8 @@ async fn admit(
     let own: Keyring = own.into_iter().collect();
     let keys = Keys { own: &own, shared: api.runs.intake.settings.shared_keys.as_ref() };
     let named = jetty.and_then(|jetty| jetty.model_provider.as_deref());
-    let endpoint = choose(named, &model, keys, api.chats.upstream.reach())
-        .map_err(|why| ApiError::BadRequest(why))?;
+    let endpoint =
+        choose(named, &model, keys, api.chats.upstream.reach()).map_err(ApiError::BadRequest)?;
     let task = jetty.and_then(|jetty| jetty.task.as_deref()).unwrap_or(TASK);
     let task = NewTask::new(task, Workflow::of_passthrough_task());
     let task = api.catalog.ensure_task(&collection.name, task, created).await;
@@ -121,7 +121,7 @@ async fn admit(
         hidden: collection.redacted_param_keys,
         redactor,
         created,
-        place,
+        place: (place, room),
     })
 }
 

@@ -94,31 +94,33 @@ pub(super) async fn record(api: &Shared, chat: Chat, told: Told) {
     meters::chat_ended(told.ending.word());
     let name = chat.name.clone();
     let row = row(&chat, &told, now);
-    let indexed = api.queue.record(row, now).await;
-    if let Err(error) = indexed {
-        let error = error_chain(&error);
-        tracing::error!(run.id = %name, error, "a chat could not be put into the index");
-    }
     let store = api.store.clone();
     let writing = tokio::task::spawn_blocking(move || {
         let text = document(&chat, &told, now).to_string();
         let text = chat.redactor.redact(text.as_bytes());
         store.run(&chat.name)?.write(Document::Trajectory, &text)?;
-        // The place is free again.
-        drop(chat.place);
-        Ok::<_, StoreError>(())
+        Ok::<_, StoreError>(chat.place)
     });
-    match writing.await {
-        Ok(Ok(())) => {}
+    // Kept until the index has it too.
+    let place = match writing.await {
+        Ok(Ok(place)) => Some(place),
         Ok(Err(error)) => {
             let error = error_chain(&error);
             tracing::error!(run.id = %name, error, "a chat could not be recorded");
+            None
         }
         Err(error) => {
             let error = error_chain(&error);
             tracing::error!(run.id = %name, error, "recording a chat broke off");
+            None
         }
+    };
+    // Now it can be found, and whoever finds it finds all of it.
+    if let Err(error) = api.queue.record(row, now).await {
+        let error = error_chain(&error);
+        tracing::error!(run.id = %name, error, "a chat could not be put into the index");
     }
+    drop(place);
 }
 
 fn row(chat: &Chat, told: &Told, now: Timestamp) -> RecordedRun {

@@ -160,7 +160,7 @@ fn judged(ending: Ending, completion: &Completion) -> Ending {
         }
         (Ending::Completed, None) if !completion.is_whole() => Ending::Failed {
             code: "upstream_broke_off",
-            why: "the answer ended without a reason to end".to_owned(),
+            why: "the answer ended before it was whole, or is no completion".to_owned(),
         },
         (ending, _) => ending,
     }
@@ -250,8 +250,8 @@ fn respond(chat: &Chat, answer: &Answer, body: Body) -> Response {
     }
     let headers = response.headers_mut();
     for (name, value) in &answer.headers {
-        let begins = |prefix: &&str| name.as_str().starts_with(*prefix);
-        if PASSED_BACK.contains(&name.as_str()) || PASSED_BACK_PREFIXES.iter().any(|p| begins(&p)) {
+        let begins = |prefix: &str| name.as_str().starts_with(prefix);
+        if PASSED_BACK.contains(&name.as_str()) || PASSED_BACK_PREFIXES.iter().any(|p| begins(p)) {
             headers.append(name.clone(), value.clone());
         }
     }

@@ -111,6 +111,12 @@ struct Watched {
     is_over: bool,
 }
 
+impl Watched {
+    fn end(&mut self) {
+        self.is_over = true;
+    }
+}
+
 impl Drop for Watched {
     fn drop(&mut self) {
         if !self.is_over {
@@ -151,7 +157,7 @@ async fn answer(
             _ => said(false, &[], &word_answer(model)),
         },
     };
-    watched.is_over = true;
+    watched.end();
     response
 }
 
@@ -196,7 +202,7 @@ fn streaming(name: &str, watched: Watched) -> Response {
         async move {
             let piece: Result<Bytes, std::io::Error> = match name.as_str() {
                 "step" if n == WORDS.len() => {
-                    watched.is_over = true;
+                    watched.end();
                     return None;
                 }
                 "step" => {
@@ -204,7 +210,7 @@ fn streaming(name: &str, watched: Watched) -> Response {
                     Ok(step(n))
                 }
                 "break" if n == 2 => {
-                    watched.is_over = true;
+                    watched.end();
                     Err(std::io::Error::other("made up"))
                 }
                 "break" => Ok(step(n)),

@@ -21,7 +21,7 @@ ASK = [{"role": "user", "content": "Say something."}]
 
 
 def client(**settings):
-    return OpenAI(base_url=f"{URL}/v1", api_key=TOKEN, **{"max_retries": 0, **settings})
+    return OpenAI(**{"base_url": f"{URL}/v1", "api_key": TOKEN, "max_retries": 0, **settings})
 
 
 def trajectory(task, answer):
@@ -69,7 +69,7 @@ assert answer.headers["openai-processing-ms"] == "12" and "set-cookie" not in an
 
 # Piece by piece, under both names of the path.
 for base in (f"{URL}/v1", URL):
-    bare = OpenAI(base_url=base, api_key=TOKEN, max_retries=0)
+    bare = client(base_url=base)
     stream = bare.chat.completions.create(
         model="gpt-say", messages=ASK, stream=True, stream_options={"include_usage": True})
     chunks = list(stream)
@@ -122,11 +122,8 @@ raised(openai.PermissionDeniedError, 403, lambda: ai.chat.completions.create(
 raised(openai.AuthenticationError, 401, lambda: client(api_key="mlc_" + "0" * 32).models.list())
 
 # A stream that breaks off is not a whole one, and a client that does not wait leaves.
-try:
-    list(ai.chat.completions.create(model="gpt-break", messages=ASK, stream=True))
-    sys.exit("a stream that broke off was taken for a whole one")
-except Exception as error:
-    assert "chunk" in str(error) or "closed" in str(error) or "complete" in str(error), repr(error)
+raised(openai.APIConnectionError, None, lambda: list(
+    ai.chat.completions.create(model="gpt-break", messages=ASK, stream=True)))
 raised(openai.APITimeoutError, None, lambda: client(timeout=0.5).chat.completions.create(
     model="gpt-hang", messages=ASK))
 
