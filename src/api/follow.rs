@@ -148,6 +148,8 @@ pub(super) trait Telling: Send + Sync + 'static {
     fn after(&self) -> u64;
     /// What it gets at once.
     fn opening(&mut self) -> String;
+    /// What it gets on a quiet stream.
+    fn sign_of_life(&self) -> &'static str;
     /// What it gets of an event; nothing where that is empty.
     fn event(&mut self, event: &StoredEvent) -> String;
     /// What it gets where a run has ended and no event told of it.
@@ -170,6 +172,10 @@ impl Telling for Plain {
 
     fn opening(&mut self) -> String {
         SIGN_OF_LIFE.to_owned()
+    }
+
+    fn sign_of_life(&self) -> &'static str {
+        SIGN_OF_LIFE
     }
 
     fn event(&mut self, event: &StoredEvent) -> String {
@@ -348,7 +354,7 @@ impl<T: Telling> Stream<T> {
             () = self.stop.cancelled() => Err(Over::Cut),
             () = self.frames.closed() => Err(Over::Gone),
             () = changed(news) => Ok(()),
-            () = quiet => self.send(SIGN_OF_LIFE.to_owned()).await,
+            () = quiet => self.send(self.telling.sign_of_life().to_owned()).await,
         }
     }
 

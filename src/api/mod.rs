@@ -53,7 +53,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{Caller, Tenant};
-pub use chat::Chats;
+pub use chat::{Chats, Retries};
 pub use error::{ApiError, BoxError, Created, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use follow::Followers;

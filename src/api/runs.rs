@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Shared;
+use super::chat::Retries;
 use super::error::ApiError;
 use super::follow::Followers;
 use crate::catalog::CatalogError;
@@ -21,6 +22,8 @@ pub struct RunParts {
     pub records: Records,
     /// Those who follow a run while it goes on.
     pub followers: Followers,
+    /// The chats that clients may send again by themselves.
+    pub retries: Retries,
     /// What reads the runbooks that clients point to.
     pub documents: Documents,
     /// The limits.

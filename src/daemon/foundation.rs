@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::api::{Api, ApiSettings, Chats, Followers, Readiness, RunParts, RunSettings, Shared};
+use crate::api::{
+    Api, ApiSettings, Chats, Followers, Readiness, Retries, RunParts, RunSettings, Shared,
+};
 use crate::catalog::{Catalog, CatalogError, Scope};
 use crate::config::Settings;
 use crate::database::{Database, DatabaseError, Vault, VaultError};
@@ -131,6 +133,7 @@ impl Foundation {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(settings.server.max_streams),
+                retries: Retries::default(),
                 documents: Documents::new(reach(settings)),
                 settings: RunSettings {
                     max_upload_bytes: settings.server.max_upload_bytes,

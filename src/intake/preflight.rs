@@ -21,7 +21,7 @@ use crate::workflow::{Resolved, RunbookStep, Workflow, WorkflowError};
 const FILE_PATHS: &str = "file_paths";
 
 /// The parameter that holds the runbook of a request.
-const INSTRUCTION: &str = "instruction";
+pub(super) const INSTRUCTION: &str = "instruction";
 
 /// What stands for a parameter that the collection hides.
 const HIDDEN: &str = "[redacted]";

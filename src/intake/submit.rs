@@ -8,7 +8,7 @@ use tokio::task::JoinError;
 use uuid::Uuid;
 
 use super::files::{self, FilesError};
-use super::preflight::{Bench, Ready};
+use super::preflight::{Bench, INSTRUCTION, Ready};
 use super::target::Target;
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
 use crate::archive::ArchiveError;
@@ -25,6 +25,9 @@ const MAX_DRAWS: usize = 5;
 
 /// Longest idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
+
+/// The parameter of a chat that says where its runbook is.
+const RUNBOOK_URL: &str = "runbook_url";
 
 /// A request was not taken in.
 #[derive(Debug, thiserror::Error)]
@@ -244,8 +247,12 @@ fn idempotency(wish: &Submission) -> Result<Option<Idempotency>, IntakeError> {
     let uploads: Vec<(&str, u64)> =
         wish.uploads.iter().map(|upload| (upload.name.as_str(), upload.n_bytes)).collect();
     let secrets: Vec<&String> = wish.secret_params.keys().collect();
-    let request =
-        serde_json::json!([wish.task, wish.init_params, uploads, secrets, wish.webhook_url]);
+    let mut params = wish.init_params.clone();
+    if params.contains_key(RUNBOOK_URL) {
+        // The URL is the client's, what stands there today is not.
+        params.shift_remove(INSTRUCTION);
+    }
+    let request = serde_json::json!([wish.task, params, uploads, secrets, wish.webhook_url]);
     let digest = Sha256::digest(request.to_string().as_bytes());
     let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Some(Idempotency { key, fingerprint }))

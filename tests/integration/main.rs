@@ -13,6 +13,7 @@
 mod support;
 
 mod chat_passthrough;
+mod chat_runs;
 mod cli;
 mod cli_doctor;
 mod cli_runs;

@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::completion::{Completion, model_of, tell};
+use super::described::ChatCompletion;
 use super::error::ChatError;
 use super::frames::{Frames, StreamWish};
 use crate::api::Shared;
@@ -47,8 +48,8 @@ pub(super) struct Wish {
 ///
 /// The id is that of the completion (`chatcmpl-…`), or the run's own `trajectory_id` or `workflow_id`.
 #[utoipa::path(get, path = "/v1/chat/completions/{completion_id}", tag = "chat", params(Whose),
-    responses((status = 200, description = "The completion."),
-        (status = 202, description = "The run goes on."),
+    responses((status = 200, description = "The completion.", body = ChatCompletion),
+        (status = 202, description = "The run goes on.", body = ChatCompletion),
         (status = 404, description = "There is no such run in the collection."),
         (status = 422, description = "The run did not end well.")))]
 pub(super) async fn one(

@@ -17,6 +17,10 @@ const PARAGRAPH: &str = "\n\n";
 /// How the stream says that it is over.
 const DONE: &str = "data: [DONE]\n\n";
 
+/// A comment. OpenAI's client for Python takes an empty line after one for an event without data as
+/// soon as any event had an id, and fails; so none follows.
+const SIGN_OF_LIFE: &str = ": keep-alive\n";
+
 /// The end of what was said is kept, in bytes, to see whether the answer was said already: more than
 /// one reply has.
 const MAX_TAIL_BYTES: usize = 1 << 20;
@@ -139,6 +143,10 @@ impl Telling for Frames {
         let more = Map::from_iter([("jetty_metadata".to_owned(), Value::Object(metadata))]);
         let delta = json!({ "role": "assistant", "content": "" });
         frame(None, &self.delta(&delta, None, more))
+    }
+
+    fn sign_of_life(&self) -> &'static str {
+        SIGN_OF_LIFE
     }
 
     fn event(&mut self, event: &StoredEvent) -> String {

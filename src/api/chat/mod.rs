@@ -2,6 +2,7 @@
 
 mod chats;
 mod completion;
+mod described;
 mod ending;
 mod error;
 mod fields;
@@ -13,6 +14,7 @@ mod passthrough;
 mod record;
 mod relay;
 mod request;
+mod retries;
 mod run;
 
 use std::time::Duration;
@@ -30,8 +32,11 @@ use super::error::ApiError;
 use crate::catalog::Collection;
 use crate::run::Slug;
 pub use chats::Chats;
+pub(super) use described::OpenAiFailure;
+pub use retries::Retries;
 
 use chats::Room;
+use described::{ChatBody, ChatCompletion};
 use error::ChatError;
 use request::ChatRequest;
 
@@ -55,8 +60,16 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 
 /// Carries a runbook out (`jetty.runbook` or `jetty.runbook_url`), or passes the request on to a
 /// model.
-#[utoipa::path(post, path = "/v1/chat/completions", tag = "chat",
-    responses((status = 200, description = "The completion.")))]
+///
+/// A runbook's answer comes when its run has ended, or as a 202 after `timeout_hint` seconds. With
+/// `stream` it is server-sent events. `Idempotency-Key` makes a repeated request the same request.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "chat", request_body = ChatBody,
+    responses((status = 200, description = "The completion, or its chunks.", content(
+            (ChatCompletion = "application/json"), (String = "text/event-stream"))),
+        (status = 202, description = "The run goes on.", body = ChatCompletion),
+        (status = 422, description = "The run did not end well."),
+        (status = 429, description = "The token follows too many runs."),
+        (status = 502, description = "The model service could not be reached.")))]
 async fn create(
     State(api): State<Shared>,
     caller: Caller,

@@ -57,11 +57,15 @@ pub(super) async fn carry_out(
     };
     let (limit, notes) = (jetty.timeout_hint, jetty.notes.clone());
     let conversation = Conversation::read(&bytes)?;
+    let key = match idempotency_key(&headers)? {
+        Some(key) => key,
+        None => api.runs.retries.key((&caller, &headers), &bytes, (api.clock)()),
+    };
     drop(bytes);
     let told_model = model.clone();
     let runbook = runbook(&api, &jetty, conversation.runbook).await?;
     let mut submission = submission(&collection, jetty, (model, runbook, conversation.prompt))?;
-    submission.idempotency_key = idempotency_key(&headers)?;
+    submission.idempotency_key = Some(key);
     let mut accepted = submit(&api, submission, wish.cancel_on_disconnect).await?;
     accepted.notes.extend(notes);
     let response = match place {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::api::{
-    Api, ApiSettings, Chats, Followers, Readiness, RunParts, RunSettings, Shared, router,
+    Api, ApiSettings, Chats, Followers, Readiness, Retries, RunParts, RunSettings, Shared, router,
 };
 use crate::catalog::{Catalog, Scope};
 use crate::database::{Database, Vault};
@@ -102,6 +102,7 @@ impl Bench {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(3),
+                retries: Retries::default(),
                 documents: Documents::new(Reach::Public),
                 settings: RunSettings {
                     max_upload_bytes: 4 << 20,
