@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark is read by a person")]
 
 #[path = "../common/mod.rs"]
-#[expect(dead_code, reason = "this benchmark measures no memory")]
+#[expect(unused_imports, reason = "this benchmark measures no memory")]
 mod common;
 mod load;
 mod product;
