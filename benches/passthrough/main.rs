@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark is read by a person")]
 
 #[path = "../common/mod.rs"]
-#[expect(unused_imports, reason = "this benchmark measures no memory")]
+#[expect(dead_code, unused_imports, reason = "this benchmark measures no memory")]
 mod common;
 mod load;
 mod product;
@@ -86,7 +86,8 @@ async fn compare(n_turns: usize, n_requests: usize) -> Outcome<Table> {
         for n_clients in CLIENTS {
             let load = Load { kind, n_clients, n_requests };
             // Not counted: it makes the connections.
-            (load.put_on(&direct).await?, load.put_on(&passed).await?);
+            load.put_on(&direct).await?;
+            load.put_on(&passed).await?;
             let mut turns = Vec::new();
             for _ in 0..n_turns {
                 turns.push((load.put_on(&direct).await?, load.put_on(&passed).await?));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 
 use crate::common::Outcome;
 
@@ -18,6 +19,7 @@ pub(crate) struct Product {
     child: Child,
     address: String,
     token: String,
+    _reader: JoinSet<()>,
     _home: tempfile::TempDir,
 }
 
@@ -52,8 +54,9 @@ impl Product {
         });
         let address = address.await??;
         // Read on, so that the server never waits for its reader.
-        drop(tokio::task::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} }));
-        let product = Self { child, address, token, _home: home };
+        let mut reader = JoinSet::new();
+        reader.spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        let product = Self { child, address, token, _reader: reader, _home: home };
         product.furnish(model).await?;
         Ok(product)
     }
