@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark is read by a person")]
 
 #[path = "../common/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "this benchmark measures no memory")]
 mod common;
 mod load;
 mod product;
@@ -63,12 +62,13 @@ fn measure(arguments: &Arguments) -> Outcome<()> {
     let (n_turns, n_requests) = if arguments.quick { QUICK } else { (N_TURNS, N_REQUESTS) };
     let n_turns = arguments.runs.unwrap_or(n_turns).max(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let table = runtime.block_on(compare(n_turns, n_requests))?;
+    let (table, peak) = runtime.block_on(compare(n_turns, n_requests))?;
     println!("{n_turns} turns of {n_requests} requests for each client.\n\n{table}");
+    println!("Peak memory of the server: {:.1} MB.", peak as f64 / 1e6);
     Ok(())
 }
 
-async fn compare(n_turns: usize, n_requests: usize) -> Outcome<Table> {
+async fn compare(n_turns: usize, n_requests: usize) -> Outcome<(Table, u64)> {
     let model = FakeModel::start().await;
     let product = Product::start(&model.base_url()).await?;
     let direct = Target::new(&model.base_url(), "sk-made-up")?;
@@ -95,8 +95,8 @@ async fn compare(n_turns: usize, n_requests: usize) -> Outcome<Table> {
             add_rows(&mut table, &load, &turns);
         }
     }
-    product.stop().await?;
-    Ok(table)
+    let peak = product.stop().await?;
+    Ok((table, peak))
 }
 
 fn add_rows(table: &mut Table, load: &Load, turns: &[(Taken, Taken)]) {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use crate::common::Outcome;
+use crate::common::{Outcome, peak_bytes};
 
 /// Longer than a start or a stop takes.
 const SOON: Duration = Duration::from_secs(60);
@@ -82,9 +82,11 @@ impl Product {
         &self.token
     }
 
-    /// Ends the server.
-    pub(crate) async fn stop(mut self) -> Outcome<()> {
+    /// Ends the server. Gives its peak memory, in bytes.
+    pub(crate) async fn stop(mut self) -> Outcome<u64> {
+        let process = self.child.id().ok_or("the server ended before its time")?;
+        let peak = peak_bytes(&process.to_string()).ok_or("the server ended before its time")?;
         self.child.kill().await?;
-        Ok(())
+        Ok(peak)
     }
 }

@@ -1,6 +1,8 @@
 //! One chat on its way: the request out, the answer back byte for byte, and then its record.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
@@ -98,31 +100,32 @@ async fn stream(
 ) -> Ending {
     let content_type = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let mut reading = Reading::new(content_type.unwrap_or_default());
-    let (pieces, receiver) = mpsc::channel::<io::Result<Bytes>>(N_PIECES);
-    let body = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
-    });
-    let response = respond(chat, &answer, Body::from_stream(body));
+    let (pieces, receiver) = mpsc::channel(N_PIECES);
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let response = respond(chat, &answer, body_of(receiver, Arc::clone(&is_whole)));
     if head.send(response).is_err() {
         return Ending::Cancelled;
     }
     let ending = loop {
         let next = tokio::select! {
             biased;
-            () = api.chats.stop.cancelled() => break cut(&pieces, STOPPED.to_owned(), "server_stopped"),
+            () = api.chats.stop.cancelled() => break failed("server_stopped", STOPPED.to_owned()),
             () = pieces.closed() => break gone(&reading),
             next = answer.next() => next,
         };
         let piece = match next {
             Ok(Some(piece)) => piece,
-            Ok(None) => break Ending::Completed,
-            Err(error) => break cut(&pieces, error.sentence(), "upstream_broke_off"),
+            Ok(None) => {
+                is_whole.store(true, Ordering::Release);
+                break Ending::Completed;
+            }
+            Err(error) => break failed("upstream_broke_off", error.sentence()),
         };
         told.first_byte.get_or_insert_with(|| began.elapsed());
         let sent = tokio::select! {
             biased;
-            () = api.chats.stop.cancelled() => break cut(&pieces, STOPPED.to_owned(), "server_stopped"),
-            sent = pieces.send(Ok(piece.clone())) => sent,
+            () = api.chats.stop.cancelled() => break failed("server_stopped", STOPPED.to_owned()),
+            sent = pieces.send(piece.clone()) => sent,
         };
         // Only now: the client does not wait for our reading.
         reading.feed(&piece);
@@ -144,12 +147,25 @@ fn gone(reading: &Reading) -> Ending {
     if reading.is_done() { Ending::Completed } else { Ending::Cancelled }
 }
 
-/// Ends an answer in the middle, so that the client sees that it is not whole.
-fn cut(pieces: &mpsc::Sender<io::Result<Bytes>>, why: String, code: &'static str) -> Ending {
-    let broken = io::Error::new(io::ErrorKind::ConnectionAborted, why.clone());
-    // A client that takes nothing sees the connection's end instead.
-    let _ = pieces.try_send(Err(broken));
+fn failed(code: &'static str, why: String) -> Ending {
     Ending::Failed { code, why }
+}
+
+/// The pieces as a body. Where no more come and that is not the answer's end, the connection is cut, so
+/// that the client sees that it is not whole.
+fn body_of(pieces: mpsc::Receiver<Bytes>, is_whole: Arc<AtomicBool>) -> Body {
+    let body = futures_util::stream::unfold(Some(pieces), move |pieces| {
+        let is_whole = Arc::clone(&is_whole);
+        async move {
+            let mut pieces = pieces?;
+            match pieces.recv().await {
+                Some(piece) => Some((Ok(piece), Some(pieces))),
+                None if is_whole.load(Ordering::Acquire) => None,
+                None => Some((Err(io::Error::from(io::ErrorKind::ConnectionAborted)), None)),
+            }
+        }
+    });
+    Body::from_stream(body)
 }
 
 /// A success is one only if the service says nothing else in it.
