@@ -5,6 +5,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +26,9 @@ const MAX_OF_ONE: usize = 256;
 /// What the bodies of all chat requests may have together, in KiB. Each is kept until it is recorded.
 const MAX_BODIES_KIB: usize = 512 << 10;
 
+/// How long a request waits for a place.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
+
 /// When to come again, in seconds, after the places were taken. Answers take seconds.
 const RETRY_AFTER: u64 = 2;
 
@@ -40,7 +46,7 @@ pub struct Chats {
     tracker: TaskTracker,
     places: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
-    of_collection: Arc<Mutex<HashMap<Slug, usize>>>,
+    of_collection: Mutex<HashMap<Slug, Arc<Semaphore>>>,
 }
 
 impl Chats {
@@ -53,7 +59,7 @@ impl Chats {
             tracker: TaskTracker::new(),
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             bodies: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
-            of_collection: Arc::default(),
+            of_collection: Mutex::default(),
         }
     }
 
@@ -75,80 +81,125 @@ impl Chats {
         drop(self.tracker.spawn(chat));
     }
 
-    /// Room for a body of so many bytes.
-    pub(super) fn room(&self, n_bytes: usize) -> Result<Room, ApiError> {
-        let n_kib = u32::try_from(n_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    /// Reads a body while there is room for it. Many large ones at a time must not fill the memory.
+    pub(super) async fn read(
+        &self,
+        body: Body,
+        max_bytes: usize,
+    ) -> Result<(Bytes, Room), ApiError> {
+        let too_large =
+            || ApiError::TooLarge(format!("The request's body is larger than {max_bytes} bytes"));
+        let mut stream = body.into_data_stream();
+        let mut whole = BytesMut::new();
+        let mut room = self.room(0)?;
+        while let Some(piece) = stream.next().await {
+            let piece = piece
+                .map_err(|_| ApiError::BadRequest("The request's body broke off".to_owned()))?;
+            if whole.len() + piece.len() > max_bytes {
+                return Err(too_large());
+            }
+            let n_kib = (whole.len() + piece.len()).div_ceil(1024);
+            room.0.merge(self.room(n_kib - room.0.num_permits())?.0);
+            whole.extend_from_slice(&piece);
+        }
+        Ok((whole.freeze(), room))
+    }
+
+    /// Room for so many KiB.
+    fn room(&self, n_kib: usize) -> Result<Room, ApiError> {
+        let n_kib = u32::try_from(n_kib).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.bodies).try_acquire_many_owned(n_kib);
-        room.map(|room| Room { _room: room }).map_err(|_| {
-            full("the chat requests that go on are large already: try again when one has ended")
+        room.map(Room).map_err(|_| {
+            full("The chat requests that go on are large already: try again when one has ended")
         })
     }
 
-    /// A place for one chat.
-    pub(super) fn place(&self, collection: &Slug) -> Result<Place, ApiError> {
-        let mut counts = self.of_collection.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.get(collection).copied().unwrap_or(0) >= MAX_OF_ONE {
-            let detail = format!(
-                "{MAX_OF_ONE} chats of this collection go on already: try again when one has ended"
-            );
-            return Err(full(detail));
+    /// A place for one chat, now or soon: those that are being recorded will be free.
+    pub(super) async fn place(&self, collection: &Slug) -> Result<Place, ApiError> {
+        let own = self.of_collection(collection);
+        let both = async {
+            let own = own.acquire_owned().await;
+            // In this order: whoever waits for its collection holds nothing of the others.
+            (own, Arc::clone(&self.places).acquire_owned().await)
+        };
+        match tokio::time::timeout(PLACE_WAIT, both).await {
+            Ok((Ok(own), Ok(place))) => Ok(Place { _own: own, _place: place }),
+            Ok(_) | Err(_) => Err(full(format!(
+                "{MAX_OF_ONE} chats of this collection or {MAX_AT_ONCE} of all go on already: try \
+                 again when one has ended"
+            ))),
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            full(format!("{MAX_AT_ONCE} chats go on already: try again when one has ended"))
-        })?;
-        *counts.entry(collection.clone()).or_default() += 1;
-        let of_collection = Arc::clone(&self.of_collection);
-        Ok(Place { collection: collection.clone(), of_collection, _place: place })
+    }
+
+    /// The places of one collection. Those of collections without a chat are forgotten.
+    fn of_collection(&self, collection: &Slug) -> Arc<Semaphore> {
+        let mut known = self.of_collection.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, places| Arc::strong_count(places) > 1);
+        let places =
+            known.entry(collection.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_OF_ONE)));
+        Arc::clone(places)
     }
 }
 
 /// The place of one chat; it is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    collection: Slug,
-    of_collection: Arc<Mutex<HashMap<Slug, usize>>>,
+    _own: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
 }
 
 /// Room for the body of one request; it is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Room {
-    _room: OwnedSemaphorePermit,
-}
+pub(super) struct Room(OwnedSemaphorePermit);
 
 fn full(detail: impl Into<String>) -> ApiError {
     ApiError::TooMany { detail: detail.into(), retry_after: RETRY_AFTER }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.of_collection.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.collection) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.collection);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_collection_cannot_keep_the_others_out_and_large_bodies_have_a_limit() {
+    fn slug(name: &str) -> Slug {
+        Slug::new(name).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_collection_cannot_keep_the_others_out_and_one_that_waits_gets_a_free_place() {
         let chats = Chats::new(Reach::Public);
-        let slug = |name: &str| Slug::new(name).unwrap();
-        let taken: Vec<Place> = (0..MAX_OF_ONE).map(|_| chats.place(&slug("a")).unwrap()).collect();
-        assert!(chats.place(&slug("a")).is_err());
-        let other = chats.place(&slug("b")).unwrap();
+        let mut taken = Vec::new();
+        for _ in 0..MAX_OF_ONE {
+            taken.push(chats.place(&slug("a")).await.unwrap());
+        }
+        assert!(chats.place(&slug("a")).await.is_err());
+        let other = chats.place(&slug("b")).await.unwrap();
+        let own = slug("a");
+        let (_, waited) = tokio::join!(
+            async {
+                tokio::time::sleep(PLACE_WAIT / 2).await;
+                drop(taken.pop());
+            },
+            chats.place(&own)
+        );
+        waited.unwrap();
         drop((taken, other));
-        assert!(chats.place(&slug("a")).is_ok());
-        assert!(chats.of_collection.lock().unwrap().is_empty());
-        let all = chats.room(MAX_BODIES_KIB * 1024).unwrap();
-        assert!(chats.room(1).is_err() && chats.room(0).is_ok(), "no memory is left");
+        drop(chats.of_collection(&slug("c")));
+        chats.place(&slug("d")).await.unwrap();
+        let known: Vec<Slug> = chats.of_collection.lock().unwrap().keys().cloned().collect();
+        assert_eq!(known, [slug("d")], "who has no chat is forgotten");
+    }
+
+    #[tokio::test]
+    async fn bodies_have_a_limit_each_and_together() {
+        let chats = Chats::new(Reach::Public);
+        let body = |n: usize| Body::from(vec![b'x'; n]);
+        let (bytes, room) = chats.read(body(2000), 2000).await.unwrap();
+        assert_eq!((bytes.len(), room.0.num_permits()), (2000, 2));
+        assert!(matches!(chats.read(body(2001), 2000).await, Err(ApiError::TooLarge(_))));
+        let all = chats.room(MAX_BODIES_KIB - 2).unwrap();
+        assert!(matches!(chats.read(body(1), 2000).await, Err(ApiError::TooMany { .. })));
+        assert!(chats.read(Body::empty(), 2000).await.is_ok());
         drop(all);
-        assert!(chats.room(1).is_ok());
+        assert!(chats.read(body(1), 2000).await.is_ok());
     }
 }

@@ -20,7 +20,6 @@ mod run;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_LENGTH;
 use axum::response::Response;
 use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
@@ -88,16 +87,12 @@ async fn create(
 
 async fn read(api: &Shared, request: Request) -> Result<(ChatRequest, Room), ChatError> {
     let (head, body) = request.into_parts();
-    let declared = head.headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
-    // Before it is read: many large ones at a time must not fill the memory.
-    let room = api.chats.room(declared.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES))?;
-    let body = axum::body::to_bytes(body, MAX_BODY_BYTES);
-    let body = tokio::time::timeout(BODY_LIMIT, body).await.ok().and_then(Result::ok);
-    let bytes = body.ok_or_else(|| {
-        ApiError::TooLarge(format!(
-            "The request's body is larger than {MAX_BODY_BYTES} bytes, broke off, or came too slowly"
-        ))
-    })?;
+    let reading = api.chats.read(body, MAX_BODY_BYTES);
+    let read = tokio::time::timeout(BODY_LIMIT, reading).await.map_err(|_| {
+        let limit = BODY_LIMIT.as_secs();
+        ApiError::BadRequest(format!("The request's body took longer than {limit} s to come"))
+    });
+    let (bytes, room) = read??;
     Ok((ChatRequest::read(bytes, head.headers)?, room))
 }
 

@@ -89,7 +89,7 @@ async fn admit(
         return Err(ApiError::Unavailable { detail, source: None }.into());
     }
     let created = (api.clock)();
-    let place = api.chats.place(&collection.name)?;
+    let place = api.chats.place(&collection.name).await?;
     let jetty = request.jetty.as_ref();
     let model = request.model.clone().ok_or_else(|| {
         ChatError::field("model", "name the model that is to answer, such as \"claude-sonnet-4-6\"")

@@ -98,7 +98,7 @@ pub(super) async fn record(api: &Shared, chat: Chat, told: Told) {
     let writing = tokio::task::spawn_blocking(move || {
         let text = document(&chat, &told, now).to_string();
         let text = chat.redactor.redact(text.as_bytes());
-        store.run(&chat.name)?.write(Document::Trajectory, &text)?;
+        store.record(&chat.name)?.write(Document::Trajectory, &text)?;
         Ok::<_, StoreError>(chat.place)
     });
     // Kept until the index has it too.

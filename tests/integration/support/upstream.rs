@@ -14,7 +14,7 @@ use axum::routing::any;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Largest body that is asked with.
 const MAX_BODY_BYTES: usize = 128 << 20;
@@ -44,7 +44,7 @@ impl Asked {
 pub(crate) struct FakeModel {
     pub(crate) address: SocketAddr,
     scene: Arc<Scene>,
-    server: JoinHandle<()>,
+    _server: JoinSet<()>,
 }
 
 struct Scene {
@@ -68,9 +68,9 @@ impl FakeModel {
             said: watch::Sender::new(0),
         });
         let router = Router::new().fallback(any(answer)).with_state(Arc::clone(&scene));
-        let server =
-            tokio::task::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, scene, server }
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, scene, _server: server }
     }
 
     /// Its base URL, as OpenAI's clients have it.
@@ -96,12 +96,6 @@ impl FakeModel {
     /// How many bytes `endless` has said.
     pub(crate) fn said(&self) -> usize {
         *self.scene.said.borrow()
-    }
-}
-
-impl Drop for FakeModel {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 
