@@ -105,7 +105,7 @@ async fn who_does_not_wait_is_told_which_run_goes_on_and_finds_it_again() {
             "jetty_metadata": {
                 "trajectory_id": id, "workflow_id": workflow_id, "collection": "team",
                 "task": "greet", "storage_path": format!("team/greet/{id}"),
-                "status": "pending", "verdict": null,
+                "status": "running", "verdict": null,
             },
         })
     );
@@ -170,6 +170,44 @@ async fn a_refused_chat_keeps_nothing_and_makes_no_task() {
     }
     assert_eq!(n_runs(&bench).await, 0);
     assert_eq!(bench.ask(&bench.team, "GET", "/api/v1/tasks/team", "").await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn a_runbook_may_be_where_its_url_says() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut bench = bench().await;
+    let documents = crate::reach::Documents::new(crate::reach::Reach::Private);
+    std::sync::Arc::get_mut(&mut bench.api).unwrap().runs.documents = documents;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/RUNBOOK.md", listener.local_addr().unwrap());
+    let mut hosts = tokio::task::JoinSet::new();
+    hosts.spawn(async move {
+        for n in 1.. {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = peer.read(&mut request).await.unwrap();
+            let text = format!("---\nagent: claude-code\n---\n# From afar {n}\n");
+            let head = format!("content-length: {}\r\nconnection: close", text.len());
+            let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{text}");
+            peer.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let user = json!({"messages": [{"role": "user", "content": "Go."}]});
+    let jetty = json!({"runbook": null, "runbook_url": url, "timeout_hint": 0});
+    let send = async || {
+        let request = Request::post(PATH)
+            .header("authorization", format!("Bearer {}", bench.team.expose()))
+            .header("idempotency-key", "from-afar")
+            .body(Body::from(request(jetty.clone(), user.clone())));
+        bench.send(request.unwrap()).await
+    };
+    let first = send().await;
+    assert_eq!(first.status, 202, "{first:?}");
+    let run = name(&first.json()["jetty_metadata"]);
+    let spec = bench.api.queue.spec(&run).await.unwrap().unwrap();
+    assert!(spec.contains("# From afar 1") && spec.contains(r#""prompt":"Go.""#), "{spec}");
+    let again = send().await;
+    assert_eq!(again.json()["id"], first.json()["id"], "what stands there may have changed");
 }
 
 #[tokio::test]
