@@ -14,6 +14,12 @@ turns:
   - text: All done.
 "#;
 
+/// The lines of a page that a person types.
+fn typed(page: &str) -> String {
+    let blocks = page.split("```sh\n").skip(1);
+    blocks.filter_map(|block| block.split("\n```").next()).collect::<Vec<_>>().join("\n")
+}
+
 /// A client's story is told to its end, and nothing is left.
 async fn tell(engine: EngineKind, story: &[&str]) {
     let Some(daemon) = Daemon::start(engine, SCRIPT).await else { return };
@@ -66,4 +72,34 @@ async fn sixteen_streams_go_on_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_for_javascript_does_the_same_on_docker() {
     tell(EngineKind::Docker, &["runbook.mjs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_documentation_says_to_type_works() {
+    let Some(daemon) = Daemon::start(EngineKind::Bubblewrap, SCRIPT).await else { return };
+    let ran = daemon.examples(&typed(include_str!("../../docs/chat.md"))).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(said[0], "All done.", "{ran:?}");
+    assert!(said[1].starts_with("team/hello/"), "{ran:?}");
+    let rest = [
+        r#""content":"""#,
+        r#""content":"I look around.\nThen I write.""#,
+        r#""content":"\n\nAll done.""#,
+        "data: [DONE]",
+        "",
+        "completed",
+        "completed",
+    ];
+    assert_eq!(said[2..], rest, "{ran:?}");
+
+    let readme = include_str!("../../README.md");
+    let chat = readme.split_once("Any client of OpenAI's").unwrap().1;
+    let chat = typed(chat.split("\n## ").next().unwrap());
+    let ran = daemon.examples(&chat.replace("127.0.0.1:8000", daemon.address())).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    assert!(said.contains(&"data: [DONE]"), "{ran:?}");
+    assert!(said.last().unwrap().contains(r#""id":"claude-code""#), "{ran:?}");
+    daemon.stop().await;
 }

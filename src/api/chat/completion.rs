@@ -27,7 +27,11 @@ pub(super) enum Completion {
 impl Completion {
     /// Tells a run. `model` is what the client asked for.
     pub(super) fn of(seen: &Seen, model: Option<String>, notes: Vec<String>) -> Self {
-        let ending = Ending::of_record(seen);
+        let mut ending = Ending::of_record(seen);
+        if ending.is_open() {
+            // Clients of chats know one word for a run that goes on.
+            "running".clone_into(&mut ending.status);
+        }
         let name = &seen.job.name;
         let told = |id: &str, content: &str, finish_reason: Option<&str>| {
             let message = json!({ "role": "assistant", "content": content, "refusal": null });

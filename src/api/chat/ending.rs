@@ -48,11 +48,12 @@ impl Ending {
             | Status::Cancelled) => wire_status(other),
         };
         let total = record.get("usage").and_then(|usage| usage.get("total"));
+        let counts = last.and_then(|step| step.pointer("/outputs/usage"));
         Self {
             status: status.to_owned(),
             failure: failure.or_else(|| reason(&seen.job)),
             verdict: record.get("verdict").cloned().unwrap_or_default(),
-            usage: usage(total),
+            usage: if total.is_some() { usage(total) } else { counted(counts) },
             answer: text(last.and_then(|step| step.pointer("/outputs/text"))),
         }
     }
@@ -143,6 +144,16 @@ fn text(value: Option<&Value>) -> Option<String> {
 
 fn usage(total: Option<&Value>) -> Usage {
     total.and_then(|total| serde_json::from_value(total.clone()).ok()).unwrap_or_default()
+}
+
+/// The usage of a completion that was passed on to a model.
+fn counted(counts: Option<&Value>) -> Usage {
+    let count = |key: &str| {
+        counts.and_then(|counts| counts.get(key)).and_then(Value::as_u64).unwrap_or_default()
+    };
+    let cache_read = count("cached_input_tokens");
+    let input = count("prompt_tokens").saturating_sub(cache_read);
+    Usage { input, cache_read, output: count("completion_tokens"), ..Usage::default() }
 }
 
 /// A failure's word, and what happened with what to do as sentences.

@@ -1,4 +1,5 @@
-//! The fields of a request's object, each read with its type. A null counts as not given.
+//! The fields of a request's object, each read with its type. A null and an
+//! empty text count as not given.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +33,9 @@ impl Fields {
 
     /// The value, whatever it is.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.fields.shift_remove(name).filter(|value| !value.is_null())
+        // Clients send empty texts for what a person left open.
+        let is_blank = |value: &Value| value.as_str().is_some_and(|text| text.trim().is_empty());
+        self.fields.shift_remove(name).filter(|value| !value.is_null() && !is_blank(value))
     }
 
     /// The names of what nobody took.

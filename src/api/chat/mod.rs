@@ -66,6 +66,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
     responses((status = 200, description = "The completion, or its chunks.", content(
             (ChatCompletion = "application/json"), (String = "text/event-stream"))),
         (status = 202, description = "The run goes on.", body = ChatCompletion),
+        (status = 404, description = "There is no such collection or task."),
         (status = 422, description = "The run did not end well."),
         (status = 429, description = "The token follows too many runs."),
         (status = 502, description = "The model service could not be reached.")))]

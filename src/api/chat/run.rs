@@ -18,6 +18,7 @@ use crate::api::auth::Caller;
 use crate::api::error::ApiError;
 use crate::api::follow::{cancel, follow};
 use crate::api::submit::{idempotency_key, refusal, wait};
+use crate::api::tasks::SEARCH;
 use crate::catalog::Collection;
 use crate::intake::{Accepted, Lead, Submission};
 use crate::reach::DocumentError;
@@ -112,6 +113,10 @@ fn submission(
     let task = jetty.task.filter(|task| !task.trim().is_empty()).ok_or_else(|| {
         ChatError::field("jetty.task", "name the task under which the run is kept")
     })?;
+    if task == SEARCH {
+        let problem = format!("a task cannot be called `{SEARCH}`: choose another name");
+        return Err(ChatError::field("jetty.task", problem));
+    }
     let lead = if runbook.is_some() { Lead::OwnRunbook } else { Lead::Request };
     let mut params = jetty.parameters;
     // A list of models names the agents too; whoever chooses one leaves the model to it.

@@ -2,6 +2,7 @@
 
 mod auth;
 mod catalog;
+mod chat;
 mod files;
 mod routines;
 mod runs;

@@ -171,6 +171,37 @@ impl Daemon {
         Some(ran)
     }
 
+    /// Runs the lines of a page of the documentation, in the daemon's home beside the runbooks of this
+    /// repository, with the token of the collection.
+    pub(crate) async fn examples(&self, lines: &str) -> Ran {
+        let runbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
+        let script = format!(
+            r#"ln -sfn '{}' runbooks
+            JETTY_API_TOKEN=$(curl -sf -H "Authorization: Bearer $JETTY_API_TOKEN" \
+                -d '{{"name": "examples-'$RANDOM'", "collection_name": "team"}}' \
+                "$JETTY_API_URL/api/v1/api-keys" | jq -r .api_key)
+            {lines}"#,
+            runbooks.display()
+        );
+        let child = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &script])
+            .env("JETTY_API_URL", format!("http://{}", self.address))
+            .env("JETTY_API_TOKEN", &self.token)
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Ran::of(child).await
+    }
+
+    /// Where the daemon listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Stops the daemon, waits for the drain, and sees to it that nothing is left.
     pub(crate) async fn stop(self) {
         let pid = Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
