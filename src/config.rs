@@ -164,6 +164,9 @@ pub struct ServerSettings {
     /// How long it is kept what became of webhooks (`RUNBOOKD_KEEP_DELIVERIES`, in days); `None` keeps
     /// it for ever.
     pub keep_deliveries: Option<Duration>,
+    /// Whether the addresses of model services may be private, and without TLS
+    /// (`RUNBOOKD_UPSTREAM_PRIVATE=1`).
+    pub private_upstreams: bool,
 }
 
 impl Settings {
@@ -340,6 +343,7 @@ impl ServerSettings {
             private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
             keep_uploads: read.days("RUNBOOKD_KEEP_UPLOADS", DEFAULT_KEEP_DAYS),
             keep_deliveries: read.days("RUNBOOKD_KEEP_DELIVERIES", DEFAULT_KEEP_DAYS),
+            private_upstreams: read.flag("RUNBOOKD_UPSTREAM_PRIVATE"),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod database;
 pub mod host;
 pub mod provider;
 pub mod queue;
+pub mod reach;
 pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;
@@ -34,6 +35,7 @@ pub mod job;
 pub mod plan;
 pub mod records;
 pub mod routines;
+pub mod upstream;
 pub mod webhook;
 pub mod worker;
 

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
+    ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
@@ -58,13 +59,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "intake",
         &[
-            "archive", "catalog", "database", "host", "inputs", "job", "plan", "queue", "run",
-            "runbook", "secret", "snapshot", "store", "webhook", "workflow",
+            "archive", "catalog", "database", "host", "inputs", "job", "plan", "queue", "reach",
+            "run", "runbook", "secret", "snapshot", "store", "workflow",
         ],
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
-    ("webhook", &["catalog", "queue", "records", "run", "secret", "telemetry"]),
+    ("upstream", &["provider", "reach", "run", "secret"]),
+    ("webhook", &["catalog", "queue", "reach", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
@@ -77,6 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "routines",
             "run",
@@ -84,6 +87,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "trajectory",
+            "upstream",
             "webhook",
             "workflow",
         ],
@@ -98,6 +102,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "run",
             "secret",
@@ -144,8 +149,9 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/"],
-        "only the toolchain downloads, only webhooks call out, only the client asks a server",
+        &["src/toolchain/", "src/webhook/", "src/client/", "src/reach/", "src/upstream/"],
+        "only the toolchain downloads, only webhooks and model calls go out, only the client asks a \
+         server, only `reach` reads what a client points to",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
@@ -153,7 +159,11 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         &["src/provider/scripted/", "src/api/"],
         "only the API and the scripted provider serve HTTP",
     ),
-    ("StatusCode::", &["src/api/error.rs"], "the API's status codes stand in one place"),
+    (
+        "StatusCode::",
+        &["src/api/error.rs", "src/api/chat/error.rs"],
+        "the API's status codes stand in one place, and those of chats in theirs",
+    ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (
         "sqlx::",

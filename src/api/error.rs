@@ -65,6 +65,9 @@ pub enum ApiError {
         /// Why, for the log.
         source: Option<BoxError>,
     },
+    /// A service that had to be asked did not answer.
+    #[error("{0}")]
+    BadGateway(String),
     /// The answer took too long.
     #[error("{0}")]
     TooSlow(String),
@@ -130,8 +133,14 @@ pub(super) enum Envelope {
 impl Envelope {
     /// The shape that the clients of a path read.
     pub(super) fn of_path(path: &str) -> Self {
-        let open_ai = path == "/v1" || path.starts_with("/v1/") || path == "/chat/completions";
-        if open_ai { Self::OpenAi } else { Self::Detail }
+        let is_below = |folder: &str| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_below("/v1") || is_below("/chat") || path == "/models" {
+            Self::OpenAi
+        } else {
+            Self::Detail
+        }
     }
 }
 
@@ -148,7 +157,7 @@ impl ApiError {
         Self::Unavailable { detail: detail.to_owned(), source: None }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -160,6 +169,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -176,9 +186,10 @@ impl ApiError {
             Self::BadRequest(_) | Self::Invalid(_) => ("invalid_request_error", None),
             Self::TooLarge(_) => ("invalid_request_error", Some("request_too_large")),
             Self::TooMany { .. } => ("rate_limit_error", Some("rate_limit_exceeded")),
-            Self::Unavailable { .. } | Self::TooSlow(_) | Self::Internal { .. } => {
-                ("server_error", None)
-            }
+            Self::Unavailable { .. }
+            | Self::BadGateway(_)
+            | Self::TooSlow(_)
+            | Self::Internal { .. } => ("server_error", None),
         }
     }
 
@@ -196,13 +207,14 @@ impl ApiError {
             | Self::BadRequest(_)
             | Self::Invalid(_)
             | Self::TooLarge(_)
+            | Self::BadGateway(_)
             | Self::TooSlow(_)
             | Self::Internal { .. } => None,
         }
     }
 
     /// The reason, where it is not for the client.
-    fn hidden_reason(&self) -> Option<&BoxError> {
+    pub(super) fn hidden_reason(&self) -> Option<&BoxError> {
         match self {
             Self::Unavailable { source, .. } => source.as_ref(),
             Self::Internal { source, .. } => Some(source),
@@ -215,6 +227,7 @@ impl ApiError {
             | Self::Invalid(_)
             | Self::TooLarge(_)
             | Self::TooMany { .. }
+            | Self::BadGateway(_)
             | Self::TooSlow(_) => None,
         }
     }
@@ -228,7 +241,7 @@ impl ApiError {
         }
     }
 
-    fn body(&self, envelope: Envelope, request_id: Option<&str>) -> Value {
+    pub(super) fn body(&self, envelope: Envelope, request_id: Option<&str>) -> Value {
         let detail = self.detail(request_id);
         match envelope {
             Envelope::Detail => json!({ "detail": detail }),
@@ -359,6 +372,9 @@ mod tests {
         for (path, envelope) in [
             ("/v1/chat/completions", Envelope::OpenAi),
             ("/chat/completions", Envelope::OpenAi),
+            ("/chat/completions/chatcmpl-1/events", Envelope::OpenAi),
+            ("/models", Envelope::OpenAi),
+            ("/chats", Envelope::Detail),
             ("/v1", Envelope::OpenAi),
             ("/v1x", Envelope::Detail),
             ("/api/v1/files", Envelope::Detail),

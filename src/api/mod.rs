@@ -6,6 +6,7 @@
 mod api_keys;
 mod auth;
 mod bodies;
+mod chat;
 mod collections;
 mod deadline;
 mod described;
@@ -56,6 +57,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{Caller, Tenant};
+pub use chat::{Chats, Retries};
 pub use error::{ApiError, BoxError, Created, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use follow::Followers;
@@ -86,6 +88,8 @@ pub struct Api {
     pub readiness: Arc<Readiness>,
     /// What the paths about runs work with.
     pub runs: RunParts,
+    /// The chats that are passed on to models.
+    pub chats: Chats,
     /// The limits.
     pub settings: ApiSettings,
     /// What requests hold in memory.
@@ -157,7 +161,8 @@ fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
         .merge(uploads::routes(max_upload_bytes))
         .merge(stored::routes())
         .merge(download::routes())
-        .merge(follow::routes());
+        .merge(follow::routes())
+        .merge(chat::routes());
     let max_json_bytes = api.settings.max_json_bytes;
     quick(api, max_json_bytes, quick_routes)
         .merge(quick(api, SMALL_JSON_BYTES, small_routes))

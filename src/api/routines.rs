@@ -20,10 +20,10 @@ use crate::cadence::Cadence;
 use crate::catalog::{NewRoutine, Routine, RoutinePatch};
 use crate::intake::Submission;
 use crate::queue::ListFilter;
+use crate::reach::parse_target;
 use crate::routines::wish_of;
 use crate::run::Slug;
 use crate::secret::Secret;
-use crate::webhook::parse_target;
 
 /// The keys of a routine that a client may write.
 const KEYS: [&str; 7] = [
@@ -306,7 +306,7 @@ impl Fields {
                 let url = text(key, value)?.filter(|url| !url.is_empty());
                 if let Some(url) = &url {
                     let reach = api.runs.intake.settings.webhook_reach;
-                    parse_target(url, reach).map_err(|e| e.to_string())?;
+                    parse_target(url, reach).map_err(|e| format!("the webhook's URL {e}"))?;
                 }
                 self.webhook_url = Some(url);
             }

@@ -149,7 +149,7 @@ fn response(
 }
 
 /// Waits for the end of a run, or for the end of the wait.
-async fn wait(api: &Shared, name: &RunName, limit: Duration) -> Result<Job, ApiError> {
+pub(super) async fn wait(api: &Shared, name: &RunName, limit: Duration) -> Result<Job, ApiError> {
     let deadline = tokio::time::Instant::now() + limit;
     let mut news = api.store.watch(name);
     loop {
@@ -204,6 +204,7 @@ async fn submit(
         webhook_secret: fields.webhook_secret,
         routine: None,
         idempotency_key: key,
+        ..Submission::default()
     };
     let mut accepted = api.runs.intake.submit(wish, (api.clock)()).await.map_err(refusal)?;
     accepted.notes.extend(fields.notes);

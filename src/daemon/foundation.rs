@@ -9,16 +9,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared};
+use crate::api::{
+    Api, ApiSettings, Chats, Followers, Readiness, Retries, RunParts, RunSettings, Shared,
+};
 use crate::catalog::{Catalog, CatalogError, Scope};
 use crate::config::Settings;
 use crate::database::{Database, DatabaseError, Vault, VaultError};
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::reach::{Documents, Reach};
 use crate::records::Records;
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::store::{Store, StoreError};
-use crate::webhook::Reach;
 
 /// The server's folder inside the state folder. Nobody but its owner can open it.
 const FOLDER: &str = "server";
@@ -133,6 +135,8 @@ impl Foundation {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(settings.server.max_streams),
+                retries: Retries::default(),
+                documents: Documents::new(reach(settings)),
                 settings: RunSettings {
                     max_upload_bytes: settings.server.max_upload_bytes,
                     sync_wait: settings.server.sync_wait,
@@ -143,6 +147,11 @@ impl Foundation {
             store,
             clock,
             readiness: Arc::new(Readiness::default()),
+            chats: Chats::new(if settings.server.private_upstreams {
+                Reach::Private
+            } else {
+                Reach::Public
+            }),
             settings: ApiSettings {
                 max_json_bytes: settings.server.max_json_bytes,
                 answer_limit: settings.server.answer_limit,
@@ -194,14 +203,18 @@ impl Foundation {
 
 /// How runs are taken in.
 fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings {
-    let server = &settings.server;
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
-        min_free_disk_bytes: server.min_free_disk_bytes,
-        webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
+        min_free_disk_bytes: settings.server.min_free_disk_bytes,
+        webhook_reach: reach(settings),
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
         snapshots,
     }
+}
+
+/// Where the URLs of clients may lead.
+fn reach(settings: &Settings) -> Reach {
+    if settings.server.private_webhooks { Reach::Private } else { Reach::Public }
 }
 
 /// Where the operator's door of a server with this state folder is.

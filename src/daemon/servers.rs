@@ -83,7 +83,7 @@ impl Doors {
         let api = Arc::clone(&foundation.api);
         parts.surface("streams", |stop| async move {
             stop.cancelled().await;
-            api.runs.followers.end().await;
+            tokio::join!(api.runs.followers.end(), api.chats.end());
         });
         let api = Arc::clone(&foundation.api);
         parts.surface("intake", |stop| async move {

@@ -6,20 +6,23 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::hide::hide_params;
-use super::{IntakeSettings, Submission};
-use crate::catalog::Task;
+use super::target::Target;
+use super::{IntakeSettings, Lead, Submission};
 use crate::inputs::{self, FilesError, Input, Named, StepInputs};
 use crate::job::{FrozenWorkflow, JobSecrets, JobSpec, LaterStep};
 use crate::plan::{Planned, plan};
+use crate::reach::parse_target;
 use crate::run::{RunName, Slug};
 use crate::runbook::referenced_variables;
 use crate::secret::{Keyring, Secret};
 use crate::store::Store;
-use crate::webhook::parse_target;
-use crate::workflow::{RunbookStep, Workflow};
+use crate::workflow::{Resolved, RunbookStep, Workflow, WorkflowError};
 
 /// The parameter that names stored files. Files that come with a request are added to it.
 const FILE_PATHS: &str = "file_paths";
+
+/// The parameter that holds the runbook of a request.
+pub(super) const INSTRUCTION: &str = "instruction";
 
 /// Most secrets that a note names.
 const MAX_TOLD_NAMES: usize = 20;
@@ -56,7 +59,7 @@ pub(super) struct Bench<'a> {
     pub(super) store: &'a Store,
     pub(super) settings: &'a IntakeSettings,
     pub(super) collection: &'a Slug,
-    pub(super) task: &'a Task,
+    pub(super) task: &'a Target,
     /// The collection's environment.
     pub(super) environment: BTreeMap<String, Secret>,
     /// Keys whose values the record hides.
@@ -93,7 +96,8 @@ impl Judging<'_> {
         let inputs = inputs::find(store, collection, named, &mut found)?;
         let named = step.file_paths.iter().chain(&step.files).cloned().collect();
         let left_open = step.left_open.clone();
-        let (spec, agent_env) = JobSpec::of_step(step);
+        let (spec, mut agent_env) = JobSpec::of_step(step);
+        agent_env.extend(self.wish.agent_env.clone());
         let secrets = JobSecrets {
             environment: environment.clone(),
             params: self.wish.secret_params.clone(),
@@ -133,12 +137,10 @@ impl Bench<'_> {
         if let Some(Err(bad)) =
             wish.webhook_url.as_deref().map(|url| parse_target(url, self.settings.webhook_reach))
         {
-            problems.push(format!("`webhook_url`: {bad}."));
+            problems.push(format!("`webhook_url`: the webhook's URL {bad}."));
         }
         let init_params = with_uploads(&wish, &mut problems);
-        let resolved = Workflow::parse(&self.task.workflow)
-            .and_then(|workflow| workflow.resolve(&init_params));
-        let resolved = match resolved {
+        let (workflow, resolved) = match self.resolve(wish.lead, &init_params) {
             Ok(resolved) => resolved,
             Err(e) => {
                 problems.extend(e.problems.iter().map(|problem| format!("{problem}.")));
@@ -171,7 +173,8 @@ impl Bench<'_> {
             .map(|(spec, _, named)| LaterStep { step: spec.step, named, files: Vec::new() })
             .collect();
         if has_several {
-            let document = self.task.workflow.clone();
+            // As this request has it.
+            let document = workflow.document().clone();
             let init_params = resolved.init_params.clone();
             secrets.workflow = Some(FrozenWorkflow { document, init_params });
         }
@@ -180,6 +183,25 @@ impl Bench<'_> {
         let spec =
             JobSpec { init_params: shown, webhook_url: wish.webhook_url.clone(), later, ..first };
         Ok(Ok(Ready { spec, secrets, inputs, notes }))
+    }
+
+    /// What the request makes of the task's workflow.
+    fn resolve(
+        &self,
+        lead: Lead,
+        init_params: &Map<String, Value>,
+    ) -> Result<(Workflow, Resolved), WorkflowError> {
+        let workflow = Workflow::parse(&self.task.workflow)?;
+        let workflow = match lead {
+            Lead::Task => workflow,
+            Lead::Request => workflow.led_by(init_params)?,
+            Lead::OwnRunbook => {
+                let runbook = init_params.get(INSTRUCTION).and_then(Value::as_str);
+                workflow.leaving_to(runbook.unwrap_or_default())?.led_by(init_params)?
+            }
+        };
+        let resolved = workflow.resolve(init_params)?;
+        Ok((workflow, resolved))
     }
 
     /// Plans the run as the worker will, for what it finds.

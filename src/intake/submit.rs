@@ -9,10 +9,11 @@ use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::preflight::{Bench, Ready};
+use super::preflight::{Bench, INSTRUCTION, Ready};
+use super::target::Target;
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
 use crate::archive::ArchiveError;
-use crate::catalog::{Catalog, CatalogError, Collection, Task};
+use crate::catalog::{Catalog, CatalogError, Collection};
 use crate::database::{Vault, VaultError};
 use crate::host::blocking;
 use crate::inputs::{self, FilesError};
@@ -31,6 +32,9 @@ const MAX_KEY_BYTES: usize = 255;
 /// How long requests may take to be taken in once the server stops: an archive of the largest size
 /// is unpacked within it. A request that is cut then is sent again by its client.
 const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// The parameter of a chat that says where its runbook is.
+const RUNBOOK_URL: &str = "runbook_url";
 
 /// A request was not taken in.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +95,7 @@ pub struct Intake {
 struct Job {
     ready: Ready,
     collection: Collection,
-    task: Task,
+    task: Target,
     idempotency: Option<Idempotency>,
     routine: Option<String>,
 }
@@ -146,13 +150,7 @@ impl Intake {
         if let Some(name) = self.made_before(&collection, idempotency.as_ref()).await? {
             return Ok(Accepted { name, repeated: true, notes: Vec::new() });
         }
-        let task = self.catalog.task(&collection.name, &wish.task).await.map_err(|e| {
-            let text = format!(
-                "Task '{}' in collection '{}' not found: `POST /api/v1/tasks/{}` makes one",
-                wish.task, collection.name, collection.name
-            );
-            unknown(e, text)
-        })?;
+        let task = self.target(&collection, &wish).await?;
         let environment = self.catalog.environment(&collection.name).await;
         let environment = environment.map_err(IntakeError::Catalog)?;
         let routine = wish.routine.clone();
@@ -171,6 +169,7 @@ impl Intake {
         let (judged, collection, task) =
             judged.await.map_err(IntakeError::Gone)?.map_err(files_failed)?;
         let ready = judged.map_err(IntakeError::Refused)?;
+        self.make_task(&collection, &task, now).await?;
         self.enqueue(Job { ready, collection, task, idempotency, routine }, now).await
     }
 
@@ -300,7 +299,7 @@ fn queue_failed(error: QueueError) -> IntakeError {
     IntakeError::Queue(error)
 }
 
-fn unknown(error: CatalogError, text: String) -> IntakeError {
+pub(super) fn unknown(error: CatalogError, text: String) -> IntakeError {
     match error {
         CatalogError::NotFound { .. } => IntakeError::Unknown(text),
         CatalogError::Exists { .. }
@@ -320,14 +319,13 @@ fn idempotency(wish: &Submission) -> Result<Option<Idempotency>, IntakeError> {
     let uploads: Vec<(&str, u64)> =
         wish.uploads.iter().map(|upload| (upload.name.as_str(), upload.n_bytes)).collect();
     let secrets: Vec<&String> = wish.secret_params.keys().collect();
-    let request = serde_json::json!([
-        wish.task,
-        wish.init_params,
-        uploads,
-        secrets,
-        wish.webhook_url,
-        wish.routine
-    ]);
+    let mut params = wish.init_params.clone();
+    if params.contains_key(RUNBOOK_URL) {
+        // The URL is the client's, what stands there today is not.
+        params.shift_remove(INSTRUCTION);
+    }
+    let request =
+        serde_json::json!([wish.task, params, uploads, secrets, wish.webhook_url, wish.routine]);
     same_request(key, request.to_string().as_bytes()).map(Some)
 }
 

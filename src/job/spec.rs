@@ -143,6 +143,7 @@ impl JobSpec {
             memory_bytes: step.memory_bytes,
             n_cpus: step.cpus,
             mcp_servers: step.mcp_servers,
+            prompt: step.prompt,
             ..Overrides::default()
         };
         let spec = Self {

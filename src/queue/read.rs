@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 
-use crate::run::{RunName, Slug};
+use crate::run::{RunId, RunName, Slug};
 
 use super::error::QueueError;
 use super::job::{Job, Status};
@@ -86,6 +86,8 @@ const GET: &str = "SELECT * FROM jobs WHERE collection = $1 AND task = $2 AND id
 const SPEC: &str = "SELECT spec FROM jobs WHERE collection = $1 AND task = $2 AND id = $3";
 
 const BY_WORKFLOW: &str = "SELECT collection, task, id FROM jobs WHERE workflow_id = $1 ORDER BY created_at DESC, id DESC";
+
+const BY_ID: &str = "SELECT collection, task, id FROM jobs WHERE collection = $1 AND id = $2 ORDER BY created_at DESC, task";
 
 /// `$3` lists the statuses as `,one,two,`; the `CASE` is [`Job::standing`]. The casts tell PostgreSQL the types of parameters that
 /// are compared with nothing but NULL.
@@ -171,6 +173,24 @@ impl Queue {
             .fetch_all(&mut *self.reader().await?)
             .await
             .map_err(QueueError::act("look a workflow id up"))?;
+        rows.iter().map(|row| Columns(row).name()).collect()
+    }
+
+    /// The runs of a collection that have this id, newest first: ids are unique inside a task alone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_by_id(
+        &self,
+        collection: &Slug,
+        id: &RunId,
+    ) -> Result<Vec<RunName>, QueueError> {
+        let rows = sqlx::query(self.sql(BY_ID))
+            .bind(collection.as_str())
+            .bind(id.as_str())
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .map_err(QueueError::act("look a run's id up"))?;
         rows.iter().map(|row| Columns(row).name()).collect()
     }
 

@@ -197,6 +197,17 @@ impl Store {
         path.is_dir().then(|| RunFolder::there(path))
     }
 
+    /// The folder of a record without files, such as a chat's: it has documents alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Create`] when it cannot be made.
+    pub fn record(&self, name: &RunName) -> Result<RunFolder, StoreError> {
+        let path = self.place(name);
+        std::fs::create_dir_all(&path)
+            .map_err(|source| StoreError::Create { path: path.clone(), source })?;
+        Ok(RunFolder::there(path))
+    }
+
     /// Removes the folder of a run that will never be. Blocks.
     ///
     /// # Errors

@@ -55,6 +55,11 @@ pub enum RunEvent {
         step: u64,
         /// The first line of it.
         text: String,
+        /// All of it, up to a limit.
+        content: String,
+        /// What the limit cut off, in bytes.
+        #[serde(skip_serializing_if = "is_zero")]
+        n_truncated_bytes: u64,
         /// Whether a sub-agent said it.
         in_sub_agent: bool,
     },
@@ -142,6 +147,11 @@ pub struct FinalUsage {
     pub by_model: UsageByModel,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl FailureEvent {
     /// The failure of a run that failed, in this step where it has several.
     #[must_use]
@@ -164,8 +174,8 @@ impl FailureEvent {
 impl From<&StepUpdate> for RunEvent {
     fn from(update: &StepUpdate) -> Self {
         match update.clone() {
-            StepUpdate::Said { number, text, in_sub_agent } => {
-                Self::Said { step: number, text, in_sub_agent }
+            StepUpdate::Said { number, text, content, n_truncated_bytes, in_sub_agent } => {
+                Self::Said { step: number, text, content, n_truncated_bytes, in_sub_agent }
             }
             StepUpdate::Started { number, title, in_sub_agent } => {
                 Self::ToolStarted { step: number, title, in_sub_agent }

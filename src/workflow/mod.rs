@@ -8,6 +8,7 @@ mod init_params;
 mod parameter;
 mod path;
 mod reader;
+mod request;
 mod resolve;
 mod step;
 #[cfg(test)]

@@ -184,6 +184,7 @@ fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
         network_enabled: reader.flag(&p::NETWORK_ENABLED),
         agent_env: reader.environment(&p::AGENT_ENV),
         script: reader.verbatim(&p::SCRIPT),
+        prompt: reader.verbatim(&p::PROMPT),
         instruction,
         left_open: std::mem::take(&mut reader.left_open),
     }

@@ -50,6 +50,9 @@ pub struct RunbookStep {
     pub agent_env: BTreeMap<String, String>,
     /// What the scripted provider answers.
     pub script: Option<String>,
+    /// What the agent reads after the runbook.
+    #[serde(default)]
+    pub prompt: Option<String>,
     /// The parameters that an earlier step will tell. They are left open here, and so is an
     /// instruction among them.
     #[serde(skip)]

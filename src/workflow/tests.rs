@@ -94,7 +94,7 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         "files": ["file-1"], "file_paths": ["c/a.txt"],
         "mcp_servers": {"docs": {"type": "http"}}, "cpus": 0.5, "memory": "512M",
         "timeout_sec": 60, "max_turns": 5, "network_enabled": false,
-        "agent_env": {"LANG": "C", "N": 1}, "script": "- say: hi\n",
+        "agent_env": {"LANG": "C", "N": 1}, "script": "- say: hi\n", "prompt": "Go.",
     });
     let expected = RunbookStep {
         agent: Some("claude-code".to_owned()),
@@ -121,13 +121,14 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         .map(|p| (format!("{}_path", p.name), json!(format!("init_params.in[0].{}", p.name))))
         .collect();
     assert_eq!(values.as_object().unwrap().len(), super::PARAMETERS.len(), "all are tested");
-    for (workflow, request) in [
-        (with_step(json!({}), values.clone()), json!({})),
-        (with_step(json!({}), by_path.into()), json!({"in": [values]})),
-        (with_step(json!({}), json!({})), values.clone()),
+    let prompt = Some("Go.".to_owned());
+    for (workflow, request, prompt) in [
+        (with_step(json!({}), values.clone()), json!({}), prompt.clone()),
+        (with_step(json!({}), by_path.into()), json!({"in": [values]}), prompt),
+        (with_step(json!({}), json!({})), values.clone(), None),
     ] {
         let step = only_step(resolve(&workflow, request));
-        assert_eq!(step, expected, "{workflow}");
+        assert_eq!(step, RunbookStep { prompt, ..expected.clone() }, "{workflow}");
         let frozen = serde_json::to_string(&step).unwrap();
         assert_eq!(serde_json::from_str::<RunbookStep>(&frozen).unwrap(), step);
     }

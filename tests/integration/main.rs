@@ -12,6 +12,8 @@
 #[macro_use]
 mod support;
 
+mod chat_passthrough;
+mod chat_runs;
 mod cli;
 mod cli_doctor;
 mod cli_runs;

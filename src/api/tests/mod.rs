@@ -3,6 +3,7 @@
 mod abandoned;
 mod auth;
 mod catalog;
+mod chat;
 mod files;
 mod limits;
 mod repeated;

@@ -12,17 +12,19 @@ use serde_json::Value;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared, router};
+use crate::api::{
+    Api, ApiSettings, Chats, Followers, Readiness, Retries, RunParts, RunSettings, Shared, router,
+};
 use crate::catalog::{Catalog, Scope};
 use crate::database::{Database, Vault};
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::reach::{Documents, Reach};
 use crate::records::Records;
 use crate::run::Slug;
 use crate::secret::Secret;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
-use crate::webhook::Reach;
 
 /// More than any answer of the tests.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -103,6 +105,8 @@ impl Bench {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(3),
+                retries: Retries::default(),
+                documents: Documents::new(Reach::Public),
                 settings: RunSettings {
                     max_upload_bytes: 4 << 20,
                     sync_wait: Duration::from_secs(5),
@@ -112,6 +116,7 @@ impl Bench {
             queue,
             store,
             clock: new_year,
+            chats: Chats::new(Reach::Private),
             readiness,
             settings: ApiSettings {
                 max_json_bytes: 64 << 10,

@@ -15,13 +15,14 @@ use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
+use runbookd::reach::Reach;
 use runbookd::records::Records;
 use runbookd::run::{Network, RunId, RunName, Slug};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
-use runbookd::webhook::{Outbox, Reach};
+use runbookd::webhook::Outbox;
 use runbookd::worker::{
     AgentSource, Claims, Clock, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers,
     WorkersStatus,
