@@ -32,8 +32,9 @@ const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// When to come again, in seconds, after the places were taken. Answers take seconds.
 const RETRY_AFTER: u64 = 2;
 
-/// How long answers may go on after the stop was asked for, as other answers may.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long answers may go on after the stop was asked for: a little less than their connections, so
+/// that the record knows who cut them.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// How long what was cut then may take to be recorded.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);

@@ -289,3 +289,28 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = ["x-request-id", "request-id"].iter().find_map(|name| headers.get(*name));
     id.and_then(|id| id.to_str().ok()).map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_cut_ends_with_an_error_behind_its_pieces() {
+        for is_whole in [true, false] {
+            let (pieces, receiver) = mpsc::channel(N_PIECES);
+            // The client has taken nothing yet, and there is no room for another word.
+            for _ in 0..N_PIECES {
+                pieces.try_send(Bytes::from_static(b"x")).unwrap();
+            }
+            let body = body_of(receiver, Arc::new(AtomicBool::new(is_whole)));
+            drop(pieces);
+            let came: Vec<bool> =
+                body.into_data_stream().map(|piece| piece.is_ok()).collect().await;
+            let mut expected = vec![true; N_PIECES];
+            expected.extend((!is_whole).then_some(false));
+            assert_eq!(came, expected);
+        }
+    }
+}
