@@ -8,6 +8,7 @@ mod claim;
 mod conclude;
 mod ending;
 mod execute;
+mod fault;
 mod follow;
 mod keep;
 mod lines;
