@@ -1,5 +1,6 @@
 //! Anthropic's API: by key, by a subscription's token, or through a gateway that speaks it.
 
+use super::broker::{Broker, Credential, Route, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
 use crate::secret::{Keyring, Secret};
@@ -12,18 +13,36 @@ const OAUTH: &str = "CLAUDE_CODE_OAUTH_TOKEN";
 const GATEWAY_TOKEN: &str = "ANTHROPIC_AUTH_TOKEN";
 const BASE_URL: &str = "ANTHROPIC_BASE_URL";
 
+/// Where Anthropic itself is.
+const DEFAULT_BASE_URL: &str = "https://api.anthropic.com";
+
+/// How a key begins.
+const KEY_PREFIX: &str = "sk-ant-api03-";
+
 /// How a subscription's token begins (`claude setup-token` prints one).
 const OAUTH_PREFIX: &str = "sk-ant-oat";
+
+/// How the tokens of today begin.
+const OAUTH_TOKEN_PREFIX: &str = "sk-ant-oat01-";
 
 pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     let mut access = Access::default();
     let mut faults = Vec::new();
+    let mut upstream = DEFAULT_BASE_URL.to_owned();
     if let Some(url) = keyring.get(BASE_URL) {
         match base_url(BASE_URL, url) {
-            Ok(url) => access.set(BASE_URL, &url),
+            Ok(url) => {
+                access.set(BASE_URL, &url);
+                upstream = url;
+            }
             Err(fault) => faults.push(fault),
         }
     }
+    let broker = |variable, token_prefix, credential| {
+        let route =
+            Route { upstream: upstream.clone(), control: None, credential, wire: Wire::Messages };
+        Some(Broker { route, base_variable: BASE_URL, credential_variable: variable, token_prefix })
+    };
     match (keyring.get(KEY), keyring.get(GATEWAY_TOKEN), keyring.get(OAUTH)) {
         (Some(_), Some(_), _) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -34,6 +53,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         )),
         (None, Some(token), _) if keyring.get(BASE_URL).is_some() => {
             access.set_secret(GATEWAY_TOKEN, token);
+            access.broker = broker(GATEWAY_TOKEN, "", Credential::Bearer(token.clone()));
         }
         (None, Some(_), _) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -46,7 +66,9 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             if key.expose().trim().starts_with(OAUTH_PREFIX) {
                 faults.push(misplaced(KEY, "a subscription's token", OAUTH));
             }
-            access.set_secret(KEY, &trimmed(key));
+            let key = trimmed(key);
+            access.set_secret(KEY, &key);
+            access.broker = broker(KEY, KEY_PREFIX, Credential::ApiKey(key));
             if oauth.is_some() {
                 access.findings.push(Finding::new(
                     Code::SeveralCredentials,
@@ -63,7 +85,9 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
                     ),
                 ));
             }
-            access.set_secret(OAUTH, &trimmed(token));
+            let token = trimmed(token);
+            access.set_secret(OAUTH, &token);
+            access.broker = broker(OAUTH, OAUTH_TOKEN_PREFIX, Credential::Bearer(token));
         }
         (None, None, None) => faults.push(missing(ProviderName::Anthropic)),
     }
