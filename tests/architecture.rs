@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
+    ("gateway", &["provider", "run", "secret", "trajectory"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
@@ -33,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "worker",
         &[
             "database",
+            "gateway",
             "host",
             "job",
             "plan",

@@ -13,6 +13,8 @@ use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
+use crate::gateway::Upstream;
+use crate::host::blocking;
 use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
 use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
@@ -59,8 +61,13 @@ pub(super) async fn build(
     })?;
     let sockets = settings.state_dir.join(SOCKETS);
     reap(&engine, &claims, &sockets).await;
+    let upstream = upstream().await.map_err(|problem| {
+        complain(&problem);
+        ExitCode::BadConfig
+    })?;
     Ok(Parts {
         engine,
+        upstream,
         claims,
         sockets,
         agents: agents(wanted.agent_cli, settings)?,
@@ -69,6 +76,14 @@ pub(super) async fn build(
         keyring: settings.keyring.clone(),
         clock: now,
     })
+}
+
+/// What asks model services. It reads certificates from the disk.
+pub(super) async fn upstream() -> Result<Upstream, String> {
+    match blocking(Upstream::new).await {
+        Ok(made) => made.map_err(|e| error_chain(&e)),
+        Err(e) => Err(error_chain(&e)),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the edge, where time comes in")]

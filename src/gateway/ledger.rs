@@ -34,6 +34,22 @@ pub enum Outcome {
     Unreachable,
 }
 
+impl Outcome {
+    /// The word in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InFlight => "in_flight",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Broken => "broken",
+            Self::Abandoned => "abandoned",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// One request. A line of `logs/gateway.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GatewayRecord {

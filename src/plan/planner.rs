@@ -7,8 +7,8 @@ use super::request::RunRequest;
 use crate::provider;
 use crate::provider::scripted::Script;
 use crate::run::{
-    Code, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan, RuntimeName,
-    error_chain,
+    Code, Credentials, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan,
+    RuntimeName, error_chain,
 };
 use crate::runbook::{Position, Runbook};
 use crate::secret::Keyring;
@@ -102,7 +102,7 @@ impl Planner<'_> {
         let network = self.network();
         let permissions = self.permissions();
         let secrets = self.secrets();
-        self.credentials(runtime, provider);
+        let credentials = self.credentials(runtime, provider);
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -126,6 +126,7 @@ impl Planner<'_> {
             base,
             apt_packages,
             network,
+            credentials,
             limits,
             setup: front_matter.setup.clone(),
             permissions,
@@ -212,12 +213,33 @@ impl Planner<'_> {
         chosen.name
     }
 
-    fn credentials(&mut self, runtime: Option<RuntimeName>, provider: Option<ProviderName>) {
-        let (Some(runtime), Some(provider)) = (runtime, provider) else { return };
+    fn credentials(
+        &mut self,
+        runtime: Option<RuntimeName>,
+        provider: Option<ProviderName>,
+    ) -> Credentials {
+        let wanted = self.request.overrides.credentials.unwrap_or_default();
+        let (Some(runtime), Some(provider)) = (runtime, provider) else { return wanted };
         match provider::access(provider, runtime, self.keyring) {
-            Ok(access) => self.findings.extend(access.findings),
+            Ok(access) => {
+                // Where there is nothing to hide, nothing is hidden badly.
+                let can_be_brokered = access.can_be_brokered() || access.secrets.is_empty();
+                self.findings.extend(access.findings);
+                if wanted == Credentials::Gateway && !can_be_brokered {
+                    self.find(
+                        Code::CredentialInSandbox,
+                        format!(
+                            "the gateway cannot stand in for this credential of {}: it is in the \
+                             sandbox, where the agent can read it",
+                            provider.as_str()
+                        ),
+                    );
+                    return Credentials::Direct;
+                }
+            }
             Err(faults) => self.findings.extend(faults),
         }
+        wanted
     }
 
     fn evaluation(&mut self) {

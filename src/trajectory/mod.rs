@@ -12,6 +12,7 @@ mod step_log;
 mod summary;
 mod usage;
 mod warnings;
+mod wire_account;
 
 pub use atif::{AtifDocument, AtifFacts};
 pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
@@ -30,3 +31,4 @@ pub use step::{MessageStep, Step, StepKind, StepUpdate, TaskReport, ToolCallStep
 pub use step_log::{MAX_FIRST_STEPS, MAX_LAST_STEPS};
 pub use summary::Summary;
 pub use usage::{CostBasis, ReplyLedger, Usage, UsageByModel, UsageReport, UsageSource};
+pub use wire_account::{Reconciled, Reconciliation, WireAccount};

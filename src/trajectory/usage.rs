@@ -187,7 +187,7 @@ impl UsageByModel {
 
     /// The name under which `model` stands here. An agent counts under the name that it asked for,
     /// a provider answers with the release's full name.
-    fn name_of(&self, model: &str) -> Option<&str> {
+    pub(super) fn name_of(&self, model: &str) -> Option<&str> {
         if let Some((name, _)) = self.0.get_key_value(model) {
             return Some(name);
         }

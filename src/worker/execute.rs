@@ -22,6 +22,7 @@ use super::stage::{Ground, sandbox_spec};
 use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
+use crate::gateway::Upstream;
 use crate::provider;
 use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment, Session};
@@ -56,6 +57,8 @@ pub struct Parts {
     pub agents: AgentSource,
     /// What can be built to start from.
     pub snapshots: Snapshots,
+    /// Asks model services, in the agents' stead.
+    pub upstream: Upstream,
     /// Where the record goes.
     pub store: Store,
     /// Where credentials come from.
@@ -224,8 +227,10 @@ impl Run<'_> {
         };
         let access = provider::access(plan.provider, plan.runtime, &parts.keyring)
             .map_err(|faults| no_access(&faults))?;
-        let redactor = Redactor::new(access.secrets.iter().chain(plan.secret_values()));
-        let model = Model::start(plan, &parts.sockets, &id).await.map_err(Break::NotReady)?;
+        let real = access.secrets.clone();
+        let (model, access) = Model::start(self, &id, access).await.map_err(Break::NotReady)?;
+        let redactor =
+            Redactor::new(real.iter().chain(&access.secrets).chain(plan.secret_values()));
         let (sandbox, adopted) = match adopted {
             Some((sandbox, at)) => {
                 watch(RunUpdate::Note(ADOPTED.to_owned()));

@@ -5,6 +5,7 @@ mod attend;
 mod base;
 mod claim;
 mod conclude;
+mod door;
 mod ending;
 mod execute;
 mod follow;

@@ -1,4 +1,4 @@
-//! The model service of one run: nothing to do for a remote one, a server for the scripted one.
+//! The model service of one run: a gateway to a remote one, or a server for the scripted one.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
@@ -6,90 +6,144 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::provider::SCRIPTED_SOCKET;
+use super::door;
+use super::execute::Run;
+use crate::gateway::Gateway;
 use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
-use crate::run::{RunFailure, RunPlan, error_chain};
+use crate::provider::{Access, SCRIPTED_SOCKET};
+use crate::run::{Credentials, RunFailure, error_chain};
 use crate::sandbox::{Mount, SandboxId};
 
 /// The model service while a run lasts.
-pub(super) enum Model {
+pub(super) struct Model {
+    service: Service,
+    /// `None` where the sandbox reaches the service itself.
+    socket: Option<Socket>,
+}
+
+enum Service {
     /// Somewhere else.
     Remote,
+    /// Somewhere else, behind a gateway in this process.
+    Gateway(Gateway),
     /// In this process.
-    Scripted {
-        server: ScriptedProvider,
-        /// Holds the socket. A sandbox that outlives this process sees the next one's socket in it.
-        folder: PathBuf,
-        /// Keeps the socket's short path true.
-        _opened: File,
-    },
+    Scripted(ScriptedProvider),
+}
+
+/// The folder with the socket. A sandbox that outlives this process sees the next one's socket in it.
+struct Socket {
+    folder: PathBuf,
+    /// A socket's path has at most 107 bytes, and a state folder may be deep: this one is short.
+    path: PathBuf,
+    /// Keeps the short path true.
+    _opened: File,
 }
 
 impl Model {
-    /// Starts what the plan needs. `sockets` holds one folder for each sandbox.
+    /// Starts what the plan needs, and says how the sandbox reaches it.
     pub(super) async fn start(
-        plan: &RunPlan,
-        sockets: &Path,
+        run: &Run<'_>,
         id: &SandboxId,
-    ) -> Result<Self, RunFailure> {
-        let Some(script) = &plan.script else { return Ok(Self::Remote) };
+        access: Access,
+    ) -> Result<(Self, Access), RunFailure> {
+        let plan = run.plan;
+        if let Some(script) = &plan.script {
+            return Ok((Self::scripted(script, &run.parts.sockets, id).await?, access));
+        }
+        match plan.credentials {
+            Credentials::Direct => Ok((Self { service: Service::Remote, socket: None }, access)),
+            Credentials::Gateway => Self::behind_gateway(run, id, access),
+        }
+    }
+
+    async fn scripted(script: &str, sockets: &Path, id: &SandboxId) -> Result<Self, RunFailure> {
         let refused = |problem: String| RunFailure::Refused { problems: vec![problem] };
         let script = Script::parse(script).map_err(|e| refused(error_chain(&e)))?;
-        let failed = |detail: String| RunFailure::SandboxFailed { detail };
-        let folder = sockets.join(id.as_str());
-        let opened = open(sockets, &folder)
-            .map_err(|e| failed(format!("no folder for the scripted provider's socket: {e}")))?;
-        // A socket's path has at most 107 bytes, and a state folder may be deep.
-        let socket =
-            PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())).join(file_name());
-        let server =
-            ScriptedProvider::start(script, Listen::Unix(socket.clone())).await.map_err(|e| {
-                failed(format!("the scripted provider did not start: {}", error_chain(&e)))
-            })?;
-        // The agent has a user of its own; the folder's parent, which is ours alone, keeps others
-        // away.
-        std::fs::set_permissions(&socket, Permissions::from_mode(0o666))
-            .map_err(|e| failed(format!("the scripted provider's socket stays closed: {e}")))?;
-        Ok(Self::Scripted { server, folder, _opened: opened })
+        let socket = Socket::open(sockets, id)?;
+        let server = ScriptedProvider::start(script, Listen::Unix(socket.path.clone()));
+        let server = server.await.map_err(|e| {
+            failed(format!("the scripted provider did not start: {}", error_chain(&e)))
+        })?;
+        socket.admit_the_agent()?;
+        Ok(Self { service: Service::Scripted(server), socket: Some(socket) })
+    }
+
+    fn behind_gateway(
+        run: &Run<'_>,
+        id: &SandboxId,
+        access: Access,
+    ) -> Result<(Self, Access), RunFailure> {
+        let socket = Socket::open(&run.parts.sockets, id)?;
+        let brokered = door::brokered(access, &socket.folder)?;
+        let access = brokered.access.clone();
+        let parts = door::gateway_parts(run, brokered, &socket.path)
+            .map_err(|e| RunFailure::StoreFailed { detail: error_chain(&e) })?;
+        let gateway = Gateway::start(parts).map_err(|e| failed(error_chain(&e)))?;
+        socket.admit_the_agent()?;
+        Ok((Self { service: Service::Gateway(gateway), socket: Some(socket) }, access))
     }
 
     /// What the sandbox must see of it.
-    pub(super) fn mounts(&self) -> Vec<Mount> {
-        match self {
-            Self::Remote => Vec::new(),
-            Self::Scripted { folder, .. } => {
-                let inside = Path::new(SCRIPTED_SOCKET).parent().unwrap_or(Path::new("/"));
-                vec![Mount { host: folder.clone(), inside: inside.display().to_string() }]
-            }
-        }
+    pub(super) fn mounts(&self) -> Option<Mount> {
+        let inside = Path::new(SCRIPTED_SOCKET).parent().unwrap_or(Path::new("/"));
+        self.socket.as_ref().map(|socket| Mount {
+            host: socket.folder.clone(),
+            inside: inside.display().to_string(),
+        })
     }
 
-    /// Ends it, and gives what it answered.
+    /// Ends it, and gives what the scripted provider answered.
     pub(super) async fn stop(self) -> Vec<LedgerEntry> {
-        match self {
-            Self::Remote => Vec::new(),
-            Self::Scripted { server, folder, _opened } => {
-                let ledger = server.ledger();
-                server.stop().await;
-                if let Err(e) = std::fs::remove_dir_all(&folder) {
-                    tracing::warn!(error = %e, "the socket's folder was not removed");
-                }
-                ledger
-            }
+        let ledger = self.service.end().await;
+        if let Some(socket) = self.socket
+            && let Err(e) = std::fs::remove_dir_all(&socket.folder)
+        {
+            tracing::warn!(error = %e, "the socket's folder was not removed");
         }
+        ledger
     }
 
     /// Ends it for this process alone: its sandbox stays, and the next process serves it.
     pub(super) async fn leave(self) -> Vec<LedgerEntry> {
+        self.service.end().await
+    }
+}
+
+impl Service {
+    async fn end(self) -> Vec<LedgerEntry> {
         match self {
             Self::Remote => Vec::new(),
-            Self::Scripted { server, .. } => {
+            Self::Gateway(gateway) => {
+                gateway.stop().await;
+                Vec::new()
+            }
+            Self::Scripted(server) => {
                 let ledger = server.ledger();
                 server.stop().await;
                 ledger
             }
         }
     }
+}
+
+impl Socket {
+    fn open(sockets: &Path, id: &SandboxId) -> Result<Self, RunFailure> {
+        let folder = sockets.join(id.as_str());
+        let opened = open(sockets, &folder)
+            .map_err(|e| failed(format!("no folder for the model service's socket: {e}")))?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())).join(file_name());
+        Ok(Self { folder, path, _opened: opened })
+    }
+
+    /// The agent has a user of its own; the folder's parent, which is ours alone, keeps others away.
+    fn admit_the_agent(&self) -> Result<(), RunFailure> {
+        std::fs::set_permissions(&self.path, Permissions::from_mode(0o666))
+            .map_err(|e| failed(format!("the model service's socket stays closed: {e}")))
+    }
+}
+
+fn failed(detail: String) -> RunFailure {
+    RunFailure::SandboxFailed { detail }
 }
 
 /// Removes the folders in `sockets` of sandboxes that are not to be kept.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::conclude::Remains;
+use super::door::wire_account;
 use super::ending::{Ending, How};
 use super::execute::Parts;
 use super::report::RunReport;
@@ -18,8 +19,8 @@ use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
-    AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, StartedFrom,
-    TrajectoryDocument, UsageReport, read_started_from,
+    AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
+    StartedFrom, TrajectoryDocument, UsageReport, read_started_from,
 };
 
 /// How a run ended, with all that is known of it.
@@ -27,6 +28,7 @@ pub(super) struct Ended {
     status: RunStatus,
     recorder: Recorder,
     usage: UsageReport,
+    reconciled: Reconciled,
     notes: Vec<String>,
     remains: Remains,
     exit_code: Option<i32>,
@@ -39,6 +41,7 @@ impl Ended {
             status,
             recorder: Recorder::new(),
             usage: UsageReport::default(),
+            reconciled: Reconciled::default(),
             notes: Vec::new(),
             remains: Remains::default(),
             exit_code: None,
@@ -89,7 +92,8 @@ impl Ended {
         };
         notes.extend(seal.findings);
         let usage = settle(plan, &recorder, folder, &mut notes);
-        Self { status, recorder, usage, notes, remains, exit_code }
+        let reconciled = Reconciled::new(&usage, wire_account(folder));
+        Self { status, recorder, usage, reconciled, notes, remains, exit_code }
     }
 }
 
@@ -340,6 +344,7 @@ impl Record {
             },
             recorder: &ended.recorder,
             usage: &ended.usage,
+            reconciled: &ended.reconciled,
             verdict,
             notes: &notes,
             results: &results,

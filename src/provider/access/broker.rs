@@ -72,6 +72,16 @@ impl Access {
         self.broker.is_some()
     }
 
+    /// What the sandbox gets in place of a value: the run's token for the real credential, whatever
+    /// variable a runbook wants it in.
+    #[must_use]
+    pub fn stand_in(&self, value: &Secret) -> Secret {
+        match &self.stand_in {
+            Some((real, token)) if value.expose().trim() == real.expose() => token.clone(),
+            Some(_) | None => value.clone(),
+        }
+    }
+
     /// The same access through a gateway at the socket: the sandbox gets a token that means nothing
     /// outside it, made of `unique`. `Err` is this access, where a gateway cannot stand in for it.
     ///
@@ -86,6 +96,8 @@ impl Access {
         self.set("ANTHROPIC_UNIX_SOCKET", SCRIPTED_SOCKET);
         self.set(broker.base_variable, AT_THE_SOCKET);
         self.set_secret(broker.credential_variable, &token);
+        let real = broker.route.credential.secret();
+        self.stand_in = real.map(|real| (real.clone(), token.clone()));
         Ok(Brokered { access: self, route: broker.route, token })
     }
 }

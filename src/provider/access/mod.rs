@@ -30,6 +30,8 @@ pub struct Access {
     pub secrets: Vec<Secret>,
     /// What a person should know about this access.
     pub findings: Vec<Finding>,
+    /// The real credential and the token in its place, where a gateway is in between.
+    stand_in: Option<(Secret, Secret)>,
     /// How a gateway can take the credential's place, where one can.
     broker: Option<Broker>,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
+use runbookd::gateway::Upstream;
 use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
@@ -83,6 +84,7 @@ impl<'a> Depot<'a> {
                 sockets: state.join("models"),
                 agents: pinned(),
                 snapshots: Snapshots::built_in(),
+                upstream: Upstream::new().unwrap(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
                 clock: Timestamp::now,

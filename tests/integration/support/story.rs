@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use runbookd::gateway::Upstream;
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
@@ -145,6 +146,7 @@ impl Story {
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
                 AgentSource::Executable(path)
             }),
+            upstream: Upstream::new().unwrap(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
             keyring: self.keyring(),
