@@ -114,6 +114,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "client",
             "config",
             "daemon",
+            "gateway",
             "host",
             "plan",
             "provider",
@@ -142,16 +143,17 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/"],
-        "only the toolchain downloads, only webhooks call out, only the client asks a server",
+        &["src/toolchain/", "src/webhook/", "src/client/", "src/gateway/"],
+        "only the toolchain downloads, only webhooks call out, only the client asks a server, only \
+         the gateway asks a model service",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
         "axum::",
-        &["src/provider/scripted/", "src/api/"],
-        "only the API and the scripted provider serve HTTP",
+        &["src/provider/scripted/", "src/api/", "src/gateway/"],
+        "only the API, the scripted provider and the gateway serve HTTP",
     ),
-    ("StatusCode::", &["src/api/error.rs"], "the API's status codes stand in one place"),
+    ("StatusCode::", &["src/api/error.rs", "src/gateway/"], "status codes stand in one place"),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (
         "sqlx::",
