@@ -11,7 +11,7 @@ use url::Url;
 use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
 };
-use crate::run::{Network, RunRef, Slug};
+use crate::run::{Credentials, Network, RunRef, Slug};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
@@ -284,6 +284,10 @@ pub(super) struct RunArguments {
     /// or `scripted`.
     #[arg(long, value_name = "PROVIDER")]
     pub(super) model_provider: Option<String>,
+    /// Where the model service's credential is: `gateway`, outside the sandbox, or `direct`, in it,
+    /// where the agent can read it.
+    #[arg(long, value_name = "PLACE", value_parser = credentials)]
+    pub(super) credentials: Option<Credentials>,
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.
     #[arg(long, value_name = "FILE")]
     pub(super) script: Option<PathBuf>,
@@ -326,6 +330,10 @@ pub(super) struct RunArguments {
     /// An agent CLI of your own instead of the pinned one. It must report the pinned version.
     #[arg(long, value_name = "PATH", hide_short_help = true)]
     pub(super) agent_cli: Option<PathBuf>,
+}
+
+fn credentials(word: &str) -> Result<Credentials, String> {
+    Credentials::from_word(word).ok_or_else(|| "write `gateway` or `direct`".to_owned())
 }
 
 /// `NAME=VALUE`.

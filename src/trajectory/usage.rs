@@ -236,6 +236,8 @@ pub enum UsageSource {
     Live,
     /// The agent's own totals, in its last result. Complete but for requests that broke off.
     AgentResult,
+    /// The gateway's ledger: what each reply that came whole said it used.
+    Wire,
     /// The session files that the agent left. Right for each reply; side calls are missing.
     SessionFiles,
 }

@@ -89,6 +89,7 @@ impl Reconciled {
             UsageSource::None
             | UsageSource::Live
             | UsageSource::AgentResult
+            | UsageSource::Wire
             | UsageSource::SessionFiles => Reconciliation::Differs,
         };
         Self { reconciliation, difference, wire }
@@ -147,7 +148,7 @@ mod tests {
             (result, &[("m", usage(1, 2))], &[], "Differs m"),
             (result, &[], &[("n", usage(1, 3))], "Differs n"),
             (result, &[], &[], "Exact"),
-            (UsageSource::None, &[], &[("n", usage(1, 3))], "WireOnly"),
+            (UsageSource::None, &[], &[("n", usage(1, 3))], "WireOnly n"),
             (UsageSource::Live, &[("m", usage(1, 1))], &[("m", usage(1, 3))], "Differs m"),
         ] {
             assert_eq!(word(source, agent, wire), expected, "{agent:?} {wire:?}");

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::conclude::Remains;
-use super::door::wire_account;
 use super::ending::{Ending, How};
 use super::execute::Parts;
 use super::report::RunReport;
@@ -91,8 +90,7 @@ impl Ended {
             Err(failure) => RunStatus::Failed(failure),
         };
         notes.extend(seal.findings);
-        let usage = settle(plan, &recorder, folder, &mut notes);
-        let reconciled = Reconciled::new(&usage, wire_account(folder));
+        let (usage, reconciled) = settle(plan, &recorder, folder, &mut notes);
         Self { status, recorder, usage, reconciled, notes, remains, exit_code }
     }
 }
