@@ -35,6 +35,10 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Connections served at the same time. Each may hold a followed run; a file descriptor each.
 const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 
+/// Connections of them from one address: more than a browser and a few programs behind one router
+/// need, and few enough to leave places for others.
+const DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: usize = 256;
+
 /// Largest body of JSON. The largest known runbook has 40 KiB, but messages may carry pictures.
 const DEFAULT_MAX_JSON_BYTES: usize = 16 * 1024 * 1024;
 
@@ -52,6 +56,10 @@ const DEFAULT_SYNC_SECONDS: u64 = 1200;
 
 /// Runs that one token follows at the same time. A page of runs follows each of its lines.
 const DEFAULT_MAX_STREAMS: usize = 64;
+
+/// How long uploads and what became of webhooks are kept, in days: somebody who was away for some weeks
+/// still finds them, and a disk does not fill up with them.
+const DEFAULT_KEEP_DAYS: u32 = 30;
 
 /// How long runs may go on after a stop, in seconds. What is left then is left running and taken up
 /// again by the next start.
@@ -132,6 +140,9 @@ pub struct ServerSettings {
     pub slots: Option<usize>,
     /// How many connections are served at the same time (`RUNBOOKD_MAX_CONNECTIONS`).
     pub max_connections: usize,
+    /// How many of them from one address, other than this machine
+    /// (`RUNBOOKD_MAX_CONNECTIONS_PER_ADDRESS`).
+    pub max_connections_per_address: usize,
     /// Largest body of JSON, in bytes (`RUNBOOKD_MAX_JSON_BYTES`).
     pub max_json_bytes: usize,
     /// Longest time for an ordinary answer (`RUNBOOKD_ANSWER_SECONDS`).
@@ -148,6 +159,14 @@ pub struct ServerSettings {
     pub max_streams: usize,
     /// Whether webhooks may lead to private addresses (`RUNBOOKD_WEBHOOK_PRIVATE=1`).
     pub private_webhooks: bool,
+    /// How long uploads are kept (`RUNBOOKD_KEEP_UPLOADS`, in days); `None` keeps them for ever.
+    pub keep_uploads: Option<Duration>,
+    /// How long it is kept what became of webhooks (`RUNBOOKD_KEEP_DELIVERIES`, in days); `None` keeps
+    /// it for ever.
+    pub keep_deliveries: Option<Duration>,
+    /// Whether the addresses of model services may be private, and without TLS
+    /// (`RUNBOOKD_UPSTREAM_PRIVATE=1`).
+    pub private_upstreams: bool,
 }
 
 impl Settings {
@@ -306,6 +325,10 @@ impl ServerSettings {
                 .unwrap_or_else(|| state_dir.join("results")),
             slots: read.at_all("RUNBOOKD_SLOTS", "a number of runs").map(NonZeroUsize::get),
             max_connections: read.number("RUNBOOKD_MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS),
+            max_connections_per_address: read.number(
+                "RUNBOOKD_MAX_CONNECTIONS_PER_ADDRESS",
+                DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
+            ),
             max_json_bytes: read.number("RUNBOOKD_MAX_JSON_BYTES", DEFAULT_MAX_JSON_BYTES),
             answer_limit: read.seconds("RUNBOOKD_ANSWER_SECONDS", DEFAULT_ANSWER_SECONDS),
             min_free_disk_bytes: read.or(
@@ -318,6 +341,9 @@ impl ServerSettings {
             sync_wait: read.seconds("RUNBOOKD_SYNC_SECONDS", DEFAULT_SYNC_SECONDS),
             max_streams: read.number("RUNBOOKD_MAX_STREAMS", DEFAULT_MAX_STREAMS),
             private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
+            keep_uploads: read.days("RUNBOOKD_KEEP_UPLOADS", DEFAULT_KEEP_DAYS),
+            keep_deliveries: read.days("RUNBOOKD_KEEP_DELIVERIES", DEFAULT_KEEP_DAYS),
+            private_upstreams: read.flag("RUNBOOKD_UPSTREAM_PRIVATE"),
         }
     }
 }
@@ -348,6 +374,12 @@ impl Reader<'_> {
 
     fn flag(&mut self, name: &str) -> bool {
         self.or(name, "0 or 1", 0_u8) != 0
+    }
+
+    /// A length in days, where 0 is without end.
+    fn days(&mut self, name: &str, default: u32) -> Option<Duration> {
+        let days = self.or(name, "a number of days, or 0 for ever", default);
+        (days > 0).then(|| Duration::from_secs(24 * 3600) * days)
     }
 
     fn seconds(&mut self, name: &str, default: u64) -> Duration {
@@ -455,6 +487,16 @@ mod tests {
                 "RUNBOOKD_SLOTS is `0`: write a number of runs",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_old_goes_after_a_month_unless_the_operator_says_otherwise() {
+        let days = |value| {
+            let vars = [("HOME", "/h"), ("RUNBOOKD_KEEP_UPLOADS", value)];
+            settings(&vars).map(|s| s.server.keep_uploads.map(|kept| kept.as_secs() / 86_400))
+        };
+        assert_eq!(["", "0", "7"].map(days), [Ok(Some(30)), Ok(None), Ok(Some(7))]);
+        assert!(days("a week").is_err());
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod host;
 pub mod provider;
 pub mod queue;
+pub mod reach;
 pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;
@@ -29,11 +30,13 @@ pub mod store;
 pub mod toolchain;
 
 // Flow.
+pub mod inputs;
 pub mod intake;
 pub mod job;
 pub mod plan;
 pub mod records;
 pub mod routines;
+pub mod upstream;
 pub mod webhook;
 pub mod worker;
 

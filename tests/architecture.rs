@@ -21,7 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
-    ("gateway", &["provider", "run", "secret", "trajectory"]),
+    ("gateway", &["provider", "reach", "run", "secret", "trajectory"]),
+    ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
     ("toolchain", &["run", "secret"]),
@@ -29,17 +30,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("provider", &["run", "secret"]),
     // Flow.
     ("plan", &["provider", "run", "runbook", "runtime", "secret", "snapshot"]),
-    ("job", &["plan", "run", "secret"]),
+    ("job", &["plan", "run", "secret", "workflow"]),
+    ("inputs", &["archive", "job", "run", "store"]),
     (
         "worker",
         &[
             "database",
             "gateway",
             "host",
+            "inputs",
             "job",
             "plan",
             "provider",
             "queue",
+            "records",
             "run",
             "runbook",
             "runtime",
@@ -51,18 +55,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "toolchain",
             "trajectory",
             "webhook",
+            "workflow",
         ],
     ),
     (
         "intake",
         &[
-            "archive", "catalog", "database", "job", "plan", "queue", "run", "secret", "snapshot",
-            "store", "webhook", "workflow",
+            "archive", "catalog", "database", "gateway", "host", "inputs", "job", "plan",
+            "provider", "queue", "reach", "run", "runbook", "secret", "snapshot", "store",
+            "workflow",
         ],
     ),
     ("records", &["job", "queue", "run", "store"]),
     ("routines", &["catalog", "intake", "run"]),
-    ("webhook", &["catalog", "queue", "records", "run", "secret", "telemetry"]),
+    ("upstream", &["provider", "reach", "run", "secret"]),
+    ("webhook", &["catalog", "queue", "reach", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
     ("telemetry", &[]),
     // Edge.
@@ -75,6 +82,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "routines",
             "run",
@@ -82,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "trajectory",
+            "upstream",
             "webhook",
             "workflow",
         ],
@@ -96,6 +105,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "database",
             "intake",
             "queue",
+            "reach",
             "records",
             "run",
             "secret",
@@ -143,9 +153,16 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/", "src/gateway/"],
-        "only the toolchain downloads, only webhooks call out, only the client asks a server, only \
-         the gateway asks a model service",
+        &[
+            "src/toolchain/",
+            "src/webhook/",
+            "src/client/",
+            "src/reach/",
+            "src/upstream/",
+            "src/gateway/",
+        ],
+        "only the toolchain downloads, only webhooks and model calls go out, only the client asks a \
+         server, only `reach` reads what a client points to",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
@@ -153,7 +170,11 @@ const DOORS: &[(&str, &[&str], &str)] = &[
         &["src/provider/scripted/", "src/api/", "src/gateway/"],
         "only the API, the scripted provider and the gateway serve HTTP",
     ),
-    ("StatusCode::", &["src/api/error.rs", "src/gateway/"], "status codes stand in one place"),
+    (
+        "StatusCode::",
+        &["src/api/error.rs", "src/api/chat/error.rs", "src/gateway/"],
+        "the API's status codes stand in one place, those of chats and of the gateway in theirs",
+    ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (
         "sqlx::",

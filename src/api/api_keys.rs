@@ -12,6 +12,7 @@ use super::bodies::NewApiKey;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Segments};
 use super::fields::Fields;
+use super::translate;
 use crate::catalog::{CatalogError, Scope, Token, TokenPatch};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -27,9 +28,14 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         (status = 403, description = "This needs an admin token.")))]
 async fn list(State(api): State<Shared>, caller: Caller) -> Result<Json<Value>, ApiError> {
     caller.must_be_admin()?;
+    all(&api, None).await
+}
+
+/// The keys of a scope, or all.
+async fn all(api: &Shared, scope: Option<&Scope>) -> Result<Json<Value>, ApiError> {
     let mut keys = Vec::new();
-    for token in api.catalog.tokens(None).await? {
-        keys.push(shown(&api, &token).await?);
+    for token in api.catalog.tokens(scope).await? {
+        keys.push(shown(api, &token).await?);
     }
     Ok(Json(Value::Array(keys)))
 }
@@ -45,12 +51,7 @@ async fn of_collection(
     Tenant(collection): Tenant,
 ) -> Result<Json<Value>, ApiError> {
     caller.must_be_admin()?;
-    let scope = Scope::Collection(collection.name);
-    let mut keys = Vec::new();
-    for token in api.catalog.tokens(Some(&scope)).await? {
-        keys.push(shown(&api, &token).await?);
-    }
-    Ok(Json(Value::Array(keys)))
+    all(&api, Some(&Scope::Collection(collection.name))).await
 }
 
 /// Makes a key. `api_key` in the answer is the only time that it is shown.
@@ -129,14 +130,10 @@ async fn remove(
     Ok(Json(json!({ "message": "API key deleted successfully" })))
 }
 
-/// A name that is taken is a wrong request here, as the hosted service has it.
 fn taken(error: CatalogError) -> ApiError {
-    if let CatalogError::Exists { name, .. } = &error {
-        return ApiError::BadRequest(format!(
-            "An API key with the name '{name}' already exists for this collection"
-        ));
-    }
-    error.into()
+    translate::taken(error, |name| {
+        format!("An API key with the name '{name}' already exists for this collection")
+    })
 }
 
 async fn shown(api: &Shared, token: &Token) -> Result<Value, ApiError> {

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::Shared;
 use super::error::ApiError;
+use super::memory::Held;
 use super::operator::ByOperator;
 use crate::catalog::{Authentication, CatalogError, Collection, Scope};
 use crate::run::Slug;
@@ -83,6 +84,14 @@ impl Caller {
         }
     }
 
+    /// What tells this token from all others: names are unique in a scope only.
+    pub(super) fn key(&self) -> String {
+        match &self.scope {
+            Scope::Admin => format!("/{}", self.token),
+            Scope::Collection(collection) => format!("{collection}/{}", self.token),
+        }
+    }
+
     /// The collection that the token stands for, where it stands for one.
     #[must_use]
     pub fn own_collection(&self) -> Option<&Slug> {
@@ -127,11 +136,14 @@ pub(super) async fn guard(
     };
     match admitted.await {
         Ok((caller, tenant)) => {
+            let held = Held::nothing(&api.memory, Some(&caller));
             head.extensions.insert(caller);
+            head.extensions.insert(held.clone());
             if let Some(tenant) = tenant {
                 head.extensions.insert(tenant);
             }
-            next.run(Request::from_parts(head, body)).await
+            let answer = next.run(Request::from_parts(head, body)).await;
+            held.until_sent(answer)
         }
         Err(refusal) => refusal.into_response(),
     }

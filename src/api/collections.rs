@@ -13,7 +13,8 @@ use super::bodies::NewCollection;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Query};
 use super::fields::{Fields, kind_of};
-use crate::catalog::{CatalogError, Collection, CollectionPatch, Page};
+use super::translate::taken;
+use crate::catalog::{Collection, CollectionPatch, Page};
 use crate::run::Slug;
 use crate::secret::MASK;
 
@@ -75,7 +76,8 @@ async fn create(
     fields.finish()?;
     let name = name.unwrap_or_default();
     let made = api.catalog.create_collection(&name, description.as_deref(), (api.clock)()).await;
-    let made = made.map_err(taken)?;
+    let exists = |_: &str| "Collection already exists".to_owned();
+    let made = made.map_err(|error| taken(error, exists))?;
     if let Some(Value::Object(variables)) = variables
         && let Err(error) =
             api.catalog.patch_environment(&made.name, &variables, (api.clock)()).await
@@ -169,14 +171,6 @@ async fn change_environment(
         }
     };
     Ok(Json(with_names(&collection, names)))
-}
-
-/// A name that is taken is a wrong request here, as the hosted service has it.
-fn taken(error: CatalogError) -> ApiError {
-    if matches!(error, CatalogError::Exists { .. }) {
-        return ApiError::BadRequest("Collection already exists".to_owned());
-    }
-    error.into()
 }
 
 /// Clients send back what they were shown: a mask means "as it is", and must not become the value.

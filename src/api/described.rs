@@ -1,6 +1,7 @@
 //! What the description of the API says of every path alike: ids, variable segments, the answers
 //! that any path may give.
 
+use super::error::Envelope;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{KnownFormat, Object, Schema, SchemaFormat, SchemaType, Type};
@@ -47,7 +48,7 @@ pub(super) fn described(mut document: OpenApi) -> OpenApi {
             name_segments(&path, operation);
             count_from_zero(operation);
             add_failures(&path, operation);
-            say_json(operation);
+            say_json(&path, operation);
         }
         document.paths.paths.insert(path, item);
     }
@@ -121,6 +122,11 @@ fn add_failures(path: &str, operation: &mut Operation) {
         (has_body, "409", "It is there already, or its state forbids it."),
         (has_body, "413", "The body is larger than the limit."),
         (takes_words, "422", "The request does not have the shape that is asked for."),
+        (
+            !is_open,
+            "429",
+            "Too much at once, of this token or of all; `Retry-After` says when to come again.",
+        ),
         (true, "500", "A failure of the server; its log has the reason."),
         (true, "503", "A part that the answer needs is not there for now."),
         (true, "504", "The answer took too long."),
@@ -132,12 +138,16 @@ fn add_failures(path: &str, operation: &mut Operation) {
 }
 
 /// Answers are JSON where nothing else is said; failures always are.
-fn say_json(operation: &mut Operation) {
+fn say_json(path: &str, operation: &mut Operation) {
+    let schema = match Envelope::of_path(path) {
+        Envelope::Detail => "Failure",
+        Envelope::OpenAi => "OpenAiFailure",
+    };
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
             && response.content.is_empty()
         {
-            let failure = Ref::from_schema_name("Failure");
+            let failure = Ref::from_schema_name(schema);
             let content = match status.as_bytes().first() {
                 Some(b'4' | b'5') => Content::new(Some(failure)),
                 Some(_) | None => Content::new(None::<Ref>),

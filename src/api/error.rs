@@ -14,6 +14,9 @@ use crate::run::error_chain;
 /// What a client is told after a failure of ours. The reason stands in the log alone.
 const INTERNAL: &str = "Internal error. The server's log has the reason";
 
+/// When to come again while a part is not there, in seconds: a restart takes less.
+const UNAVAILABLE_SECONDS: u64 = 10;
+
 /// Why a request is not answered as it was wished. The texts are what a client's user sees.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -62,6 +65,9 @@ pub enum ApiError {
         /// Why, for the log.
         source: Option<BoxError>,
     },
+    /// A service that had to be asked did not answer.
+    #[error("{0}")]
+    BadGateway(String),
     /// The answer took too long.
     #[error("{0}")]
     TooSlow(String),
@@ -127,8 +133,14 @@ pub(super) enum Envelope {
 impl Envelope {
     /// The shape that the clients of a path read.
     pub(super) fn of_path(path: &str) -> Self {
-        let open_ai = path == "/v1" || path.starts_with("/v1/") || path == "/chat/completions";
-        if open_ai { Self::OpenAi } else { Self::Detail }
+        let is_below = |folder: &str| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_below("/v1") || is_below("/chat") || path == "/models" {
+            Self::OpenAi
+        } else {
+            Self::Detail
+        }
     }
 }
 
@@ -138,7 +150,14 @@ impl ApiError {
         Self::Internal { act, source: source.into() }
     }
 
-    fn status(&self) -> StatusCode {
+    /// Nothing new fits on the disk.
+    pub(super) fn no_room() -> Self {
+        let detail = "The server's disk is nearly full: it takes nothing new until there is room; \
+                      its operator can remove old runs";
+        Self::Unavailable { detail: detail.to_owned(), source: None }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -150,6 +169,7 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -166,9 +186,10 @@ impl ApiError {
             Self::BadRequest(_) | Self::Invalid(_) => ("invalid_request_error", None),
             Self::TooLarge(_) => ("invalid_request_error", Some("request_too_large")),
             Self::TooMany { .. } => ("rate_limit_error", Some("rate_limit_exceeded")),
-            Self::Unavailable { .. } | Self::TooSlow(_) | Self::Internal { .. } => {
-                ("server_error", None)
-            }
+            Self::Unavailable { .. }
+            | Self::BadGateway(_)
+            | Self::TooSlow(_)
+            | Self::Internal { .. } => ("server_error", None),
         }
     }
 
@@ -179,20 +200,21 @@ impl ApiError {
                 HeaderValue::from_str(allow).ok().map(|allow| (ALLOW, allow))
             }
             Self::TooMany { retry_after, .. } => Some((RETRY_AFTER, (*retry_after).into())),
+            Self::Unavailable { .. } => Some((RETRY_AFTER, UNAVAILABLE_SECONDS.into())),
             Self::Forbidden(_)
             | Self::NotFound(_)
             | Self::Conflict(_)
             | Self::BadRequest(_)
             | Self::Invalid(_)
             | Self::TooLarge(_)
-            | Self::Unavailable { .. }
+            | Self::BadGateway(_)
             | Self::TooSlow(_)
             | Self::Internal { .. } => None,
         }
     }
 
     /// The reason, where it is not for the client.
-    fn hidden_reason(&self) -> Option<&BoxError> {
+    pub(super) fn hidden_reason(&self) -> Option<&BoxError> {
         match self {
             Self::Unavailable { source, .. } => source.as_ref(),
             Self::Internal { source, .. } => Some(source),
@@ -205,6 +227,7 @@ impl ApiError {
             | Self::Invalid(_)
             | Self::TooLarge(_)
             | Self::TooMany { .. }
+            | Self::BadGateway(_)
             | Self::TooSlow(_) => None,
         }
     }
@@ -218,7 +241,7 @@ impl ApiError {
         }
     }
 
-    fn body(&self, envelope: Envelope, request_id: Option<&str>) -> Value {
+    pub(super) fn body(&self, envelope: Envelope, request_id: Option<&str>) -> Value {
         let detail = self.detail(request_id);
         match envelope {
             Envelope::Detail => json!({ "detail": detail }),
@@ -349,6 +372,9 @@ mod tests {
         for (path, envelope) in [
             ("/v1/chat/completions", Envelope::OpenAi),
             ("/chat/completions", Envelope::OpenAi),
+            ("/chat/completions/chatcmpl-1/events", Envelope::OpenAi),
+            ("/models", Envelope::OpenAi),
+            ("/chats", Envelope::Detail),
             ("/v1", Envelope::OpenAi),
             ("/v1x", Envelope::Detail),
             ("/api/v1/files", Envelope::Detail),

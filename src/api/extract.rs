@@ -1,7 +1,7 @@
 //! What handlers read from a request. Every fault is an [`ApiError`], in the form that clients know.
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -9,6 +9,14 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::error::{ApiError, Problem};
+use super::memory::{Held, read_body};
+
+/// Most values in one text of JSON. A value takes many times the memory of its text: `[0,0,…]` of 16
+/// MiB would be a gigabyte.
+const MAX_VALUES: usize = 100_000;
+
+/// What a value takes beside its text, in bytes: itself, and its place in a list or an object.
+const VALUE_BYTES: usize = 128;
 
 /// A body of JSON. The content type does not matter: `curl -d` sends another one than it means.
 #[derive(Debug)]
@@ -26,11 +34,45 @@ impl<T: DeserializeOwned> FromRequest<Shared> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Shared) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, api)
-            .await
-            .map_err(|fault| unread(&fault, api.settings.max_json_bytes))?;
+        let bytes = read_json(request, api).await?;
         from_json(&bytes).map(Self)
     }
+}
+
+/// The bytes of a body of JSON. What they and their values take is held until the request's end.
+pub(super) async fn read_json(request: Request, api: &Shared) -> Result<Bytes, ApiError> {
+    let held = request.extensions().get::<Held>().cloned();
+    // The open paths have no bodies.
+    let held = held.unwrap_or_else(|| Held::nothing(&api.memory, None));
+    let bytes = read_body(request, (api.settings.max_json_bytes, &held)).await?;
+    held.grow(n_values(&bytes).min(MAX_VALUES) * VALUE_BYTES).await?;
+    Ok(bytes)
+}
+
+/// How many values a text of JSON has at most, without reading it: in front of each but the first
+/// stands one of these. What stands in texts counts only where it is not quoted.
+fn n_values(json: &[u8]) -> usize {
+    let (mut n, mut in_text, mut is_escaped) = (1_usize, false, false);
+    for byte in json {
+        match (in_text, byte) {
+            (true, _) if is_escaped => is_escaped = false,
+            (true, b'\\') => is_escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b',' | b'[' | b'{') => n += 1,
+            (true | false, _) => {}
+        }
+    }
+    n
+}
+
+/// Refuses a text of JSON with too many values before one of them is made.
+pub(super) fn count_values(json: &[u8]) -> Result<(), ApiError> {
+    if n_values(json) <= MAX_VALUES {
+        return Ok(());
+    }
+    Err(ApiError::TooLarge(format!(
+        "The JSON has more than {MAX_VALUES} values: send large data as a file"
+    )))
 }
 
 impl<T: DeserializeOwned> FromRequestParts<Shared> for Query<T> {
@@ -78,6 +120,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Segments<T> {
 /// # Errors
 /// [`ApiError::Invalid`] with the place of the fault.
 pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    count_values(bytes)?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let read = serde_path_to_error::deserialize(&mut reader);
     let value = read.map_err(|fault| ApiError::Invalid(vec![fault_of(&fault)]))?;
@@ -115,15 +158,6 @@ fn not_json(fault: &serde_json::Error) -> Problem {
     Problem { loc: vec![json!("body"), json!(fault.column())], msg, kind: "json_invalid" }
 }
 
-fn unread(fault: &BytesRejection, limit: usize) -> ApiError {
-    // axum keeps apart only what it answers: the limit, or a connection that broke off.
-    if fault.body_text().contains("length limit") {
-        ApiError::TooLarge(format!("The request's body is larger than {limit} bytes"))
-    } else {
-        ApiError::BadRequest("The request's body broke off".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +175,18 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn many_values_are_refused_before_they_are_made_and_long_texts_are_not() {
+        let many = format!("[{}0]", "0,".repeat(MAX_VALUES));
+        let refused = from_json::<Value>(many.as_bytes());
+        assert!(matches!(refused, Err(ApiError::TooLarge(_))), "{refused:?}");
+        let text = json!({ "a": "\\\",[{".repeat(MAX_VALUES) }).to_string();
+        assert_eq!(n_values(text.as_bytes()), 2);
+        from_json::<Value>(text.as_bytes()).unwrap();
+        let nested = format!("{}{}", "[".repeat(3), "]".repeat(3));
+        assert_eq!(n_values(nested.as_bytes()), 4);
     }
 
     #[test]

@@ -3,9 +3,8 @@
 //! The events' numbers are the stream's ids. A client that comes again with the last number it saw
 //! goes on after it: what was stays in the run's file, so there is nothing to miss.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -26,11 +25,11 @@ use super::auth::Caller;
 use super::error::{ApiError, Problem};
 use super::extract::{Query, Segments};
 use super::runs::find;
-use crate::catalog::Scope;
-use crate::queue::Status;
+use super::shares::{Share, Shares};
+use crate::queue::Job;
 use crate::records::wire_status;
 use crate::run::RunName;
-use crate::store::EventReader;
+use crate::store::{EventReader, StoredEvent};
 
 /// Archives that are sent at a time. Each holds a thread for as long as its client takes, and the
 /// runs need those threads too.
@@ -59,8 +58,8 @@ const SIGN_OF_LIFE: &str = ": keep-alive\n\n";
 pub struct Followers {
     tracker: TaskTracker,
     stop: CancellationToken,
-    max_per_token: usize,
-    places: Arc<Mutex<HashMap<String, usize>>>,
+    streams: Shares<String>,
+    waits: Shares<String>,
     downloads: Arc<Semaphore>,
 }
 
@@ -70,7 +69,8 @@ impl Followers {
     pub fn new(max_per_token: usize) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let downloads = Arc::new(Semaphore::new(MAX_DOWNLOADS));
-        Self { tracker, stop, max_per_token, places: Arc::default(), downloads }
+        let (streams, waits) = (Shares::new(max_per_token), Shares::new(max_per_token));
+        Self { tracker, stop, streams, waits, downloads }
     }
 
     /// Lets everybody go, and waits until they have gone.
@@ -95,45 +95,91 @@ impl Followers {
         })
     }
 
+    /// Does something for a stream that goes on without its client.
+    pub(super) fn track(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tracker.spawn(work));
+    }
+
     /// A place for one stream of this token.
-    fn place(&self, caller: &Caller) -> Result<Place, ApiError> {
-        // Names are unique in a scope only.
-        let token = match &caller.scope {
-            Scope::Admin => format!("/{}", caller.token),
-            Scope::Collection(collection) => format!("{collection}/{}", caller.token),
-        };
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = places.entry(token.clone()).or_default();
-        if *taken >= self.max_per_token {
-            return Err(ApiError::TooMany {
-                detail: format!(
-                    "This token follows {} runs already: end one of these streams first",
-                    self.max_per_token
-                ),
-                retry_after: HEARTBEAT_EVERY.as_secs(),
-            });
-        }
-        *taken += 1;
-        Ok(Place { token, places: Arc::clone(&self.places) })
+    pub(super) fn place(&self, caller: &Caller) -> Result<Place, ApiError> {
+        self.streams.take(caller.key(), 1).ok_or_else(|| ApiError::TooMany {
+            detail: format!(
+                "This token follows {} runs already: end one of these streams first",
+                self.streams.max_each()
+            ),
+            retry_after: HEARTBEAT_EVERY.as_secs(),
+        })
+    }
+
+    /// A place for one request of this token that waits for a run.
+    pub(super) fn wait(&self, caller: &Caller) -> Result<Place, ApiError> {
+        self.waits.take(caller.key(), 1).ok_or_else(|| ApiError::TooMany {
+            detail: format!(
+                "This token waits for {} runs already: start runs with `POST /api/v1/run/…` and \
+                 look at them, or come again when one has ended",
+                self.waits.max_each()
+            ),
+            retry_after: HEARTBEAT_EVERY.as_secs(),
+        })
     }
 }
 
-/// The place of one stream; it is free again when this is dropped.
-#[derive(Debug)]
-struct Place {
-    token: String,
-    places: Arc<Mutex<HashMap<String, usize>>>,
+/// The place of one stream or wait; it is free again when this is dropped.
+pub(super) type Place = Share<String>;
+
+/// How a client is told of a run: what it gets of each event.
+pub(super) trait Telling: Send + Sync + 'static {
+    /// After which event the reading begins.
+    fn after(&self) -> u64;
+    /// What it gets at once.
+    fn opening(&mut self) -> String;
+    /// What it gets on a quiet stream.
+    fn sign_of_life(&self) -> &'static str;
+    /// What it gets of an event; nothing where that is empty.
+    fn event(&mut self, event: &StoredEvent) -> String;
+    /// What it gets where a run has ended and no event told of it.
+    fn ended(&mut self, job: &Job) -> String;
+    /// What it gets where the stream is cut and the run goes on.
+    fn cut(&mut self) -> String;
+    /// Whether a client that goes away stops the run.
+    fn stops_the_run(&self) -> bool;
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = places.get_mut(&self.token) {
-            *taken -= 1;
-            if *taken == 0 {
-                places.remove(&self.token);
-            }
-        }
+/// The events as they are.
+struct Plain {
+    after: u64,
+}
+
+impl Telling for Plain {
+    fn after(&self) -> u64 {
+        self.after
+    }
+
+    fn opening(&mut self) -> String {
+        SIGN_OF_LIFE.to_owned()
+    }
+
+    fn sign_of_life(&self) -> &'static str {
+        SIGN_OF_LIFE
+    }
+
+    fn event(&mut self, event: &StoredEvent) -> String {
+        format!("id: {}\ndata: {}\n\n", event.seq, event.json)
+    }
+
+    /// A run that never began, or whose worker was lost, has no last event, so that its end is told
+    /// without a number.
+    fn ended(&mut self, job: &Job) -> String {
+        let end = json!({ "kind": "finished", "status": wire_status(job.status), "last": true });
+        format!("data: {end}\n\n")
+    }
+
+    fn cut(&mut self) -> String {
+        String::new()
+    }
+
+    fn stops_the_run(&self) -> bool {
+        false
     }
 }
 
@@ -166,18 +212,24 @@ async fn events(
     let after = after(&headers, wish.after)?;
     let job = find(&api, &path).await?;
     let place = api.runs.followers.place(&caller)?;
+    Ok(follow(&api, place, job.name, Plain { after }))
+}
+
+/// Tells a client of a run until it has ended.
+pub(super) fn follow(api: &Shared, place: Place, run: RunName, telling: impl Telling) -> Response {
     let (frames, receiver) = mpsc::channel(N_FRAMES);
     let stream = Stream {
         // Watched before it is read: what is written in between is announced.
-        news: api.store.watch(&job.name),
-        reader: Some(api.store.events(&job.name, after)),
+        news: api.store.watch(&run),
+        reader: Some(api.store.events(&run, telling.after())),
         stop: api.runs.followers.stop.clone(),
         frames,
-        run: job.name,
+        run,
+        telling,
         _place: place,
     };
     let tracker = &api.runs.followers.tracker;
-    drop(tracker.spawn(stream.serve(Arc::clone(&api))));
+    drop(tracker.spawn(stream.serve(Arc::clone(api))));
     let body = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|frame| (Ok::<_, Infallible>(frame), receiver))
     });
@@ -187,10 +239,11 @@ async fn events(
         // Proxies that hold answers back would hold back every event.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    (headers, Body::from_stream(body)).into_response()
 }
 
-fn after(headers: &HeaderMap, wish: Option<u64>) -> Result<u64, ApiError> {
+/// The number after which a client goes on: that of the header, else the one that it wrote.
+pub(super) fn after(headers: &HeaderMap, wish: Option<u64>) -> Result<u64, ApiError> {
     let Some(header) = headers.get(LAST_EVENT_ID) else { return Ok(wish.unwrap_or(0)) };
     let text = header.to_str().map(str::trim).unwrap_or_default();
     if text.is_empty() {
@@ -204,23 +257,33 @@ fn after(headers: &HeaderMap, wish: Option<u64>) -> Result<u64, ApiError> {
 }
 
 /// One stream to one client.
-struct Stream {
+struct Stream<T> {
     run: RunName,
     news: watch::Receiver<u64>,
     /// `None` while a thread reads with it.
     reader: Option<EventReader>,
     frames: mpsc::Sender<Bytes>,
     stop: CancellationToken,
+    telling: T,
     _place: Place,
 }
 
-/// The stream is over: the run has ended, the client has gone, or we stop.
-struct Over;
+/// Why a stream is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// The run has ended, and that was told.
+    Told,
+    /// The client has gone, or takes nothing.
+    Gone,
+    /// We stop, or cannot read.
+    Cut,
+}
 
-impl Stream {
+impl<T: Telling> Stream<T> {
     async fn serve(mut self, api: Shared) {
         // An early byte, so that the client knows at once that it is heard.
-        let mut going = self.send(SIGN_OF_LIFE.to_owned()).await;
+        let opening = self.telling.opening();
+        let mut going = self.send(opening).await;
         while going.is_ok() {
             self.news.borrow_and_update();
             going = match self.pass_on().await {
@@ -228,23 +291,36 @@ impl Stream {
                 other => other.map(|_| ()),
             };
         }
+        match going {
+            Ok(()) | Err(Over::Told) => {}
+            Err(Over::Cut) => {
+                let last = self.telling.cut();
+                if !last.is_empty() {
+                    // Nobody waits for a client now.
+                    let _ = self.frames.try_send(last.into());
+                }
+            }
+            Err(Over::Gone) if self.telling.stops_the_run() => cancel(&api, &self.run).await,
+            Err(Over::Gone) => {}
+        }
     }
 
     /// Passes on what is there, and says how much that was.
     async fn pass_on(&mut self) -> Result<usize, Over> {
-        let Some(mut reader) = self.reader.take() else { return Err(Over) };
+        let Some(mut reader) = self.reader.take() else { return Err(Over::Cut) };
         let read = tokio::task::spawn_blocking(move || (reader.read(), reader)).await;
-        let Ok((events, reader)) = read else { return Err(Over) };
+        let Ok((events, reader)) = read else { return Err(Over::Cut) };
         self.reader = Some(reader);
         let events = events.map_err(|error| {
             let error = crate::run::error_chain(&error);
             tracing::error!(run.id = %self.run, error, "could not read the events of a run");
-            Over
+            Over::Cut
         })?;
         for event in &events {
-            self.send(format!("id: {}\ndata: {}\n\n", event.seq, event.json)).await?;
+            let told = self.telling.event(event);
+            self.send(told).await?;
             if event.last {
-                return Err(Over);
+                return Err(Over::Told);
             }
         }
         Ok(events.len())
@@ -252,37 +328,46 @@ impl Stream {
 
     /// Waits for news; on a quiet stream, sees whether there can be any.
     async fn wait(&mut self, api: &Shared) -> Result<(), Over> {
-        let job = api.queue.get(&self.run).await;
-        match job.map(|job| job.map(|job| job.status)) {
-            Ok(Some(status)) if status.is_terminal() => return self.end(status).await,
+        match api.queue.get(&self.run).await {
+            Ok(Some(job)) if job.status.is_terminal() => return self.end(&job).await,
             Ok(Some(_)) | Err(_) => {}
-            Ok(None) => return Err(Over),
+            Ok(None) => return Err(Over::Cut),
         }
         let news = self.news.clone();
         let quiet = tokio::time::sleep(HEARTBEAT_EVERY);
         tokio::select! {
-            () = self.stop.cancelled() => Err(Over),
-            () = self.frames.closed() => Err(Over),
+            () = self.stop.cancelled() => Err(Over::Cut),
+            () = self.frames.closed() => Err(Over::Gone),
             () = changed(news) => Ok(()),
-            () = quiet => self.send(SIGN_OF_LIFE.to_owned()).await,
+            () = quiet => self.send(self.telling.sign_of_life().to_owned()).await,
         }
     }
 
-    /// The run has ended. Its last event may have come meanwhile; a run that never began, or whose
-    /// worker was lost, has none, so that its end is told without a number.
-    async fn end(&mut self, status: Status) -> Result<(), Over> {
+    /// The run has ended. Its last event may have come meanwhile.
+    async fn end(&mut self, job: &Job) -> Result<(), Over> {
         while self.pass_on().await? > 0 {}
-        let end = json!({ "kind": "finished", "status": wire_status(status), "last": true });
-        self.send(format!("data: {end}\n\n")).await?;
-        Err(Over)
+        let end = self.telling.ended(job);
+        self.send(end).await?;
+        Err(Over::Told)
     }
 
     async fn send(&self, frame: String) -> Result<(), Over> {
+        if frame.is_empty() {
+            return Ok(());
+        }
         let sent = self.frames.send_timeout(frame.into(), WRITE_LIMIT);
         tokio::select! {
-            () = self.stop.cancelled() => Err(Over),
-            sent = sent => sent.map_err(|_| Over),
+            () = self.stop.cancelled() => Err(Over::Cut),
+            sent = sent => sent.map_err(|_| Over::Gone),
         }
+    }
+}
+
+/// Stops a run whose client has gone.
+pub(super) async fn cancel(api: &Shared, run: &RunName) {
+    if let Err(error) = api.queue.cancel(run, (api.clock)()).await {
+        let error = crate::run::error_chain(&error);
+        tracing::warn!(run.id = %run, error, "a run whose client has gone could not be stopped");
     }
 }
 

@@ -1,7 +1,9 @@
 //! Records of runs that were made elsewhere.
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -11,11 +13,15 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Shared;
+use super::auth::Tenant;
 use super::error::{ApiError, Problem};
-use super::extract::{JsonBody, Segments};
+use super::extract::{Segments, from_json, read_json};
 use super::runs::blocking;
+use super::submit::{idempotency_key, refusal};
 use crate::catalog::NewTask;
-use crate::queue::{Cost, Ended, JobUsage, RecordKind, RecordedRun};
+use crate::intake::{hide, hide_params, same_request};
+use crate::queue::{Cost, Ended, Idempotency, JobUsage, RecordKind, RecordedRun, Submitted};
+use crate::records::written_bytes;
 use crate::run::{RunId, RunName};
 use crate::store::{Document, StoreError};
 use crate::trajectory::SCHEMA_VERSION;
@@ -29,6 +35,12 @@ const AUTHOR: &str = "ingest";
 
 /// Largest cost of one run that is counted, in dollars. Sums of it stay far from their end.
 const MAX_COST_USD: f64 = 1e9;
+
+/// Largest input and largest output of a record, each in bytes of JSON: a conversation, not a data set.
+const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// Largest record, in bytes: both, and as much for everything else.
+pub(super) const MAX_BODY_BYTES: usize = 3 * MAX_VALUE_BYTES;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(ingest))
@@ -71,16 +83,32 @@ struct Ingested {
     completed: Option<Timestamp>,
 }
 
-/// Keeps the record of a run that was made elsewhere. The task is made where it is missing.
+/// Keeps the record of a run that was made elsewhere. The task is made where it is missing. Without
+/// a `trajectory_id`, `Idempotency-Key` makes a repeated request the same request.
 #[utoipa::path(post, path = "/api/v1/trajectories/{collection}/{task}/ingest",
     tag = "trajectories", request_body = Ingested,
     responses((status = 200, description = "The record's id and labels."),
-        (status = 409, description = "A run of this server has the id.")))]
+        (status = 409, description = "A run of this server has the id, or the idempotency key was \
+                                      used for another request.")))]
 async fn ingest(
     State(api): State<Shared>,
-    Segments((collection, task)): Segments<(String, String)>,
-    JsonBody(wish): JsonBody<Ingested>,
+    Segments((_, task)): Segments<(String, String)>,
+    Tenant(collection): Tenant,
+    request: Request,
 ) -> Result<Json<Value>, ApiError> {
+    let key = idempotency_key(request.headers())?;
+    let bytes = read_json(request, &api).await?;
+    let mut wish: Ingested = from_json(&bytes)?;
+    let key = key.map(|key| same_request(key, &bytes)).transpose().map_err(refusal)?;
+    drop(bytes);
+    not_too_large("input", &wish.input)?;
+    not_too_large("output", &wish.output)?;
+    for value in [&mut wish.input, &mut wish.output] {
+        hide(value, &collection.redacted_param_keys);
+    }
+    for params in wish.metadata.iter_mut() {
+        hide_params(params, &collection.redacted_param_keys);
+    }
     let now = (api.clock)();
     let ended = ended(wish.status.as_deref())?;
     let id = match &wish.trajectory_id {
@@ -89,17 +117,68 @@ async fn ingest(
     };
     let created = wish.created.unwrap_or(now);
     let labels = labels(&wish, created)?;
-    let collection = api.catalog.collection(&collection).await?.name;
     let task = NewTask::new(&task, Workflow::of_chat_task());
-    let task = api.catalog.ensure_task(&collection, task, now).await?.name;
-    let name = RunName { collection, task, id };
+    let task = api.catalog.ensure_task(&collection.name, task, now).await?.name;
+    let name = RunName { collection: collection.name, task, id };
     let document = document(&name, &wish, (ended, &labels), (created, now));
+    let record = record(name, &wish, ended, (created, now));
+    let keeper = Arc::clone(&api);
+    // The index and the folder belong together, whether the client waits for both or not.
+    let kept = api.runs.intake.carry_on(async move { keep(&keeper, record, key, document).await });
+    let document = kept.await.map_err(|e| ApiError::internal("could not keep a record", e))??;
+    let told = ["trajectory_id", "name", "storage_path", "status", "labels"];
+    Ok(Json(told.into_iter().map(|key| (key, document[key].clone())).collect()))
+}
+
+/// Notes a record and writes its document. Gives the one that is there afterwards.
+async fn keep(
+    api: &Shared,
+    record: RecordedRun,
+    key: Option<Idempotency>,
+    document: Value,
+) -> Result<Value, ApiError> {
+    let own = record.name.clone();
+    // The index first: it refuses the id of a run of ours, whose record must not be replaced.
+    let kept = api.queue.record_once(record, key.as_ref(), (api.clock)()).await?;
+    let (store, repeated) = (api.store.clone(), matches!(kept, Submitted::Repeated(_)));
+    let name = match kept {
+        Submitted::New => own,
+        Submitted::Repeated(name) => name,
+    };
+    blocking("could not keep a record", move || {
+        let folder = store.run(&name)?;
+        // A crash may have come between the index and the folder.
+        if repeated && let Some(bytes) = folder.read_if_there(Document::Trajectory)? {
+            return Ok::<_, StoreError>(serde_json::from_slice(&bytes).unwrap_or(document));
+        }
+        let document = of_run(document, &name);
+        folder.write(Document::Trajectory, document.to_string().as_bytes())?;
+        Ok(document)
+    })
+    .await
+}
+
+/// The document of a record that was noted under another id before.
+fn of_run(mut document: Value, name: &RunName) -> Value {
+    document["trajectory_id"] = name.id.as_str().into();
+    document["storage_path"] = name.to_string().into();
+    document["metadata_uri"] = format!("{name}/trajectory.json").into();
+    document
+}
+
+/// The row of a record.
+fn record(
+    name: RunName,
+    wish: &Ingested,
+    ended: Ended,
+    (created, now): (Timestamp, Timestamp),
+) -> RecordedRun {
     let cost = wish.cost_usd.filter(|cost| cost.is_finite() && *cost >= 0.0);
     let cost = cost.map(|cost| cost.min(MAX_COST_USD));
     let finished = wish.completed.unwrap_or(now);
     let took = finished.duration_since(created).as_millis();
-    let record = RecordedRun {
-        name: name.clone(),
+    RecordedRun {
+        name,
         kind: RecordKind::Ingested,
         ended,
         reason: None,
@@ -112,23 +191,18 @@ async fn ingest(
         },
         duration_ms: wish.created.and_then(|_| u64::try_from(took).ok()),
         spec: String::new(),
-    };
-    // The index first: it refuses the id of a run of ours, whose record must not be replaced.
-    api.queue.record(record, now).await?;
-    let (store, run) = (api.store.clone(), name.clone());
-    let text = document.to_string();
-    blocking("could not keep a record", move || {
-        store.run(&run)?.write(Document::Trajectory, text.as_bytes())?;
-        Ok::<_, StoreError>(())
-    })
-    .await?;
-    Ok(Json(json!({
-        "trajectory_id": name.id.as_str(),
-        "name": format!("{}/{}", name.collection, name.task),
-        "storage_path": name.to_string(),
-        "status": document["status"],
-        "labels": labels,
-    })))
+    }
+}
+
+fn not_too_large(field: &str, value: &Value) -> Result<(), ApiError> {
+    let n_bytes = written_bytes(value);
+    if n_bytes <= MAX_VALUE_BYTES as u64 {
+        return Ok(());
+    }
+    Err(ApiError::TooLarge(format!(
+        "`{field}` has {n_bytes} bytes of JSON, and at most {MAX_VALUE_BYTES} are kept: upload large \
+         data with `POST /api/v1/sandbox/upload` and name its path"
+    )))
 }
 
 fn fault(field: &str, msg: impl Into<String>) -> ApiError {

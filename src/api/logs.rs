@@ -49,7 +49,7 @@ async fn logs(
     Ok(Json(json!({
         "workflow_id": name.workflow_id(),
         "trajectory_id": name.id.as_str(),
-        "status": wire_status(job.status),
+        "status": wire_status(job.standing()),
         "error": job.reason,
         "events": events,
     })))
@@ -85,7 +85,7 @@ fn shown(json: &str) -> Option<Value> {
     };
     let message = failure.and_then(Value::as_str).map_or_else(
         || {
-            let words = ["text", "title", "reason", "phase", "status", "activity"];
+            let words = ["text", "title", "reason", "phase", "status", "activity", "name"];
             let said = words.into_iter().map(text).find(|said| !said.is_empty());
             said.map_or_else(|| kind.to_owned(), |said| format!("{kind}: {said}"))
         },

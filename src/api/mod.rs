@@ -6,19 +6,23 @@
 mod api_keys;
 mod auth;
 mod bodies;
+mod chat;
 mod collections;
 mod deadline;
 mod described;
 mod download;
+mod drip;
 mod error;
 mod extract;
 mod fields;
 mod figures;
 mod follow;
+mod form;
 mod health;
 mod hosted;
 mod ingest;
 mod logs;
+mod memory;
 mod notes;
 mod openapi;
 mod operator;
@@ -27,6 +31,7 @@ mod receive;
 mod routines;
 mod runs;
 mod serve;
+mod shares;
 mod step_templates;
 mod stored;
 mod submit;
@@ -42,9 +47,9 @@ mod write_limit;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use jiff::Timestamp;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
@@ -52,17 +57,20 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{Caller, Tenant};
+pub use chat::{Chats, Retries};
 pub use error::{ApiError, BoxError, Created, Problem};
 pub use extract::{JsonBody, Query, Segments, from_json};
 pub use follow::Followers;
 pub use health::Readiness;
+pub use memory::Memory;
 pub use operator::{OperatorDoor, OperatorError, OperatorReply, operator_router};
 pub use runs::{RunParts, RunSettings};
-pub use serve::{serve, without_delay};
+pub use serve::{ConnectionLimits, Peer, serve, without_delay};
 
 use crate::catalog::Catalog;
 use crate::queue::Queue;
 use crate::store::Store;
+use memory::MaxBody;
 use unknown::Known;
 
 /// What the handlers work with.
@@ -80,9 +88,16 @@ pub struct Api {
     pub readiness: Arc<Readiness>,
     /// What the paths about runs work with.
     pub runs: RunParts,
+    /// The chats that are passed on to models.
+    pub chats: Chats,
     /// The limits.
     pub settings: ApiSettings,
+    /// What requests hold in memory.
+    pub memory: Arc<Memory>,
 }
+
+/// Largest body of JSON on the paths that take neither a runbook nor messages, in bytes.
+const SMALL_JSON_BYTES: usize = 1 << 20;
 
 /// The [`Api`] as handlers share it: requests are answered at the same time.
 pub type Shared = Arc<Api>;
@@ -127,38 +142,46 @@ fn routes(api: &Shared) -> OpenApiRouter<Shared> {
 
 /// What anybody may ask.
 fn open(api: &Shared) -> OpenApiRouter<Shared> {
-    quick(api, health::routes().merge(step_templates::routes()))
+    quick(api, SMALL_JSON_BYTES, health::routes().merge(step_templates::routes()))
 }
 
 /// What wants a token. Paths that wait for a run or move files are merged beside the quick ones.
 fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
-    let quick_routes = hosted::routes()
+    let small_routes = hosted::routes()
         .merge(collections::routes())
-        .merge(tasks::routes())
         .merge(api_keys::routes())
         .merge(figures::routes())
         .merge(trajectories::routes())
         .merge(notes::routes())
         .merge(logs::routes())
-        .merge(ingest::routes())
-        .merge(routines::routes())
         .merge(webhooks::routes());
+    let quick_routes = tasks::routes().merge(routines::routes());
     let max_upload_bytes = api.runs.settings.max_upload_bytes;
     let slow_routes = submit::routes(max_upload_bytes)
         .merge(uploads::routes(max_upload_bytes))
         .merge(stored::routes())
         .merge(download::routes())
-        .merge(follow::routes());
-    quick(api, quick_routes)
+        .merge(follow::routes())
+        .merge(chat::routes());
+    let max_json_bytes = api.settings.max_json_bytes;
+    quick(api, max_json_bytes, quick_routes)
+        .merge(quick(api, SMALL_JSON_BYTES, small_routes))
+        .merge(quick(api, ingest::MAX_BODY_BYTES, ingest::routes()))
         .merge(slow_routes)
         .route_layer(from_fn_with_state(Arc::clone(api), auth::guard))
 }
 
-/// Paths that are answered soon, with small bodies.
-fn quick(api: &Shared, routes: OpenApiRouter<Shared>) -> OpenApiRouter<Shared> {
+/// Paths that are answered soon, with bodies of JSON of at most so many bytes.
+fn quick(
+    api: &Shared,
+    max_body_bytes: usize,
+    routes: OpenApiRouter<Shared>,
+) -> OpenApiRouter<Shared> {
+    let max_body_bytes = max_body_bytes.min(api.settings.max_json_bytes);
     routes
         .layer(from_fn_with_state(Arc::clone(api), deadline::enforce))
-        .layer(DefaultBodyLimit::max(api.settings.max_json_bytes))
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(Extension(MaxBody(max_body_bytes)))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use utoipa::openapi::{Components, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::Shared;
+use super::chat::OpenAiFailure;
 use super::described::Failure;
 
 /// The document before the handlers have added their paths.
@@ -18,7 +19,7 @@ use super::described::Failure;
                        token. Every path but health, step-templates and these pages wants \
                        `Authorization: Bearer mlc_…`; a token is made with `runbookd token create`."
     ),
-    components(schemas(Failure)),
+    components(schemas(Failure, OpenAiFailure)),
     modifiers(&Bearer),
     security(("bearer" = []))
 )]

@@ -1,23 +1,25 @@
 //! Files on their way in: from a part of a form to the results directory, within limits.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{FromRequest as _, Request};
+use axum::body::Bytes;
 use uuid::Uuid;
 
 use super::Shared;
-use super::error::{ApiError, Problem};
+use super::error::ApiError;
+use super::form::Part;
 use super::runs::blocking;
 use crate::intake::Uploaded;
-use crate::run::Slug;
-use crate::store::StoragePath;
+use crate::run::{Slug, error_chain};
+use crate::store::{StoreError, Upload};
 
-/// How much is collected before it is written, in bytes.
-const WRITE_BYTES: usize = 1 << 20;
+/// How much is collected before it is written, in bytes: few writes for a large file, little memory
+/// for many uploads at the same time.
+const WRITE_BYTES: usize = 256 << 10;
 
-/// How long a client may send nothing. A slow line still sends something every minute.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// After so many bytes the disk is measured again.
+const MEASURE_EVERY_BYTES: u64 = 64 << 20;
 
 /// What fails when a file cannot be kept.
 const KEEP: &str = "could not keep an upload";
@@ -25,137 +27,110 @@ const KEEP: &str = "could not keep an upload";
 /// Most files in one request.
 const MAX_FILES: usize = 200;
 
-/// What came in with one request. Whoever refuses the request forgets it.
+/// What came in with one request. It is removed unless somebody takes it over, whatever becomes of
+/// the request: a client that hangs up ends its handler at any point.
 #[derive(Debug)]
 pub(super) struct Received {
-    api: Shared,
-    collection: Slug,
-    batch: Slug,
+    batch: Arc<Batch>,
     pub(super) files: Vec<Uploaded>,
 }
 
 impl Received {
-    pub(super) fn new(api: &Shared, collection: Slug) -> Result<Self, ApiError> {
-        let free = api.store.free_bytes();
-        let free = free.map_err(|e| ApiError::internal("could not measure the disk", e))?;
-        if free < api.settings.min_free_disk_bytes {
-            return Err(ApiError::Unavailable {
-                detail:
-                    "The server's disk is nearly full: it takes nothing new until there is room; \
-                         its operator can remove old runs"
-                        .to_owned(),
-                source: None,
-            });
-        }
+    pub(super) async fn new(api: &Shared, collection: Slug) -> Result<Self, ApiError> {
         let batch = Uuid::new_v4().simple().to_string();
-        let batch = Slug::new(&batch[..12])
+        let name = Slug::new(&batch[..12])
             .map_err(|e| ApiError::internal("could not name an upload", e))?;
-        Ok(Self { api: api.clone(), collection, batch, files: Vec::new() })
+        let api = Arc::clone(api);
+        let batch = Arc::new(Batch { api, collection, name, is_kept: AtomicBool::new(false) });
+        batch.measure().await?;
+        Ok(Self { batch, files: Vec::new() })
     }
 
     /// The twelve hexadecimal digits that the files of this request have in common.
     pub(super) fn batch(&self) -> &Slug {
-        &self.batch
+        &self.batch.name
     }
 
     /// Receives one file.
-    pub(super) async fn take(&mut self, mut field: Field<'_>) -> Result<(), ApiError> {
+    pub(super) async fn take(&mut self, mut part: Part<'_>) -> Result<(), ApiError> {
         if self.files.len() == MAX_FILES {
             return Err(ApiError::BadRequest(format!(
                 "The request has more than {MAX_FILES} files: pack them into one zip archive"
             )));
         }
-        let name = field.file_name().unwrap_or_default().to_owned();
-        let (store, collection, batch) =
-            (self.api.store.clone(), self.collection.clone(), self.batch.clone());
+        let name = part.file_name().unwrap_or_default().to_owned();
         let told = name.clone();
-        let mut upload = blocking(KEEP, move || store.receive(&collection, &batch, &told)).await?;
-        let mut waiting = Vec::new();
-        loop {
-            let chunk = chunk(&mut field, &self.api).await?;
-            waiting.extend_from_slice(chunk.as_deref().unwrap_or_default());
-            if chunk.is_none() || waiting.len() >= WRITE_BYTES {
-                let bytes = std::mem::take(&mut waiting);
-                upload = blocking(KEEP, move || upload.append(&bytes).map(|()| upload)).await?;
+        let mut upload = self
+            .batch
+            .on_disk(move |batch| batch.api.store.receive(&batch.collection, &batch.name, &told))
+            .await?;
+        let (mut waiting, mut measured_at) = (Vec::new(), 0);
+        while let Some(chunk) = part.chunk().await? {
+            waiting.extend_from_slice(&chunk);
+            if waiting.len() >= WRITE_BYTES {
+                upload = self.append(upload, std::mem::take(&mut waiting).into()).await?;
             }
-            if chunk.is_none() {
-                break;
+            if upload.n_bytes() - measured_at >= MEASURE_EVERY_BYTES {
+                measured_at = upload.n_bytes();
+                self.batch.measure().await?;
             }
         }
-        let kept = blocking(KEEP, move || upload.keep()).await?;
+        let upload = self.append(upload, waiting.into()).await?;
+        let kept = self.batch.on_disk(move |_| upload.keep()).await?;
         self.files.push(Uploaded { path: kept.path, name, n_bytes: kept.n_bytes });
         Ok(())
     }
 
-    /// Removes what came in: the request is refused.
-    pub(super) async fn forget(self) -> Result<(), ApiError> {
-        let (store, files) = (self.api.store.clone(), self.files);
-        blocking("could not remove an upload", move || {
-            let paths = files.iter().filter_map(|file| StoragePath::parse(&file.path).ok());
-            paths.into_iter().try_for_each(|path| store.remove_upload(&path))
-        })
-        .await
+    async fn append(&self, mut upload: Upload, bytes: Bytes) -> Result<Upload, ApiError> {
+        self.batch.on_disk(move |_| upload.append(&bytes).map(|()| upload)).await
+    }
+
+    /// The files, whose owner is somebody else from now on.
+    pub(super) fn handed_over(self) -> Vec<Uploaded> {
+        self.batch.is_kept.store(true, Ordering::Release);
+        self.files
     }
 }
 
-/// The text of a field that is no file.
-pub(super) async fn text(
-    mut field: Field<'_>,
-    name: &str,
-    api: &Shared,
-) -> Result<String, ApiError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = chunk(&mut field, api).await? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > api.settings.max_json_bytes {
-            return Err(ApiError::TooLarge(format!(
-                "the field `{name}` is larger than {} bytes: send large inputs as files",
-                api.settings.max_json_bytes
-            )));
+/// The folder of what came with one request. The last who works on it removes it: a thread may still
+/// write when the handler is gone already.
+#[derive(Debug)]
+struct Batch {
+    api: Shared,
+    collection: Slug,
+    name: Slug,
+    is_kept: AtomicBool,
+}
+
+impl Batch {
+    /// Does what blocks for the batch, which is there as long as that goes on.
+    async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let batch = Arc::clone(self);
+        blocking(KEEP, move || work(&batch)).await
+    }
+
+    /// Refuses more where the disk has no room for it.
+    async fn measure(self: &Arc<Self>) -> Result<(), ApiError> {
+        let free = self.on_disk(|batch| batch.api.store.free_bytes()).await?;
+        if free < self.api.settings.min_free_disk_bytes { Err(ApiError::no_room()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if *self.is_kept.get_mut() {
+            return;
         }
-    }
-    String::from_utf8(bytes).map_err(|_| {
-        ApiError::Invalid(vec![Problem::of_field(name, "value_error", "it must be UTF-8 text")])
-    })
-}
-
-/// The form of a request.
-pub(super) async fn form(request: Request, api: &Shared) -> Result<Multipart, ApiError> {
-    Multipart::from_request(request, api)
-        .await
-        .map_err(|fault| ApiError::BadRequest(format!("the form cannot be read: {fault}")))
-}
-
-/// The next field of a form.
-pub(super) async fn next<'f>(
-    form: &'f mut Multipart,
-    api: &Shared,
-) -> Result<Option<Field<'f>>, ApiError> {
-    let limit = api.runs.settings.max_upload_bytes;
-    match tokio::time::timeout(SILENCE_LIMIT, form.next_field()).await {
-        Ok(field) => field.map_err(|fault| broken(&fault, limit)),
-        Err(_) => Err(silent()),
-    }
-}
-
-async fn chunk(field: &mut Field<'_>, api: &Shared) -> Result<Option<axum::body::Bytes>, ApiError> {
-    let limit = api.runs.settings.max_upload_bytes;
-    match tokio::time::timeout(SILENCE_LIMIT, field.chunk()).await {
-        Ok(chunk) => chunk.map_err(|fault| broken(&fault, limit)),
-        Err(_) => Err(silent()),
-    }
-}
-
-fn silent() -> ApiError {
-    ApiError::TooSlow(format!("nothing was sent for {} s", SILENCE_LIMIT.as_secs()))
-}
-
-fn broken(fault: &MultipartError, limit: usize) -> ApiError {
-    let said = fault.body_text();
-    // axum tells the limit from a broken form by its status alone.
-    if fault.status().as_u16() == 413 {
-        ApiError::TooLarge(format!("the request is larger than {limit} bytes"))
-    } else {
-        ApiError::BadRequest(format!("the form cannot be read: {said}"))
+        let (store, collection) = (self.api.store.clone(), self.collection.clone());
+        let name = self.name.clone();
+        self.api.runs.followers.track_blocking(move || {
+            if let Err(error) = store.remove_batch(&collection, &name) {
+                let error = error_chain(&error);
+                tracing::warn!(error, "could not remove what a refused request had sent");
+            }
+        });
     }
 }

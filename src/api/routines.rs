@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,15 +13,17 @@ use super::Shared;
 use super::bodies::NewRoutineBody;
 use super::error::{ApiError, Problem};
 use super::extract::{JsonBody, Query, Segments};
-use super::submit::{refusal, started};
+use super::memory::Held;
+use super::submit::{idempotency_key, refusal, started};
 use super::trajectories::{Wish, answer};
 use crate::cadence::Cadence;
 use crate::catalog::{NewRoutine, Routine, RoutinePatch};
+use crate::intake::Submission;
 use crate::queue::ListFilter;
+use crate::reach::parse_target;
 use crate::routines::wish_of;
 use crate::run::Slug;
 use crate::secret::Secret;
-use crate::webhook::parse_target;
 
 /// The keys of a routine that a client may write.
 const KEYS: [&str; 7] = [
@@ -213,15 +216,20 @@ async fn resume(
     update(&api, &path, RoutinePatch { paused: Some(false), ..RoutinePatch::default() }).await
 }
 
-/// Starts a run of a routine now, beside its cadence.
+/// Starts a run of a routine now, beside its cadence. `Idempotency-Key` makes a repeated request the
+/// same request.
 #[utoipa::path(post, path = "/api/v1/routines/{collection}/{task}/{name}/run-now",
-    tag = "routines", responses((status = 200, description = "The run's ids.")))]
+    tag = "routines", responses((status = 200, description = "The run's ids."),
+        (status = 409, description = "The idempotency key was used for another request.")))]
 async fn run_now(
     State(api): State<Shared>,
     Segments(path): Segments<Path>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let routine = find(&api, &path).await?;
+    let idempotency_key = idempotency_key(&headers)?;
     let wish = wish_of(&api.catalog, &routine).await?;
+    let wish = Submission { idempotency_key, ..wish };
     let accepted = api.runs.intake.submit(wish, (api.clock)()).await.map_err(refusal)?;
     started(&api, accepted).await
 }
@@ -234,6 +242,7 @@ async fn runs(
     State(api): State<Shared>,
     Segments(path): Segments<Path>,
     Query(wish): Query<Wish>,
+    held: Held,
 ) -> Result<Json<Value>, ApiError> {
     let routine = find(&api, &path).await?;
     let filter = ListFilter {
@@ -242,7 +251,7 @@ async fn runs(
         statuses: wish.statuses()?,
         routine: Some(routine.id.to_string()),
     };
-    answer(&api, &filter, wish.page()).await
+    answer(&api, &held, &filter, wish.page()).await
 }
 
 /// What a client writes of a routine.
@@ -297,7 +306,7 @@ impl Fields {
                 let url = text(key, value)?.filter(|url| !url.is_empty());
                 if let Some(url) = &url {
                     let reach = api.runs.intake.settings.webhook_reach;
-                    parse_target(url, reach).map_err(|e| e.to_string())?;
+                    parse_target(url, reach).map_err(|e| format!("the webhook's URL {e}"))?;
                 }
                 self.webhook_url = Some(url);
             }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::Shared;
+use super::chat::Retries;
 use super::error::ApiError;
 use super::follow::Followers;
 use crate::catalog::CatalogError;
 use crate::intake::Intake;
 use crate::queue::Job;
+use crate::reach::Documents;
 use crate::records::{RecordError, Records};
 use crate::run::Slug;
 
@@ -20,6 +22,10 @@ pub struct RunParts {
     pub records: Records,
     /// Those who follow a run while it goes on.
     pub followers: Followers,
+    /// The chats that clients may send again by themselves.
+    pub retries: Retries,
+    /// What reads the runbooks that clients point to.
+    pub documents: Documents,
     /// The limits.
     pub settings: RunSettings,
 }

@@ -13,9 +13,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
+use super::auth::Caller;
 use super::error::{ApiError, Problem};
-use super::extract::{JsonBody, Segments};
-use super::receive::{Received, form, next, text};
+use super::extract::{JsonBody, Segments, count_values, read_json};
+use super::form::{Form, told};
+use super::receive::Received;
 use super::runs::{names, unseen};
 use crate::intake::{Accepted, IntakeError, Submission};
 use crate::queue::Job;
@@ -32,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Fields that clients send and that mean nothing here.
 const IGNORED: [&str; 3] = ["use_trial_keys", "bakery_host", "subscription_credential"];
+
+/// Most fields of a request that mean nothing: each is answered with a note.
+const MAX_UNKNOWN: usize = 16;
 
 pub(super) fn routes(max_upload_bytes: usize) -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -80,16 +85,21 @@ async fn run(
 #[utoipa::path(post, path = "/api/v1/run-sync/{collection}/{task}", tag = "runs",
     request_body(content = RunForm, content_type = "multipart/form-data"),
     responses((status = 200, description = "The trajectory and the run's ids; see `status`."),
-        (status = 400, description = "The run could only fail; `detail` says why.")))]
+        (status = 400, description = "The run could only fail; `detail` says why."),
+        (status = 429, description = "The token waits for too many runs.")))]
 async fn run_sync(
     State(api): State<Shared>,
+    caller: Caller,
     Segments((collection, task)): Segments<(String, String)>,
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
+    // A place first: who cannot wait must not find a run started.
+    let place = api.runs.followers.wait(&caller)?;
     let (accepted, wish) = submit(&api, (collection, task), request).await?;
     let limit = api.runs.settings.sync_wait;
     let limit = wish.map_or(limit, |wish| wish.min(limit));
     let job = wait(&api, &accepted.name, limit).await?;
+    drop(place);
     let message = if job.status.is_terminal() {
         "Workflow ended"
     } else {
@@ -139,7 +149,7 @@ fn response(
 }
 
 /// Waits for the end of a run, or for the end of the wait.
-async fn wait(api: &Shared, name: &RunName, limit: Duration) -> Result<Job, ApiError> {
+pub(super) async fn wait(api: &Shared, name: &RunName, limit: Duration) -> Result<Job, ApiError> {
     let deadline = tokio::time::Instant::now() + limit;
     let mut news = api.store.watch(name);
     loop {
@@ -177,29 +187,24 @@ async fn submit(
     }
     let (collection, task) = names(api, &collection, &task).await?;
     let key = idempotency_key(request.headers())?;
-    let mut received = Received::new(api, collection.clone())?;
-    let read = if is_json(request.headers()) {
-        from_json(request, api).await
+    let mut received = Received::new(api, collection.clone()).await?;
+    let fields = if is_json(request.headers()) {
+        from_json(request, api).await?
     } else {
-        from_form(request, api, &mut received).await
-    };
-    let fields = match read {
-        Ok(fields) => fields,
-        Err(error) => {
-            received.forget().await?;
-            return Err(error);
-        }
+        from_form(request, api, &mut received).await?
     };
     let wish = Submission {
         collection: collection.to_string(),
         task: task.to_string(),
         init_params: fields.init_params,
-        uploads: received.files,
+        // From here on they are the intake's, which goes on without us.
+        uploads: received.handed_over(),
         secret_params: fields.secret_params,
         webhook_url: fields.webhook_url,
         webhook_secret: fields.webhook_secret,
         routine: None,
         idempotency_key: key,
+        ..Submission::default()
     };
     let mut accepted = api.runs.intake.submit(wish, (api.clock)()).await.map_err(refusal)?;
     accepted.notes.extend(fields.notes);
@@ -217,7 +222,8 @@ struct Fields {
     notes: Vec<String>,
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+/// The key that makes a repeated request the same request, where there is one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().map_err(|_| {
         ApiError::BadRequest("the Idempotency-Key must be visible ASCII text".to_owned())
@@ -240,14 +246,9 @@ async fn from_json(request: Request, api: &Shared) -> Result<Fields, ApiError> {
                 .to_owned(),
         ));
     }
-    let limit = api.settings.max_json_bytes;
-    let read = axum::body::to_bytes(request.into_body(), limit);
-    let read = tokio::time::timeout(api.settings.answer_limit, read).await;
-    let bytes = read.ok().and_then(Result::ok).ok_or_else(|| {
-        ApiError::TooLarge(format!(
-            "the request's body is larger than {limit} bytes, broke off, or came too slowly"
-        ))
-    })?;
+    let read = tokio::time::timeout(api.settings.answer_limit, read_json(request, api)).await;
+    let bytes =
+        read.map_err(|_| ApiError::TooSlow("the request's body came too slowly".to_owned()))??;
     if bytes.is_empty() {
         return Ok(Fields::default());
     }
@@ -272,18 +273,18 @@ async fn from_form(
     api: &Shared,
     received: &mut Received,
 ) -> Result<Fields, ApiError> {
-    let mut form = form(request, api).await?;
+    let mut form = Form::of(request, api).await?;
     let mut fields = Fields::default();
-    while let Some(field) = next(&mut form, api).await? {
-        let name = field.name().unwrap_or_default().to_owned();
-        match (name.as_str(), field.file_name()) {
-            ("files", Some(_)) => received.take(field).await?,
+    while let Some(part) = form.next().await? {
+        let name = part.name();
+        match (name.as_str(), part.file_name()) {
+            ("files", Some(_)) => received.take(part).await?,
             ("file", Some(_)) => {
                 let msg = "files are sent in the field `files`, one part each";
                 return Err(ApiError::Invalid(vec![Problem::of_field("file", "unexpected", msg)]));
             }
             _ => {
-                let text = text(field, &name, api).await?;
+                let text = part.text().await?;
                 fields.read(&name, text)?;
             }
         }
@@ -295,6 +296,7 @@ impl Fields {
     fn read(&mut self, name: &str, text: String) -> Result<(), ApiError> {
         match name {
             "init_params" => {
+                count_values(text.as_bytes())?;
                 self.init_params =
                     parse_init_params(&text).map_err(|e| invalid(name, e.to_string()))?;
                 refuse_double_wrapping(&self.init_params)
@@ -312,9 +314,16 @@ impl Fields {
                 self.timeout_hint = Some(hint.ok_or_else(|| invalid(name, msg))?);
             }
             ignored if IGNORED.contains(&ignored) => {}
+            _ if self.notes.len() == MAX_UNKNOWN => {
+                return Err(ApiError::BadRequest(format!(
+                    "The request has more than {MAX_UNKNOWN} fields that are not known; parameters \
+                     of the task go into `init_params`"
+                )));
+            }
             other => self.notes.push(format!(
-                "The field `{other}` is not known and does nothing; parameters of the task go into \
-                 `init_params`."
+                "The field `{}` is not known and does nothing; parameters of the task go into \
+                 `init_params`.",
+                told(other)
             )),
         }
         Ok(())
@@ -335,6 +344,7 @@ fn secrets(text: &str) -> Result<BTreeMap<String, Secret>, ApiError> {
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
+    count_values(text.as_bytes())?;
     // The shell client's extra brace comes here too.
     let params = parse_init_params(text).map_err(|_| not_an_object())?;
     let mut secrets = BTreeMap::new();
@@ -352,6 +362,7 @@ pub(super) fn refusal(error: IntakeError) -> ApiError {
     match error {
         IntakeError::Unknown(text) => ApiError::NotFound(text),
         IntakeError::Refused(problems) => ApiError::BadRequest(problems.join(" ")),
+        IntakeError::NoRoom => ApiError::no_room(),
         IntakeError::KeyUsed(_) => ApiError::Conflict(error.to_string()),
         IntakeError::Catalog(_)
         | IntakeError::Seal(_)

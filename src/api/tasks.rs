@@ -30,7 +30,7 @@ const MAX_SEARCHED: u64 = 10_000;
 const DEFAULT_HITS: usize = 10;
 
 /// The segment that is no task's name: it searches.
-const SEARCH: &str = "search";
+pub(super) const SEARCH: &str = "search";
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()

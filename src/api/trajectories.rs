@@ -11,15 +11,24 @@ use utoipa_axum::routes;
 use super::Shared;
 use super::error::{ApiError, Problem};
 use super::extract::{Query, Segments};
-use super::runs::{find, names, unseen};
+use super::memory::Held;
+use super::runs::{blocking, find, names, unseen};
 use crate::queue::{ListFilter, Page, Status};
-use crate::records::{status_from_word, wire_status};
+use crate::records::{Records, status_from_word, wire_status, written_bytes};
+use crate::store::Document;
 
 /// Items on a page when the client does not say.
 const DEFAULT_LIMIT: u64 = 20;
 
 /// Most items on a page. Items are whole trajectories, and the public clients ask for no more.
 const MAX_LIMIT: u64 = 200;
+
+/// Largest page, in bytes of JSON. What does not fit is told in short, with `is_shortened`. A runbook
+/// stands in its runs' records several times, so a long page of ordinary runs has 20 MiB.
+const MAX_PAGE_BYTES: usize = 32 << 20;
+
+/// A page is in memory as values and as text.
+const PAGE_COPIES: usize = 2;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -67,7 +76,8 @@ impl Wish {
     }
 }
 
-/// Lists the trajectories of a task, newest first. Each item is whole but for `agent_steps`.
+/// Lists the trajectories of a task, newest first. Each item is whole but for `agent_steps`; where a
+/// page would be too large, the last ones are told in short, with `is_shortened`.
 #[utoipa::path(get, path = "/api/v1/db/trajectories/{collection}/{task}", tag = "trajectories",
     params(Wish),
     responses((status = 200, description = "A page of trajectories.")))]
@@ -75,22 +85,45 @@ async fn list(
     State(api): State<Shared>,
     Segments((collection, task)): Segments<(String, String)>,
     Query(wish): Query<Wish>,
+    held: Held,
 ) -> Result<Json<Value>, ApiError> {
     let (collection, task) = names(&api, &collection, &task).await?;
     let statuses = wish.statuses()?;
     let filter = ListFilter { collection, task: Some(task), statuses, routine: None };
-    answer(&api, &filter, wish.page()).await
+    answer(&api, &held, &filter, wish.page()).await
 }
 
 /// A page of trajectories in the envelope that clients read.
 pub(super) async fn answer(
     api: &Shared,
+    held: &Held,
     filter: &ListFilter,
     page: Page,
 ) -> Result<Json<Value>, ApiError> {
-    let (seen, total) = api.runs.records.list(filter, page).await.map_err(unseen)?;
+    let (jobs, total) = api.runs.records.list(filter, page).await.map_err(unseen)?;
     let has_more = page.number.saturating_mul(page.limit) < total;
-    let items: Vec<Map<String, Value>> = seen.into_iter().map(|seen| seen.trajectory).collect();
+    let mut items = Vec::with_capacity(jobs.len());
+    let mut left = MAX_PAGE_BYTES;
+    for job in jobs {
+        if left == 0 {
+            items.push(Records::in_short(job).trajectory);
+            continue;
+        }
+        let in_short = job.clone();
+        let mut seen = api.runs.records.listed(job).await.map_err(unseen)?;
+        let n_bytes = written_bytes(&seen.trajectory);
+        match usize::try_from(n_bytes).ok().and_then(|n_bytes| left.checked_sub(n_bytes)) {
+            Some(still) => {
+                held.grow((left - still) * PAGE_COPIES).await?;
+                left = still;
+            }
+            None => {
+                // The page is full: what follows is not even read.
+                (seen, left) = (Records::in_short(in_short), 0);
+            }
+        }
+        items.push(seen.trajectory);
+    }
     Ok(Json(json!({
         "trajectories": items,
         "total": total,
@@ -107,8 +140,15 @@ pub(super) async fn answer(
 async fn one(
     State(api): State<Shared>,
     Segments(path): Segments<(String, String, String)>,
+    held: Held,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     let job = find(&api, &path).await?;
+    let (store, name) = (api.store.clone(), job.name.clone());
+    let n_bytes = blocking("could not look at a record", move || {
+        store.begun(&name).map_or(Ok(0), |folder| folder.document_bytes(Document::Trajectory))
+    });
+    let n_bytes = usize::try_from(n_bytes.await?).unwrap_or(usize::MAX);
+    held.grow(n_bytes.saturating_mul(PAGE_COPIES)).await?;
     let seen = api.runs.records.see(job).await.map_err(unseen)?;
     Ok(Json(seen.trajectory))
 }

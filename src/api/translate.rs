@@ -1,5 +1,6 @@
 //! What the rooms behind the API report, in the API's words.
 
+use super::drip::DripFault;
 use super::error::{ApiError, Problem};
 use crate::catalog::{CatalogError, Kind};
 use crate::queue::QueueError;
@@ -21,6 +22,23 @@ impl From<CatalogError> for ApiError {
             CatalogError::Secret(_) | CatalogError::Random | CatalogError::Unreadable { .. } => {
                 Self::internal("could not use the catalog", error)
             }
+        }
+    }
+}
+
+/// A name that is taken is a wrong request on some paths, as the hosted service has it.
+pub(super) fn taken(error: CatalogError, words: impl FnOnce(&str) -> String) -> ApiError {
+    if let CatalogError::Exists { name, .. } = &error {
+        return ApiError::BadRequest(words(name));
+    }
+    error.into()
+}
+
+impl From<DripFault> for ApiError {
+    fn from(fault: DripFault) -> Self {
+        match fault {
+            DripFault::Slow => Self::TooSlow(fault.sentence()),
+            DripFault::LongHead => Self::BadRequest(fault.sentence()),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Files that clients send before a run: by path for `file_paths`, by id for `files`.
 
 use axum::Json;
-use axum::extract::multipart::Multipart;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -17,7 +16,8 @@ use super::Shared;
 use super::auth::Caller;
 use super::error::{ApiError, Problem};
 use super::extract::{Query, Segments};
-use super::receive::{Received, form, next, text};
+use super::form::{Form, told};
+use super::receive::Received;
 use super::runs::blocking;
 use super::stored::{open, send};
 use crate::run::Slug;
@@ -80,36 +80,35 @@ async fn upload(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let collection = collection(&api, &caller, whose.collection.as_deref()).await?;
-    let mut form = form(request, &api).await?;
-    let mut received = Received::new(&api, collection)?;
-    if let Err(error) = take_all(&api, &mut form, (&mut received, "files")).await {
-        received.forget().await?;
-        return Err(error);
-    }
-    let paths: Vec<&str> = received.files.iter().map(|file| file.path.as_str()).collect();
+    let mut received = Received::new(&api, collection).await?;
+    take_all(Form::of(request, &api).await?, (&mut received, "files")).await?;
+    let batch = received.batch().clone();
+    let files = received.handed_over();
+    let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     Ok(Json(json!({
-        "upload_id": received.batch().as_str(), "file_paths": paths, "count": paths.len(),
+        "upload_id": batch.as_str(), "file_paths": paths, "count": paths.len(),
     })))
 }
 
 /// Receives every file of the field `wanted`, at least one. Gives the purpose, if one is named.
 async fn take_all(
-    api: &Shared,
-    form: &mut Multipart,
+    mut form: Form,
     (received, wanted): (&mut Received, &'static str),
 ) -> Result<Option<String>, ApiError> {
     let mut purpose = None;
-    while let Some(field) = next(form, api).await? {
-        let name = field.name().unwrap_or_default().to_owned();
-        let is_file = field.file_name().is_some();
+    while let Some(part) = form.next().await? {
+        let name = part.name();
+        let is_file = part.file_name().is_some();
         match name.as_str() {
-            name if is_file && name == wanted => received.take(field).await?,
-            "purpose" if !is_file => purpose = Some(text(field, &name, api).await?),
+            name if is_file && name == wanted => received.take(part).await?,
+            "purpose" if !is_file => purpose = Some(part.text().await?),
             other if is_file => {
                 let msg = format!("files are sent in the field `{wanted}`");
-                return Err(ApiError::Invalid(vec![Problem::of_field(other, "unexpected", msg)]));
+                let problem = Problem::of_field(&told(other), "unexpected", msg);
+                return Err(ApiError::Invalid(vec![problem]));
             }
-            _ => {}
+            // It means nothing, but it must not be endless either.
+            _ => drop(part.text().await?),
         }
     }
     if received.files.is_empty() {
@@ -141,25 +140,16 @@ async fn create(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let collection = collection(&api, &caller, whose.collection.as_deref()).await?;
-    let mut form = form(request, &api).await?;
-    let mut received = Received::new(&api, collection)?;
-    let taken = take_all(&api, &mut form, (&mut received, "file")).await;
-    let too_many =
-        "Send one file at a time, or several with `POST /api/v1/sandbox/upload`".to_owned();
-    let purpose = match taken {
-        Ok(purpose) if received.files.len() == 1 => Ok(purpose),
-        Ok(_) => Err(ApiError::BadRequest(too_many)),
-        Err(error) => Err(error),
-    };
-    let purpose = match purpose {
-        Ok(purpose) => purpose,
-        Err(error) => {
-            received.forget().await?;
-            return Err(error);
-        }
-    };
+    let mut received = Received::new(&api, collection).await?;
+    let purpose = take_all(Form::of(request, &api).await?, (&mut received, "file")).await?;
+    if received.files.len() > 1 {
+        return Err(ApiError::BadRequest(
+            "Send one file at a time, or several with `POST /api/v1/sandbox/upload`".to_owned(),
+        ));
+    }
     let id = format!("{FILE_ID}{}", received.batch());
-    let file = &received.files[0];
+    let files = received.handed_over();
+    let file = &files[0];
     let name = file.path.rsplit('/').next().unwrap_or_default();
     let created = (api.clock)();
     Ok(Json(object(&id, (name, file.n_bytes), (created, purpose))))

@@ -1,5 +1,7 @@
 //! What an archive may hold, and what speaks against one.
 
+use super::extract::Member;
+
 /// How much one archive may unpack to.
 #[derive(Debug, Clone, Copy)]
 pub struct UnpackLimits {
@@ -15,6 +17,17 @@ impl UnpackLimits {
     /// What a run's inputs may be: far more than any skill or data set seen so far, far less than a
     /// disk.
     pub const INPUTS: Self = Self { n_members: 10_000, total_bytes: 2 << 30, ratio: 200 };
+
+    /// What is left of these after some members were unpacked.
+    #[must_use]
+    pub fn after(self, members: &[Member]) -> Self {
+        let n_bytes = members.iter().map(|member| member.n_bytes).sum();
+        Self {
+            n_members: self.n_members.saturating_sub(members.len()),
+            total_bytes: self.total_bytes.saturating_sub(n_bytes),
+            ..self
+        }
+    }
 }
 
 /// Below this many unpacked bytes the ratio says nothing: a short file of zeros is no bomb.
@@ -43,6 +56,12 @@ pub enum ArchiveFault {
     /// Two members share their bytes, as bombs do.
     #[error("its members overlap")]
     Overlap,
+    /// Its directory is too large.
+    #[error("its directory has more than {limit_bytes} bytes")]
+    Directory {
+        /// How many it may have.
+        limit_bytes: u64,
+    },
     /// Too many members.
     #[error("it has {n} members: at most {limit} are unpacked")]
     TooMany {

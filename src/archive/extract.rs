@@ -9,10 +9,14 @@ use zip::read::ZipFile;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::check::{ArchiveFault, RATIO_COUNTS_FROM_BYTES, UnpackLimits};
+use super::directory::{self, unreadable};
 use super::member;
 
 /// How much is unpacked at once, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// After so many bytes the disk is measured again.
+const MEASURE_EVERY_BYTES: u64 = 64 << 20;
 
 /// The bits of a Unix mode that say what kind of file it is.
 const KIND_BITS: u32 = 0o170_000;
@@ -29,6 +33,9 @@ pub enum ArchiveError {
     /// The archive is refused.
     #[error(transparent)]
     Refused(#[from] ArchiveFault),
+    /// The disk is nearly full.
+    #[error("the disk has no room for what the archive holds")]
+    NoRoom,
     /// What it holds could not be written.
     #[error("could not write `{}`", path.display())]
     Write {
@@ -56,13 +63,14 @@ pub fn check(
     archive: impl Read + Seek,
     limits: &UnpackLimits,
 ) -> Result<Vec<Member>, ArchiveFault> {
-    let mut archive = ZipArchive::new(archive).map_err(|e| unreadable(&e))?;
-    look_through(&mut archive, limits).map(|entries| entries.files)
+    let mut archive = directory::open(archive, limits)?;
+    look_through(&mut archive, limits)
 }
 
 /// Unpacks an archive below `to`, which must be an empty folder of ours. Links, special files and
 /// members that would leave the folder are refused before anything is written; sizes are counted as
-/// they come, because an archive may lie about them.
+/// they come, because an archive may lie about them. Folders with nothing in them are not made.
+/// `has_room` is asked now and then whether the disk takes more.
 ///
 /// # Errors
 /// [`ArchiveError::Refused`] when the archive is at fault; [`ArchiveError::Write`] when the disk is.
@@ -70,44 +78,62 @@ pub fn extract(
     archive: impl Read + Seek,
     to: &Path,
     limits: &UnpackLimits,
+    has_room: &dyn Fn() -> bool,
 ) -> Result<Vec<Member>, ArchiveError> {
-    let mut archive = ZipArchive::new(archive).map_err(|e| unreadable(&e))?;
+    let mut archive = directory::open(archive, limits)?;
     look_through(&mut archive, limits)?;
-    let mut left = limits.total_bytes;
+    let mut gauge = Gauge { left: limits.total_bytes, unmeasured: MEASURE_EVERY_BYTES, has_room };
     let mut files = Vec::new();
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|e| unreadable(&e))?;
         let name = name_of(&entry)?;
         let path = to.join(name.trim_end_matches('/'));
         if entry.is_dir() {
-            make_folder(&path)?;
             continue;
         }
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let n_bytes = write_member(&mut entry, &name, &path, left)?;
-        left = left.checked_sub(n_bytes).ok_or_else(|| too_large(limits))?;
+        let n_bytes = write_member(&mut entry, &name, &path, &mut gauge)?;
         files.push(Member { path: name, n_bytes });
     }
     Ok(files)
 }
 
-struct Entries {
-    files: Vec<Member>,
+/// What unpacking may still write.
+struct Gauge<'a> {
+    left: u64,
+    unmeasured: u64,
+    has_room: &'a dyn Fn() -> bool,
+}
+
+impl Gauge<'_> {
+    /// So much is about to be written; whether the limits allow it.
+    fn allows(&mut self, n_bytes: u64) -> Result<bool, ArchiveError> {
+        self.unmeasured += n_bytes;
+        if self.unmeasured >= MEASURE_EVERY_BYTES {
+            self.unmeasured = 0;
+            if !(self.has_room)() {
+                return Err(ArchiveError::NoRoom);
+            }
+        }
+        let left = self.left.checked_sub(n_bytes);
+        self.left = left.unwrap_or(0);
+        Ok(left.is_some())
+    }
 }
 
 fn look_through<R: Read + Seek>(
     archive: &mut ZipArchive<R>,
     limits: &UnpackLimits,
-) -> Result<Entries, ArchiveFault> {
+) -> Result<Vec<Member>, ArchiveFault> {
     if archive.len() > limits.n_members {
         return Err(ArchiveFault::TooMany { n: archive.len(), limit: limits.n_members });
     }
     if archive.has_duplicate_names() {
         return Err(ArchiveFault::Duplicate);
     }
-    let (mut files, mut total) = (Vec::new(), 0_u64);
+    let (mut files, mut folders, mut total) = (Vec::new(), Vec::new(), 0_u64);
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(|e| unreadable(&e))?;
         let name = name_of(&entry)?;
@@ -115,18 +141,20 @@ fn look_through<R: Read + Seek>(
             return Err(ArchiveFault::member(&name, fault));
         }
         total = total.saturating_add(entry.size());
-        if !entry.is_dir() {
+        if entry.is_dir() {
+            folders.push(name);
+        } else {
             files.push(Member { path: name, n_bytes: entry.size() });
         }
     }
     if total > limits.total_bytes {
         return Err(too_large(limits));
     }
-    check_tree(&files)?;
+    check_tree(&files, &folders)?;
     if archive.has_overlapping_entries().map_err(|e| unreadable(&e))? {
         return Err(ArchiveFault::Overlap);
     }
-    Ok(Entries { files })
+    Ok(files)
 }
 
 /// The member's name, when it is harmless.
@@ -160,10 +188,14 @@ fn entry_fault<R: Read>(entry: &ZipFile<'_, R>, limits: &UnpackLimits) -> Option
 }
 
 /// Refuses a member that is a file to one and a folder to another, or twice the same.
-fn check_tree(files: &[Member]) -> Result<(), ArchiveFault> {
+fn check_tree(files: &[Member], folders: &[String]) -> Result<(), ArchiveFault> {
     let names: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
     if names.len() < files.len() {
         return Err(ArchiveFault::Duplicate);
+    }
+    let is_both = |folder: &&String| names.contains(folder.trim_end_matches('/'));
+    if let Some(folder) = folders.iter().find(is_both) {
+        return Err(ArchiveFault::member(folder, "is a file and a folder"));
     }
     for file in files {
         let parents = file.path.match_indices('/').map(|(at, _)| &file.path[..at]);
@@ -180,7 +212,7 @@ fn write_member<R: Read>(
     entry: &mut ZipFile<'_, R>,
     name: &str,
     path: &Path,
-    left: u64,
+    gauge: &mut Gauge<'_>,
 ) -> Result<u64, ArchiveError> {
     let write = |source| ArchiveError::Write { path: path.to_owned(), source };
     // Never through a link and never over a file, whatever the archive says.
@@ -193,7 +225,7 @@ fn write_member<R: Read>(
             return Ok(n_bytes);
         }
         n_bytes += n as u64;
-        if n_bytes > said || n_bytes > left {
+        if n_bytes > said || !gauge.allows(n as u64)? {
             return Err(ArchiveFault::member(name, "is larger than the archive says").into());
         }
         io::Write::write_all(&mut out, &chunk[..n]).map_err(write)?;
@@ -207,10 +239,6 @@ fn make_folder(path: &Path) -> Result<(), ArchiveError> {
 
 fn too_large(limits: &UnpackLimits) -> ArchiveFault {
     ArchiveFault::TooLarge { limit_bytes: limits.total_bytes }
-}
-
-fn unreadable(error: &dyn std::error::Error) -> ArchiveFault {
-    ArchiveFault::Unreadable { reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -254,7 +282,7 @@ mod tests {
     fn refusal(archive: Cursor<Vec<u8>>) -> String {
         let to = tempfile::tempdir().unwrap();
         let checked = check(archive.clone(), &SMALL).map(|_| ());
-        let extracted = extract(archive, to.path(), &SMALL);
+        let extracted = extract(archive, to.path(), &SMALL, &|| true);
         match (checked, extracted) {
             (Err(fault), Err(ArchiveError::Refused(same))) => {
                 assert_eq!(fault, same);
@@ -278,7 +306,7 @@ mod tests {
             zip.start_file("top ü.txt", SimpleFileOptions::default()).unwrap();
         });
         let to = tempfile::tempdir().unwrap();
-        let members = extract(zip.clone(), to.path(), &SMALL).unwrap();
+        let members = extract(zip.clone(), to.path(), &SMALL, &|| true).unwrap();
         assert_eq!(check(zip, &SMALL).unwrap(), members);
         let paths: Vec<&str> = members.iter().map(|member| member.path.as_str()).collect();
         assert_eq!(paths, ["skill/SKILL.md", "top ü.txt"]);
@@ -289,6 +317,10 @@ mod tests {
     fn a_refusal_names_the_member_and_writes_nothing() {
         let link = archive(|zip| {
             zip.add_symlink("evil", "/etc/passwd", SimpleFileOptions::default()).unwrap();
+        });
+        let both = archive(|zip| {
+            zip.start_file("a", SimpleFileOptions::default()).unwrap();
+            zip.add_directory("a/", SimpleFileOptions::default()).unwrap();
         });
         let bomb: &[u8] = &vec![0; 4 << 20];
         let eight: &[u8] = b"12345678";
@@ -301,6 +333,7 @@ mod tests {
             (with_files(&[("C:x", eight)]), "`C:x` begins with a drive letter"),
             (with_files(&[("a\nb", eight)]), "`a\\nb` has a control character"),
             (with_files(&[("a", eight), ("a/b", eight)]), "`a/b` lies in a folder that is a file"),
+            (both, "`a/` is a file and a folder"),
             (link, "`evil` is a symbolic link"),
             (with_files(&[("zeros", bomb)]), "`zeros` unpacks to far more"),
             (with_files(&many), "has 21 members: at most 20"),
@@ -322,11 +355,27 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_fills_up_ends_the_unpacking() {
+        let noise: Vec<u8> =
+            (0..40_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let zip = with_files(&[("a", &noise), ("b", &noise), ("c", &noise)]);
+        let to = tempfile::tempdir().unwrap();
+        let n_asked = std::cell::Cell::new(0);
+        let has_room = || {
+            n_asked.set(n_asked.get() + 1);
+            n_asked.get() < 2
+        };
+        let ended = extract(zip, to.path(), &UnpackLimits::INPUTS, &has_room);
+        assert!(matches!(ended, Err(ArchiveError::NoRoom)), "{ended:?}");
+        assert!(!to.path().join("c").exists());
+    }
+
+    #[test]
     fn an_archive_that_lies_about_a_size_is_stopped_while_it_is_unpacked() {
         let said = 4096_u32.to_le_bytes();
         let zip = forged(with_files(&[("lie", &[7; 4096])]), &said, &16_u32.to_le_bytes());
         let to = tempfile::tempdir().unwrap();
-        assert!(matches!(extract(zip, to.path(), &SMALL), Err(ArchiveError::Refused(_))));
+        assert!(matches!(extract(zip, to.path(), &SMALL, &|| true), Err(ArchiveError::Refused(_))));
     }
 
     proptest! {
@@ -351,7 +400,7 @@ mod tests {
             let to = root.path().join("deep/inside");
             std::fs::create_dir_all(&to).unwrap();
             // Whether it is refused does not matter here.
-            drop(extract(Cursor::new(bytes), &to, &SMALL));
+            drop(extract(Cursor::new(bytes), &to, &SMALL, &|| true));
             prop_assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
             prop_assert_eq!(std::fs::read_dir(root.path().join("deep")).unwrap().count(), 1);
         }

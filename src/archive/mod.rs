@@ -2,6 +2,7 @@
 //! ask for. The only place that knows the format.
 
 mod check;
+mod directory;
 mod extract;
 mod member;
 mod pack;

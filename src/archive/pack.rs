@@ -85,7 +85,7 @@ mod tests {
         packer.add("logs/ü.txt", 3, &b"grows"[..]).unwrap();
         let bytes = packer.finish().unwrap();
         let to = tempfile::tempdir().unwrap();
-        extract(Cursor::new(bytes), to.path(), &UnpackLimits::INPUTS).unwrap();
+        extract(Cursor::new(bytes), to.path(), &UnpackLimits::INPUTS, &|| true).unwrap();
         assert_eq!(std::fs::read(to.path().join("results/a.md")).unwrap(), b"hello");
         assert_eq!(std::fs::read(to.path().join("logs/ü.txt")).unwrap(), b"gro");
     }

@@ -132,6 +132,10 @@ const ALL: &str = "SELECT * FROM uploads WHERE collection = $1
 const BEFORE: &str =
     "SELECT * FROM uploads WHERE created_at < $1 ORDER BY created_at, key LIMIT $2";
 const ONE: &str = "SELECT * FROM uploads WHERE key = $1 AND collection = $2";
+const NAMED: &str = "SELECT
+    (SELECT COUNT(*) FROM tasks WHERE collection = $1 AND replace(workflow, $2, '') <> workflow)
+    + (SELECT COUNT(*) FROM routines WHERE collection = $1
+        AND replace(overrides, $2, '') <> overrides) AS n";
 const INSERT: &str = "INSERT INTO uploads (key, collection, name, n_bytes, media_type, created_at)
     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key) DO NOTHING";
 const DELETE: &str = "DELETE FROM uploads WHERE key = $1 AND collection = $2";
@@ -219,6 +223,21 @@ impl Catalog {
             .await
             .map_err(CatalogError::act("list old uploads"))?;
         rows.iter().map(upload).collect()
+    }
+
+    /// Whether a task or a routine of the collection names an upload: its digits stand in its id and in
+    /// its path alike.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn is_named(&self, collection: &Slug, digits: &str) -> Result<bool, CatalogError> {
+        let row = sqlx::query(NAMED)
+            .bind(collection.as_str())
+            .bind(digits)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .map_err(CatalogError::act("look for what names an upload"))?;
+        Ok(Columns(&row).count("n")? > 0)
     }
 
     /// Forgets a file. Its bytes are the store's to remove, before this: what is forgotten is not

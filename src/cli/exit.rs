@@ -50,7 +50,7 @@ impl ExitCode {
     #[must_use]
     pub fn of(report: &RunReport) -> Self {
         match &report.status {
-            RunStatus::Completed if report.verdict.passed() == Some(false) => Self::VerdictFailed,
+            RunStatus::Completed if report.passed == Some(false) => Self::VerdictFailed,
             RunStatus::Completed => Self::Success,
             RunStatus::Cancelled => Self::Cancelled,
             RunStatus::Failed(failure) => Self::of_failure(failure),
@@ -104,6 +104,8 @@ impl ExitCode {
             | RunFailure::OutOfMemory { .. }
             | RunFailure::SandboxFailed { .. }
             | RunFailure::SandboxLost { .. }
+            | RunFailure::WorkerLost
+            | RunFailure::StepInputs { .. }
             | RunFailure::Internal { .. } => Self::RunFailed,
         }
     }

@@ -15,6 +15,7 @@ use super::setup::{self, Consent};
 use crate::config::Settings;
 use crate::gateway::Upstream;
 use crate::host::blocking;
+use crate::reach::Reach;
 use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
 use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
@@ -61,7 +62,8 @@ pub(super) async fn build(
     })?;
     let sockets = settings.state_dir.join(SOCKETS);
     reap(&engine, &claims, &sockets).await;
-    let upstream = upstream().await.map_err(|problem| {
+    // Whoever starts a run by hand chooses its model service.
+    let upstream = upstream(Reach::Private).await.map_err(|problem| {
         complain(&problem);
         ExitCode::BadConfig
     })?;
@@ -79,8 +81,8 @@ pub(super) async fn build(
 }
 
 /// What asks model services. It reads certificates from the disk.
-pub(super) async fn upstream() -> Result<Upstream, String> {
-    match blocking(Upstream::new).await {
+pub(super) async fn upstream(reach: Reach) -> Result<Upstream, String> {
+    match blocking(move || Upstream::new(reach)).await {
         Ok(made) => made.map_err(|e| error_chain(&e)),
         Err(e) => Err(error_chain(&e)),
     }

@@ -11,9 +11,10 @@ use super::args::ServeArguments;
 use super::exit::ExitCode;
 use super::parts::now;
 use super::{complain, say, serve_work};
+use crate::api::ConnectionLimits;
 use crate::config::Settings;
 use crate::daemon::{
-    DoorError, Doors, Ending, Foundation, FoundationError, Parts, Signals, Tokens,
+    DoorError, Doors, Ending, Foundation, FoundationError, Housekeeping, Parts, Signals, Tokens,
 };
 use crate::routines::Scheduler;
 use crate::run::error_chain;
@@ -117,24 +118,39 @@ async fn with_foundation(
     tracing::info!(address = %doors.address(), results = %settings.server.results_dir.display(),
         "listening on http://{}, documentation at /docs", doors.address());
     let mut parts = Parts::default();
-    doors.serve(foundation, settings.server.max_connections, &mut parts);
+    let limits = ConnectionLimits {
+        max: settings.server.max_connections,
+        max_per_address: settings.server.max_connections_per_address,
+    };
+    doors.serve(foundation, limits, &mut parts);
     let agent_cli = arguments.agent_cli.as_deref();
     let added = serve_work::add(foundation, settings, agent_cli, &mut parts).await;
     added.map_err(Refusal::NoWork)?;
-    clockwork(foundation, &mut parts)?;
+    clockwork(foundation, settings, &mut parts)?;
     let readiness = &foundation.api.readiness;
     let ending = parts.run(signals, settings.server.drain_limit, || readiness.drain()).await;
     listeners.shutdown().await;
     Ok(ending)
 }
 
-/// Adds what works by the clock: routines, and the telling of runs that ended.
-fn clockwork(foundation: &Foundation, parts: &mut Parts) -> Result<(), Refusal> {
+/// Adds what works by the clock: routines, the telling of runs that ended, the removal of what is old.
+fn clockwork(
+    foundation: &Foundation,
+    settings: &Settings,
+    parts: &mut Parts,
+) -> Result<(), Refusal> {
     let api = &foundation.api;
     let intake = api.runs.intake.clone();
     let post = Post::new(intake.settings.webhook_reach).map_err(Refusal::Post)?;
     let scheduler = Scheduler { catalog: api.catalog.clone(), intake };
     let sender = Sender { catalog: api.catalog.clone(), post };
+    let housekeeping = Housekeeping {
+        catalog: api.catalog.clone(),
+        store: api.store.clone(),
+        keep_uploads: settings.server.keep_uploads,
+        keep_deliveries: settings.server.keep_deliveries,
+    };
+    parts.work("housekeeping", |stop| async move { housekeeping.run(now, stop.drain).await });
     parts.work("scheduler", |stop| async move { scheduler.run(now, stop.drain).await });
     parts.work("sender of webhooks", |stop| async move { sender.run(now, stop.drain).await });
     Ok(())

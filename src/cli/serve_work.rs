@@ -17,7 +17,8 @@ use crate::run::error_chain;
 use crate::sandbox::{Engine, EngineSettings};
 use crate::webhook::Outbox;
 use crate::worker::{
-    self, AgentSource, Claims, Floors, MachineSize, PoolParts, PoolSettings, Shutdown, Workers,
+    self, AgentSource, Claims, Floors, MachineSize, PoolParts, PoolSettings, REAP_EVERY, Shutdown,
+    Workers,
 };
 
 /// How often the queue is swept. Leases last a minute, so a sweep every few seconds is soon enough.
@@ -45,6 +46,8 @@ pub(super) async fn add(
         agents(agent_cli, settings).map_err(|_| "the agent CLI cannot be had".to_owned())?;
     let workers = workers(foundation, settings, agents, (slots, limited)).await?;
     foundation.api.readiness.engine_is(true);
+    let teller = workers.clone();
+    parts.work("teller of ends", |stop| async move { teller.tell_ends(stop.drain).await });
     parts.work("workers", |stop| work(workers, stop));
     let (queue, catalog) = (foundation.api.queue.clone(), foundation.api.catalog.clone());
     parts.work("sweep of the queue", |stop| async move {
@@ -69,7 +72,7 @@ async fn workers(
         sockets: folder.join("models"),
         agents,
         snapshots: foundation.snapshots.clone(),
-        upstream: upstream().await?,
+        upstream: upstream(api.runs.intake.settings.upstream_reach).await?,
         store: api.store.clone(),
         keyring: [].into_iter().collect(),
         clock: now,
@@ -86,7 +89,9 @@ async fn workers(
     };
     let shared_keys = settings.share_keys.then(|| settings.keyring.clone());
     let worker = worker_id(folder).map_err(in_folder)?;
-    Ok(Workers::new(pool, PoolSettings { worker, slots, limits, shared_keys, floors }))
+    let reap_every = REAP_EVERY;
+    let settings = PoolSettings { worker, slots, limits, shared_keys, floors, reap_every };
+    Ok(Workers::new(pool, settings))
 }
 
 /// The engine of the server. Its sandboxes live in the server's own folder, so that a run by hand

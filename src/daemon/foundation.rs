@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
 
-use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared};
+use crate::api::{
+    Api, ApiSettings, Chats, Followers, Readiness, Retries, RunParts, RunSettings, Shared,
+};
 use crate::catalog::{Catalog, CatalogError, Scope};
 use crate::config::Settings;
 use crate::database::{Database, DatabaseError, Vault, VaultError};
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::reach::{Documents, Reach};
 use crate::records::Records;
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::store::{Store, StoreError};
-use crate::webhook::Reach;
 
 /// The server's folder inside the state folder. Nobody but its owner can open it.
 const FOLDER: &str = "server";
@@ -125,12 +128,15 @@ impl Foundation {
             store: store.clone(),
             vault: Arc::clone(&vault),
             settings: intake_settings(settings, snapshots.clone()),
+            tasks: TaskTracker::new(),
         };
         let api = Api {
             runs: RunParts {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(settings.server.max_streams),
+                retries: Retries::default(),
+                documents: Documents::new(reach(settings)),
                 settings: RunSettings {
                     max_upload_bytes: settings.server.max_upload_bytes,
                     sync_wait: settings.server.sync_wait,
@@ -141,11 +147,13 @@ impl Foundation {
             store,
             clock,
             readiness: Arc::new(Readiness::default()),
+            chats: Chats::new(upstream_reach(settings)),
             settings: ApiSettings {
                 max_json_bytes: settings.server.max_json_bytes,
                 answer_limit: settings.server.answer_limit,
                 min_free_disk_bytes: settings.server.min_free_disk_bytes,
             },
+            memory: Arc::default(),
         };
         let socket = folder.join(SOCKET);
         Ok(Self { api: Arc::new(api), folder, snapshots, vault, socket, database })
@@ -191,13 +199,23 @@ impl Foundation {
 
 /// How runs are taken in.
 fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings {
-    let server = &settings.server;
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
-        webhook_reach: if server.private_webhooks { Reach::Private } else { Reach::Public },
+        min_free_disk_bytes: settings.server.min_free_disk_bytes,
+        upstream_reach: upstream_reach(settings),
+        webhook_reach: reach(settings),
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
         snapshots,
     }
+}
+
+/// Where the URLs of clients may lead.
+fn reach(settings: &Settings) -> Reach {
+    if settings.server.private_webhooks { Reach::Private } else { Reach::Public }
+}
+
+fn upstream_reach(settings: &Settings) -> Reach {
+    if settings.server.private_upstreams { Reach::Private } else { Reach::Public }
 }
 
 /// Where the operator's door of a server with this state folder is.

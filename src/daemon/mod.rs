@@ -4,9 +4,11 @@
 //! ([`Parts::work`]) drains first; what answers ([`Parts::surface`]) goes on until no work is left.
 
 mod foundation;
+mod housekeeping;
 mod parts;
 mod servers;
 
 pub use foundation::{Foundation, FoundationError, Tokens, operator_socket};
+pub use housekeeping::{Housekeeping, HousekeepingError, Removed};
 pub use parts::{Ending, Parts, Signals, Stop};
 pub use servers::{DoorError, Doors};

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::foundation::Foundation;
 use super::parts::Parts;
-use crate::api::{operator_router, router, serve, without_delay};
+use crate::api::{ConnectionLimits, operator_router, router, serve, without_delay};
 use crate::telemetry::meters;
 
 /// Connections of the operator at the same time: a person at a terminal, and scripts.
@@ -68,20 +68,27 @@ impl Doors {
     }
 
     /// Adds what answers to the parts.
-    pub fn serve(self, foundation: &Foundation, max_connections: usize, parts: &mut Parts) {
+    pub fn serve(self, foundation: &Foundation, limits: ConnectionLimits, parts: &mut Parts) {
         meters::start();
         let api = Arc::clone(&foundation.api);
         parts.surface("server", |stop| {
-            serve(without_delay(self.clients), router(api), max_connections, stop)
+            serve(without_delay(self.clients), router(api), limits, stop)
         });
         let api = Arc::clone(&foundation.api);
         parts.surface("operator's door", |stop| {
-            serve(self.operator, operator_router(api), MAX_OPERATOR_CONNECTIONS, stop)
+            let max = MAX_OPERATOR_CONNECTIONS;
+            let limits = ConnectionLimits { max, max_per_address: max };
+            serve(self.operator, operator_router(api), limits, stop)
         });
         let api = Arc::clone(&foundation.api);
         parts.surface("streams", |stop| async move {
             stop.cancelled().await;
-            api.runs.followers.end().await;
+            tokio::join!(api.runs.followers.end(), api.chats.end());
+        });
+        let api = Arc::clone(&foundation.api);
+        parts.surface("intake", |stop| async move {
+            stop.cancelled().await;
+            api.runs.intake.end().await;
         });
         parts.surface("upkeep of the figures", upkeep);
     }

@@ -7,6 +7,9 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 const STEPS: &[(i64, &str, &str)] = &[
     (1, "queue", include_str!("migrations/0001_queue.sql")),
     (2, "catalog", include_str!("migrations/0002_catalog.sql")),
+    (3, "steps", include_str!("migrations/0003_steps.sql")),
+    (4, "last_words", include_str!("migrations/0004_last_words.sql")),
+    (5, "run_ids", include_str!("migrations/0005_run_ids.sql")),
 ];
 
 /// What brings a database of any age up to date.

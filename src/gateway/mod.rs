@@ -18,7 +18,7 @@ mod upstream;
 
 pub use ledger::{GatewayRecord, Ledger, MAX_RECORDS, Outcome};
 pub use server::{Gateway, GatewayError, GatewayParts};
-pub use upstream::{Upstream, UpstreamError};
+pub use upstream::{Inadmissible, Upstream, UpstreamError, admit};
 
 #[cfg(test)]
 mod tests;

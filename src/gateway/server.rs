@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::forward::answer;
 use super::ledger::{GatewayRecord, MAX_RECORDS};
-use super::upstream::Upstream;
+use super::upstream::{Inadmissible, Upstream, admit};
 use crate::provider::Route;
 use crate::run::RunName;
 use crate::secret::{Redactor, Secret};
@@ -41,12 +41,20 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// After a failed `accept` (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A gateway could not listen.
+/// There is no gateway.
 #[derive(Debug, thiserror::Error)]
-#[error("the gateway could not listen on the socket `{path}`", path = path.display())]
-pub struct GatewayError {
-    path: PathBuf,
-    source: io::Error,
+pub enum GatewayError {
+    /// It could not listen.
+    #[error("the gateway could not listen on the socket `{path}`", path = path.display())]
+    Listen {
+        /// The socket file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It must not ask its model service.
+    #[error(transparent)]
+    Inadmissible(#[from] Inadmissible),
 }
 
 /// What a gateway is made of.
@@ -114,9 +122,11 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] when the socket cannot be made.
     pub fn start(parts: GatewayParts) -> Result<Self, GatewayError> {
+        let places = std::iter::once(&parts.route.upstream).chain(&parts.route.control);
+        places.into_iter().try_for_each(|place| admit(place, parts.upstream.reach))?;
         let GatewayParts { run, socket, route, token, upstream, last_seq, note, clock } = parts;
-        let listener =
-            UnixListener::bind(&socket).map_err(|source| GatewayError { path: socket, source })?;
+        let listener = UnixListener::bind(&socket)
+            .map_err(|source| GatewayError::Listen { path: socket, source })?;
         let redactor = Redactor::new(route.credential.secret());
         let last_seq = AtomicU64::new(last_seq);
         let gate = Gate { run, route, token, upstream, redactor, clock, note, last_seq };

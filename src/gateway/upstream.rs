@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls_platform_verifier::Verifier;
+use crate::reach::{GuardedResolver, Reach, parse_target, tls_config};
 
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -27,20 +26,47 @@ pub enum UpstreamError {
     Client(#[source] reqwest::Error),
 }
 
+/// A model service that must not be asked: whoever set its address could reach our own network, or
+/// have the credential sent where everybody can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the address of the model service is private or does not begin with `https://`: the server's \
+     operator can allow that (RUNBOOKD_UPSTREAM_PRIVATE=1)"
+)]
+pub struct Inadmissible;
+
+/// Whether a model service may be asked at an address. A name is looked at again when it is called.
+///
+/// # Errors
+/// [`Inadmissible`].
+pub fn admit(upstream: &str, reach: Reach) -> Result<(), Inadmissible> {
+    let is_public =
+        || parse_target(upstream, Reach::Public).is_ok_and(|url| url.scheme() == "https");
+    match reach {
+        Reach::Private => Ok(()),
+        Reach::Public if is_public() => Ok(()),
+        Reach::Public => Err(Inadmissible),
+    }
+}
+
 /// Asks model services. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     pub(super) client: reqwest::Client,
+    pub(super) reach: Reach,
 }
 
 impl Upstream {
-    /// Makes the client. It reads certificates from the disk, so it belongs on a blocking thread.
+    /// Makes the client, for services at these addresses. It reads certificates from the disk, so it belongs on a blocking thread.
     ///
     /// # Errors
     /// [`UpstreamError`] when the system's certificates cannot be read.
-    pub fn new() -> Result<Self, UpstreamError> {
+    pub fn new(reach: Reach) -> Result<Self, UpstreamError> {
+        let mut tls = tls_config().map_err(UpstreamError::Tls)?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls_config().map_err(UpstreamError::Tls)?)
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Arc::new(GuardedResolver { reach }))
             .referer(false)
             // A redirect could lead anywhere, and the credential would go along.
             .redirect(reqwest::redirect::Policy::none())
@@ -49,19 +75,27 @@ impl Upstream {
             .pool_idle_timeout(IDLE_LIMIT)
             .build()
             .map_err(UpstreamError::Client)?;
-        Ok(Self { client })
+        Ok(Self { client, reach })
     }
 }
 
-fn tls_config() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier::new(Arc::clone(&provider))?;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        // The platform's verifier is what reqwest itself would install here.
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_inside_our_network_is_not_asked_unless_the_operator_allows_it() {
+        for (upstream, expected) in [
+            ("https://api.anthropic.com", true),
+            ("https://gw.example.org/anthropic", true),
+            ("http://gw.example.org", false),
+            ("https://127.0.0.1:8000", false),
+            ("https://169.254.169.254/latest", false),
+            ("https://[::ffff:10.0.0.1]", false),
+            ("https://2130706433", false),
+        ] {
+            assert_eq!(admit(upstream, Reach::Public).is_ok(), expected, "{upstream}");
+            assert_eq!(admit(upstream, Reach::Private), Ok(()));
+        }
+    }
 }

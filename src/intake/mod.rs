@@ -1,19 +1,21 @@
 //! From a request to a run that waits: everything that can be known to fail is refused here, all at
 //! once, before anything is kept.
 
-mod files;
+mod hide;
 mod preflight;
 mod submit;
+mod target;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::reach::Reach;
 use crate::run::RunName;
 use crate::secret::Secret;
-use crate::webhook::Reach;
 
-pub use submit::{Intake, IntakeError};
+pub use hide::{hide, hide_params};
+pub use submit::{Intake, IntakeError, same_request};
 
 /// A request for a run.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,10 @@ pub struct Submission {
     pub task: String,
     /// What is laid over the task's own parameters.
     pub init_params: Map<String, Value>,
+    /// Who decides what the run is like.
+    pub lead: Lead,
+    /// Environment variables for the agent that nobody is shown.
+    pub agent_env: BTreeMap<String, Secret>,
     /// Files that came with the request, by their storage paths. They are the request's own: where
     /// it was made before, they are removed.
     pub uploads: Vec<Uploaded>,
@@ -37,6 +43,19 @@ pub struct Submission {
     pub routine: Option<String>,
     /// What makes a repeated request the same request.
     pub idempotency_key: Option<String>,
+}
+
+/// Who decides what a run is like: its request or its task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lead {
+    /// The task says what a request can decide.
+    #[default]
+    Task,
+    /// What the request gives takes the place of the task's own settings.
+    Request,
+    /// So it does, and the runbook is the request's too, in `init_params.instruction`. A task that
+    /// is not there is made.
+    OwnRunbook,
 }
 
 /// A file that came with a request.
@@ -66,6 +85,10 @@ pub struct Accepted {
 pub struct IntakeSettings {
     /// How often a run is tried that fails before its agent starts.
     pub max_attempts: u32,
+    /// Less free disk than this, in bytes, and no archive is unpacked any further.
+    pub min_free_disk_bytes: u64,
+    /// Where the model services of runs may be.
+    pub upstream_reach: Reach,
     /// Where webhooks may lead.
     pub webhook_reach: Reach,
     /// The daemon's own keys, where the operator shares them with every run.

@@ -1,34 +1,58 @@
 //! What a request makes of a task, and everything that speaks against it.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::files::{self, FilesError, Input};
-use super::{IntakeSettings, Submission};
-use crate::catalog::Task;
-use crate::job::{JobSecrets, JobSpec};
-use crate::plan::{Overrides, plan};
-use crate::run::{Network, RunName, Slug};
-use crate::secret::Secret;
+use super::hide::hide_params;
+use super::target::Target;
+use super::{IntakeSettings, Lead, Submission};
+use crate::gateway::{Inadmissible, admit};
+use crate::inputs::{self, FilesError, Input, Named, StepInputs};
+use crate::job::{FrozenWorkflow, JobSecrets, JobSpec, LaterStep};
+use crate::plan::{Planned, plan};
+use crate::provider;
+use crate::reach::parse_target;
+use crate::run::{Credentials, RunName, RunPlan, Slug};
+use crate::runbook::referenced_variables;
+use crate::secret::{Keyring, Secret};
 use crate::store::Store;
-use crate::webhook::parse_target;
-use crate::workflow::{RunbookStep, Workflow};
+use crate::workflow::{Resolved, RunbookStep, Workflow, WorkflowError};
 
 /// The parameter that names stored files. Files that come with a request are added to it.
 const FILE_PATHS: &str = "file_paths";
 
-/// What stands for a parameter that the collection hides.
-const HIDDEN: &str = "[redacted]";
+/// The parameter that holds the runbook of a request.
+pub(super) const INSTRUCTION: &str = "instruction";
+
+/// Most secrets that a note names.
+const MAX_TOLD_NAMES: usize = 20;
+
+/// Parameters without which nothing can be said of a step: its planner would guess, and find what is
+/// not there.
+const DECISIVE: [&str; 9] = [
+    "instruction",
+    "agent",
+    "model",
+    "model_provider",
+    "snapshot",
+    "image",
+    "script",
+    "agent_env",
+    "mcp_servers",
+];
+
+/// What stands for a template variable that an earlier step will tell.
+const AWAITED: &str = "(awaited)";
 
 /// A request that can be run as far as one can know.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) spec: JobSpec,
     pub(super) secrets: JobSecrets,
-    pub(super) inputs: Vec<Input>,
+    /// The files of each step.
+    pub(super) inputs: Vec<StepInputs>,
     pub(super) notes: Vec<String>,
 }
 
@@ -37,11 +61,72 @@ pub(super) struct Bench<'a> {
     pub(super) store: &'a Store,
     pub(super) settings: &'a IntakeSettings,
     pub(super) collection: &'a Slug,
-    pub(super) task: &'a Task,
+    pub(super) task: &'a Target,
     /// The collection's environment.
     pub(super) environment: BTreeMap<String, Secret>,
     /// Keys whose values the record hides.
     pub(super) hidden: &'a [String],
+}
+
+/// A bench with the request before it.
+struct Judging<'a> {
+    bench: &'a Bench<'a>,
+    wish: &'a Submission,
+}
+
+/// One step as far as it can be judged.
+struct JudgedStep {
+    spec: JobSpec,
+    secrets: JobSecrets,
+    /// The entries behind the inputs.
+    named: Vec<String>,
+    inputs: Vec<Input>,
+    /// Secrets of the request that nothing in it reads.
+    unread: BTreeSet<String>,
+}
+
+impl Judging<'_> {
+    /// Looks at one step. What only an earlier step will tell is looked at when it begins.
+    fn step(
+        &self,
+        step: RunbookStep,
+        (problems, notes): (&mut Problems, &mut Vec<String>),
+    ) -> Result<JudgedStep, FilesError> {
+        let Bench { store, collection, environment, .. } = self.bench;
+        let named = Named { file_paths: &step.file_paths, ids: &step.files, taken: &[] };
+        let mut found = Vec::new();
+        let inputs = inputs::find(store, collection, named, &mut found)?;
+        let named = step.file_paths.iter().chain(&step.files).cloned().collect();
+        let left_open = step.left_open.clone();
+        let (spec, mut agent_env) = JobSpec::of_step(step);
+        agent_env.extend(self.wish.agent_env.clone());
+        let secrets = JobSecrets {
+            environment: environment.clone(),
+            params: self.wish.secret_params.clone(),
+            agent_env,
+            webhook_secret: self.wish.webhook_secret.clone(),
+            workflow: None,
+        };
+        let mut spec = JobSpec { files: inputs::as_stored(&inputs), ..spec };
+        if left_open.contains("template_variables") {
+            let open = referenced_variables(&spec.runbook).into_iter().map(str::to_owned);
+            let open: Vec<String> = open.collect();
+            for name in open {
+                spec.variables.entry(name).or_insert_with(|| AWAITED.to_owned());
+            }
+        }
+        let mut unread = BTreeSet::new();
+        if !left_open.iter().any(|name| DECISIVE.contains(name)) {
+            unread = self.bench.plan(&spec, &secrets, (&mut found, notes));
+        }
+        // What speaks against every step is said once.
+        for problem in found {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        Ok(JudgedStep { spec, secrets, named, inputs, unread })
+    }
 }
 
 /// Everything that speaks against a request, as sentences.
@@ -54,12 +139,10 @@ impl Bench<'_> {
         if let Some(Err(bad)) =
             wish.webhook_url.as_deref().map(|url| parse_target(url, self.settings.webhook_reach))
         {
-            problems.push(format!("`webhook_url`: {bad}."));
+            problems.push(format!("`webhook_url`: the webhook's URL {bad}."));
         }
         let init_params = with_uploads(&wish, &mut problems);
-        let resolved = Workflow::parse(&self.task.workflow)
-            .and_then(|workflow| workflow.resolve(&init_params));
-        let resolved = match resolved {
+        let (workflow, resolved) = match self.resolve(wish.lead, &init_params) {
             Ok(resolved) => resolved,
             Err(e) => {
                 problems.extend(e.problems.iter().map(|problem| format!("{problem}.")));
@@ -67,34 +150,60 @@ impl Bench<'_> {
             }
         };
         let mut notes = resolved.notes;
-        let mut steps = resolved.steps.into_iter();
-        let (Some(step), None) = (steps.next(), steps.next()) else {
-            problems.push(
-                "The task has several steps, and this server runs tasks of one runbook step: make \
-                 a task of each step."
-                    .to_owned(),
-            );
-            return Ok(Err(problems));
-        };
-        let inputs =
-            files::find(self.store, self.collection, &step.file_paths, &step.files, &mut problems)?;
-        let secrets = JobSecrets {
-            environment: self.environment.clone(),
-            params: wish.secret_params.clone(),
-            agent_env: sealed(&step.agent_env),
-            webhook_secret: wish.webhook_secret.clone(),
-        };
-        let spec = JobSpec {
-            init_params: hide(resolved.init_params, self.hidden),
-            files: files::as_stored(&inputs),
-            webhook_url: wish.webhook_url.clone(),
-            ..spec_of(step)
-        };
-        self.plan(&spec, &secrets, (&mut problems, &mut notes));
+        let bench = Judging { bench: &self, wish: &wish };
+        let (mut steps, mut inputs) = (Vec::new(), Vec::new());
+        let has_several = resolved.steps.len() > 1;
+        let mut unread: Option<BTreeSet<String>> = None;
+        for step in resolved.steps {
+            let slug = has_several.then(|| Slug::new(&step.name).ok()).flatten();
+            let judged = bench.step(step, (&mut problems, &mut notes))?;
+            inputs.push(StepInputs { step: slug, inputs: judged.inputs });
+            // What one step reads is not unread.
+            unread = Some(match unread {
+                None => judged.unread,
+                Some(others) => others.intersection(&judged.unread).cloned().collect(),
+            });
+            steps.push((judged.spec, judged.secrets, judged.named));
+        }
+        notes.extend(unread_note(&unread.unwrap_or_default()));
         if !problems.is_empty() {
             return Ok(Err(problems));
         }
+        let mut steps = steps.into_iter();
+        let (first, mut secrets, _) = steps.next().expect("a workflow has a step");
+        let later: Vec<LaterStep> = steps
+            .map(|(spec, _, named)| LaterStep { step: spec.step, named, files: Vec::new() })
+            .collect();
+        if has_several {
+            // As this request has it.
+            let document = workflow.document().clone();
+            let init_params = resolved.init_params.clone();
+            secrets.workflow = Some(FrozenWorkflow { document, init_params });
+        }
+        let mut shown = resolved.init_params;
+        hide_params(&mut shown, self.hidden);
+        let spec =
+            JobSpec { init_params: shown, webhook_url: wish.webhook_url.clone(), later, ..first };
         Ok(Ok(Ready { spec, secrets, inputs, notes }))
+    }
+
+    /// What the request makes of the task's workflow.
+    fn resolve(
+        &self,
+        lead: Lead,
+        init_params: &Map<String, Value>,
+    ) -> Result<(Workflow, Resolved), WorkflowError> {
+        let workflow = Workflow::parse(&self.task.workflow)?;
+        let workflow = match lead {
+            Lead::Task => workflow,
+            Lead::Request => workflow.led_by(init_params)?,
+            Lead::OwnRunbook => {
+                let runbook = init_params.get(INSTRUCTION).and_then(Value::as_str);
+                workflow.leaving_to(runbook.unwrap_or_default())?.led_by(init_params)?
+            }
+        };
+        let resolved = workflow.resolve(init_params)?;
+        Ok((workflow, resolved))
     }
 
     /// Plans the run as the worker will, for what it finds.
@@ -103,7 +212,7 @@ impl Bench<'_> {
         spec: &JobSpec,
         secrets: &JobSecrets,
         (problems, notes): (&mut Problems, &mut Vec<String>),
-    ) {
+    ) -> BTreeSet<String> {
         let name = RunName {
             collection: self.collection.clone(),
             task: self.task.name.clone(),
@@ -115,9 +224,48 @@ impl Bench<'_> {
             plan(&request, &keyring, &self.settings.snapshots, JobSpec::draw(&name, Uuid::nil()));
         for finding in &planned.findings {
             let to = if finding.is_error() { &mut *problems } else { &mut *notes };
-            to.push(finding.sentence());
+            // Several steps may be told the same.
+            if !to.contains(&finding.sentence()) {
+                to.push(finding.sentence());
+            }
         }
+        if let Some(Err(bad)) = planned.plan.as_ref().and_then(|plan| self.admit(plan, &keyring)) {
+            problems.push(format!("{bad}."));
+        }
+        unread(&planned, secrets, &keyring)
     }
+}
+
+impl Bench<'_> {
+    /// Whether the run's model service may be asked, where a gateway asks it.
+    fn admit(&self, plan: &RunPlan, keyring: &Keyring) -> Option<Result<(), Inadmissible>> {
+        if plan.credentials == Credentials::Direct || plan.script.is_some() {
+            return None;
+        }
+        let access = provider::access(plan.provider, plan.runtime, keyring).ok()?;
+        access.upstream().map(|upstream| admit(upstream, self.settings.upstream_reach))
+    }
+}
+
+/// The secrets of the request that nothing in a step reads.
+fn unread(planned: &Planned, secrets: &JobSecrets, keyring: &Keyring) -> BTreeSet<String> {
+    let names = secrets.params.keys();
+    names.filter(|name| planned.plan.is_some() && !planned.reads(name, keyring)).cloned().collect()
+}
+
+/// Says that nothing reads these secrets. The names alone are told.
+fn unread_note(names: &BTreeSet<String>) -> Option<String> {
+    if names.is_empty() {
+        return None;
+    }
+    let shown: Vec<String> =
+        names.iter().take(MAX_TOLD_NAMES).map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > shown.len() { " and others" } else { "" };
+    Some(format!(
+        "`secret_params`: the runbook does not declare {}{more}, so that the agent does not get it: \
+         declare it in the front matter under `secrets:`.",
+        shown.join(", ")
+    ))
 }
 
 /// The request's parameters with its uploads among the files.
@@ -137,43 +285,4 @@ fn with_uploads(wish: &Submission, problems: &mut Problems) -> Map<String, Value
         ),
     }
     params
-}
-
-fn sealed(values: &BTreeMap<String, String>) -> BTreeMap<String, Secret> {
-    values.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect()
-}
-
-fn hide(mut params: Map<String, Value>, hidden: &[String]) -> Map<String, Value> {
-    for (key, value) in &mut params {
-        if hidden.contains(key) {
-            *value = HIDDEN.into();
-        }
-    }
-    params
-}
-
-/// What is frozen of a step.
-fn spec_of(step: RunbookStep) -> JobSpec {
-    JobSpec {
-        step: step.name,
-        runbook: step.instruction,
-        variables: step.template_variables,
-        script: step.script,
-        overrides: Overrides {
-            agent: step.agent,
-            model: step.model,
-            model_provider: step.model_provider,
-            image: step.image,
-            snapshot: step.snapshot,
-            apt_packages: Some(step.apt_packages).filter(|packages| !packages.is_empty()),
-            network: step.network_enabled.map(|on| if on { Network::Open } else { Network::None }),
-            wall: step.timeout_sec.map(Duration::from_secs),
-            max_turns: step.max_turns,
-            memory_bytes: step.memory_bytes,
-            n_cpus: step.cpus,
-            mcp_servers: step.mcp_servers,
-            ..Overrides::default()
-        },
-        ..JobSpec::default()
-    }
 }

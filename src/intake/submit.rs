@@ -1,18 +1,22 @@
 //! Taking a request in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinError;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::files::{self, FilesError};
-use super::preflight::{Bench, Ready};
+use super::preflight::{Bench, INSTRUCTION, Ready};
+use super::target::Target;
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
 use crate::archive::ArchiveError;
-use crate::catalog::{Catalog, CatalogError, Collection, Task};
+use crate::catalog::{Catalog, CatalogError, Collection};
 use crate::database::{Vault, VaultError};
+use crate::host::blocking;
+use crate::inputs::{self, FilesError};
 use crate::job::{JobFile, JobSecrets};
 use crate::queue::{Idempotency, NewJob, Queue, QueueError, Submitted};
 use crate::run::{RunId, RunName};
@@ -24,6 +28,13 @@ const MAX_DRAWS: usize = 5;
 
 /// Longest idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
+
+/// How long requests may take to be taken in once the server stops: an archive of the largest size
+/// is unpacked within it. A request that is cut then is sent again by its client.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// The parameter of a chat that says where its runbook is.
+const RUNBOOK_URL: &str = "runbook_url";
 
 /// A request was not taken in.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +57,9 @@ pub enum IntakeError {
     /// The secrets could not be sealed.
     #[error("could not seal the secrets of a run")]
     Seal(#[source] VaultError),
+    /// The disk is nearly full.
+    #[error("the disk has no room for the files of a run")]
+    NoRoom,
     /// The files could not be put into the run's folder.
     #[error("could not keep the files of a run")]
     Files(#[source] FilesError),
@@ -73,48 +87,75 @@ pub struct Intake {
     pub vault: Arc<Vault>,
     /// The rules.
     pub settings: IntakeSettings,
+    /// Requests that are being taken in. Each goes on to its end, whether its client waits or not.
+    pub tasks: TaskTracker,
 }
 
 /// A request that only needs a name.
 struct Job {
     ready: Ready,
     collection: Collection,
-    task: Task,
+    task: Target,
     idempotency: Option<Idempotency>,
     routine: Option<String>,
 }
 
 impl Intake {
-    /// Takes a request in: when this returns, the run is on the disk and can be looked up.
+    /// Takes a request in: when this returns, the run is on the disk and can be looked up. What was
+    /// begun goes on to its end when nobody waits for it any more, so that nothing is left half made.
     ///
     /// # Errors
     /// [`IntakeError::Refused`] with everything that speaks against it, and nothing is kept.
     pub async fn submit(&self, wish: Submission, now: Timestamp) -> Result<Accepted, IntakeError> {
-        let uploads = wish.uploads.clone();
-        let taken = self.take(wish, now).await;
-        // What came with a request that made no new run belongs to nobody.
-        if !matches!(&taken, Ok(accepted) if !accepted.repeated) {
-            self.forget(uploads).await?;
+        let intake = self.clone();
+        let taking = async move {
+            let uploads = wish.uploads.clone();
+            let taken = intake.take(wish, now).await;
+            // What came with a request that made no new run belongs to nobody.
+            if !matches!(&taken, Ok(accepted) if !accepted.repeated) {
+                intake.forget(uploads).await?;
+            }
+            taken
+        };
+        self.carry_on(taking).await.map_err(IntakeError::Gone)?
+    }
+
+    /// Does what must not be left half done, whether anybody waits for it or not.
+    ///
+    /// # Errors
+    /// The panic of `work`.
+    pub async fn carry_on<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, JoinError> {
+        match self.tasks.spawn(work).await {
+            // The runtime ends, and nobody is told anything any more.
+            Err(taken_back) if taken_back.is_cancelled() => std::future::pending().await,
+            done => done,
         }
-        taken
+    }
+
+    /// Waits until the requests that are being taken in are done.
+    pub async fn end(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(END_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(n_requests = self.tasks.len(), "cut requests that were being taken in");
+        }
     }
 
     async fn take(&self, wish: Submission, now: Timestamp) -> Result<Accepted, IntakeError> {
         let collection = self.catalog.collection(&wish.collection).await;
         let collection = collection.map_err(|e| unknown(e, "Collection not found".to_owned()))?;
-        let task = self.catalog.task(&collection.name, &wish.task).await.map_err(|e| {
-            let text = format!(
-                "Task '{}' in collection '{}' not found: `POST /api/v1/tasks/{}` makes one",
-                wish.task, collection.name, collection.name
-            );
-            unknown(e, text)
-        })?;
+        let idempotency = idempotency(&wish)?;
+        if let Some(name) = self.made_before(&collection, idempotency.as_ref()).await? {
+            return Ok(Accepted { name, repeated: true, notes: Vec::new() });
+        }
+        let task = self.target(&collection, &wish).await?;
         let environment = self.catalog.environment(&collection.name).await;
         let environment = environment.map_err(IntakeError::Catalog)?;
-        let idempotency = idempotency(&wish)?;
         let routine = wish.routine.clone();
         let (store, settings) = (self.store.clone(), self.settings.clone());
-        let judged = tokio::task::spawn_blocking(move || {
+        let judged = blocking(move || {
             let bench = Bench {
                 store: &store,
                 settings: &settings,
@@ -128,6 +169,7 @@ impl Intake {
         let (judged, collection, task) =
             judged.await.map_err(IntakeError::Gone)?.map_err(files_failed)?;
         let ready = judged.map_err(IntakeError::Refused)?;
+        self.make_task(&collection, &task, now).await?;
         self.enqueue(Job { ready, collection, task, idempotency, routine }, now).await
     }
 
@@ -142,11 +184,12 @@ impl Intake {
                 Err(error) if error.is_name_taken() => continue,
                 Err(error) => return Err(files_failed(error)),
             };
-            let has_folder = !files.is_empty();
-            let new = self.new_job(&job, name.clone(), files)?;
-            let submitted = self.queue.submit(new, now).await;
+            let has_folder = files.iter().any(|files| !files.is_empty());
+            let submitted = self.put(&job, name.clone(), files, now).await;
             if has_folder && !matches!(submitted, Ok(Submitted::New)) {
-                self.store.discard(&name).map_err(IntakeError::Discard)?;
+                let (store, name) = (self.store.clone(), name.clone());
+                let discarded = blocking(move || store.discard(&name)).await;
+                discarded.map_err(IntakeError::Gone)?.map_err(IntakeError::Discard)?;
             }
             let notes = job.ready.notes.clone();
             match submitted {
@@ -154,11 +197,8 @@ impl Intake {
                 Ok(Submitted::Repeated(name)) => {
                     return Ok(Accepted { name, repeated: true, notes });
                 }
-                Err(QueueError::IdTaken(_)) => {}
-                Err(QueueError::IdempotencyConflict(name)) => {
-                    return Err(IntakeError::KeyUsed(name));
-                }
-                Err(error) => return Err(IntakeError::Queue(error)),
+                Err(IntakeError::Queue(QueueError::IdTaken(_))) => {}
+                Err(error) => return Err(error),
             }
         }
         let name = RunName {
@@ -169,13 +209,37 @@ impl Intake {
         Err(IntakeError::Queue(QueueError::IdTaken(name)))
     }
 
+    /// The run that the same request made before. Asked before anything is unpacked or put into a
+    /// folder; the queue asks again when the run is put into it.
+    async fn made_before(
+        &self,
+        collection: &Collection,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<RunName>, IntakeError> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        self.queue.made_before(&collection.name, idempotency).await.map_err(queue_failed)
+    }
+
+    /// Seals the run's secrets and puts it into the queue.
+    async fn put(
+        &self,
+        job: &Job,
+        name: RunName,
+        files: Vec<Vec<JobFile>>,
+        now: Timestamp,
+    ) -> Result<Submitted, IntakeError> {
+        let new = self.new_job(job, name, files)?;
+        self.queue.submit(new, now).await.map_err(queue_failed)
+    }
+
     async fn stage(
         &self,
         name: &RunName,
         ready: &Ready,
-    ) -> Result<Result<Vec<JobFile>, FilesError>, IntakeError> {
+    ) -> Result<Result<Vec<Vec<JobFile>>, FilesError>, IntakeError> {
         let (store, name, inputs) = (self.store.clone(), name.clone(), ready.inputs.clone());
-        let staging = tokio::task::spawn_blocking(move || files::stage(&store, &name, &inputs));
+        let min_free = self.settings.min_free_disk_bytes;
+        let staging = blocking(move || inputs::stage(&store, &name, &inputs, min_free));
         staging.await.map_err(IntakeError::Gone)
     }
 
@@ -183,10 +247,12 @@ impl Intake {
         &self,
         job: &Job,
         name: RunName,
-        files: Vec<JobFile>,
+        files: Vec<Vec<JobFile>>,
     ) -> Result<NewJob, IntakeError> {
         let mut spec = job.ready.spec.clone();
-        spec.files = files;
+        let places = std::iter::once(&mut spec.files);
+        let places = places.chain(spec.later.iter_mut().map(|later| &mut later.files));
+        places.zip(files).for_each(|(place, files)| *place = files);
         let secrets = job.ready.secrets.to_plaintext();
         let sealed = self.vault.seal(secrets.expose(), &JobSecrets::context(&name));
         Ok(NewJob {
@@ -207,7 +273,7 @@ impl Intake {
             return Ok(());
         }
         let store = self.store.clone();
-        let removing = tokio::task::spawn_blocking(move || {
+        let removing = blocking(move || {
             let paths = uploads.iter().filter_map(|upload| StoragePath::parse(&upload.path).ok());
             paths.into_iter().try_for_each(|path| store.remove_upload(&path))
         });
@@ -220,10 +286,20 @@ fn files_failed(error: FilesError) -> IntakeError {
     if let FilesError::Unpack { path, source: ArchiveError::Refused(fault) } = &error {
         return IntakeError::Refused(vec![format!("`{path}` cannot be unpacked: {fault}.")]);
     }
-    IntakeError::Files(error)
+    if let FilesError::Gone { path } = &error {
+        return IntakeError::Refused(vec![format!("The file `{path}` was removed meanwhile.")]);
+    }
+    if error.is_no_room() { IntakeError::NoRoom } else { IntakeError::Files(error) }
 }
 
-fn unknown(error: CatalogError, text: String) -> IntakeError {
+fn queue_failed(error: QueueError) -> IntakeError {
+    if let QueueError::IdempotencyConflict(name) = error {
+        return IntakeError::KeyUsed(name);
+    }
+    IntakeError::Queue(error)
+}
+
+pub(super) fn unknown(error: CatalogError, text: String) -> IntakeError {
     match error {
         CatalogError::NotFound { .. } => IntakeError::Unknown(text),
         CatalogError::Exists { .. }
@@ -240,17 +316,30 @@ fn unknown(error: CatalogError, text: String) -> IntakeError {
 /// are new each time; secrets by name alone.
 fn idempotency(wish: &Submission) -> Result<Option<Idempotency>, IntakeError> {
     let Some(key) = wish.idempotency_key.clone() else { return Ok(None) };
+    let uploads: Vec<(&str, u64)> =
+        wish.uploads.iter().map(|upload| (upload.name.as_str(), upload.n_bytes)).collect();
+    let secrets: Vec<&String> = wish.secret_params.keys().collect();
+    let mut params = wish.init_params.clone();
+    if params.contains_key(RUNBOOK_URL) {
+        // The URL is the client's, what stands there today is not.
+        params.shift_remove(INSTRUCTION);
+    }
+    let request =
+        serde_json::json!([wish.task, params, uploads, secrets, wish.webhook_url, wish.routine]);
+    same_request(key, request.to_string().as_bytes()).map(Some)
+}
+
+/// What tells a repeated request: its key, and what it was.
+///
+/// # Errors
+/// [`IntakeError::Refused`] when the key is empty or too long.
+pub fn same_request(key: String, request: &[u8]) -> Result<Idempotency, IntakeError> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(IntakeError::Refused(vec![format!(
             "The Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes."
         )]));
     }
-    let uploads: Vec<(&str, u64)> =
-        wish.uploads.iter().map(|upload| (upload.name.as_str(), upload.n_bytes)).collect();
-    let secrets: Vec<&String> = wish.secret_params.keys().collect();
-    let request =
-        serde_json::json!([wish.task, wish.init_params, uploads, secrets, wish.webhook_url]);
-    let digest = Sha256::digest(request.to_string().as_bytes());
+    let digest = Sha256::digest(request);
     let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Some(Idempotency { key, fingerprint }))
+    Ok(Idempotency { key, fingerprint })
 }

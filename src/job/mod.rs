@@ -6,5 +6,5 @@
 mod secrets;
 mod spec;
 
-pub use secrets::{JobSecrets, SecretsError};
-pub use spec::{JOB_VERSION, JobFile, JobSpec, SpecError};
+pub use secrets::{FrozenWorkflow, JobSecrets, SecretsError};
+pub use spec::{JOB_VERSION, JobFile, JobSpec, LaterStep, SpecError};

@@ -1,8 +1,10 @@
 //! The secrets of a job. They wait encrypted and apart from its text.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::run::RunName;
 use crate::secret::{Keyring, Secret};
@@ -18,6 +20,24 @@ pub struct JobSecrets {
     pub agent_env: BTreeMap<String, Secret>,
     /// What signs the call at the run's end.
     pub webhook_secret: Option<Secret>,
+    /// The task's workflow, where the run has several steps. The parameters that its later steps are
+    /// decided from may hold what the record hides, so it waits with the secrets.
+    pub workflow: Option<FrozenWorkflow>,
+}
+
+/// A workflow with the parameters of a request. As JSON among the secrets of a job.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrozenWorkflow {
+    /// The workflow as it was written.
+    pub document: Value,
+    /// The task's parameters with the request's over them.
+    pub init_params: Map<String, Value>,
+}
+
+impl fmt::Debug for FrozenWorkflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FrozenWorkflow(…)")
+    }
 }
 
 /// The secrets of a job cannot be read. Nothing of them is in the error.
@@ -32,6 +52,8 @@ struct Shown<'a> {
     params: BTreeMap<&'a str, &'a str>,
     agent_env: BTreeMap<&'a str, &'a str>,
     webhook_secret: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflow: Option<&'a FrozenWorkflow>,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +64,7 @@ struct Read {
     params: BTreeMap<String, String>,
     agent_env: BTreeMap<String, String>,
     webhook_secret: Option<String>,
+    workflow: Option<FrozenWorkflow>,
 }
 
 impl JobSecrets {
@@ -60,6 +83,7 @@ impl JobSecrets {
             params: exposed(&self.params),
             agent_env: exposed(&self.agent_env),
             webhook_secret: self.webhook_secret.as_ref().map(Secret::expose),
+            workflow: self.workflow.as_ref(),
         };
         let text = serde_json::to_string(&shown);
         Secret::new(text.expect("our own types have string keys and cannot fail"))
@@ -76,6 +100,7 @@ impl JobSecrets {
             params: hidden(read.params),
             agent_env: hidden(read.agent_env),
             webhook_secret: read.webhook_secret.map(Secret::new),
+            workflow: read.workflow,
         })
     }
 
@@ -112,6 +137,10 @@ mod tests {
             params: values(&[("P", "made-up-2")]),
             agent_env: values(&[("E", "made-up-3")]),
             webhook_secret: Some(Secret::new("made-up-4".to_owned())),
+            workflow: Some(FrozenWorkflow {
+                document: serde_json::json!({"steps": ["made-up-5"]}),
+                init_params: Map::new(),
+            }),
         };
         assert!(!format!("{secrets:?}").contains("made-up"));
         let text = secrets.to_plaintext();

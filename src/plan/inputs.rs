@@ -32,6 +32,9 @@ output under /app/results. The runbook follows.
 
 ";
 
+/// What stands between the runbook and the words of the one who asked for the run.
+const PROMPT_HEADING: &str = "\n\n---\n\n# The request\n\nWhoever started this run says:\n\n";
+
 /// Variables that every sandbox has, beside the declared secrets.
 const ALWAYS_SET: [&str; 6] = ["HOME", "USER", "LOGNAME", "PATH", "PWD", "RESULTS_DIR"];
 
@@ -203,9 +206,13 @@ impl Planner<'_> {
                 format!("the variable `{name}` was given, but the runbook has no place for it"),
             ));
         }
-        match self.request.former {
-            None => format!("{PREAMBLE}{text}"),
-            Some(_) => format!("{RESUMED_PREAMBLE}{text}"),
+        let preamble = match self.request.former {
+            None => PREAMBLE,
+            Some(_) => RESUMED_PREAMBLE,
+        };
+        match &self.request.overrides.prompt {
+            None => format!("{preamble}{text}"),
+            Some(prompt) => format!("{preamble}{}{PROMPT_HEADING}{prompt}\n", text.trim_end()),
         }
     }
 

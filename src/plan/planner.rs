@@ -39,6 +39,18 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// Whether the run reads this name of the keyring: the runbook declares it, or the way to the
+    /// model has it.
+    #[must_use]
+    pub fn reads(&self, name: &str, keyring: &Keyring) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        let is_declared = plan.secrets.contains_key(name);
+        let is_credential = provider::credentials(plan.provider).contains(&name);
+        let access = provider::access(plan.provider, plan.runtime, keyring);
+        let is_passed = access.is_ok_and(|access| access.env.iter().any(|(env, _)| *env == name));
+        is_declared || is_credential || is_passed
+    }
+
     /// The plan, or why there is none.
     ///
     /// # Errors
@@ -57,6 +69,10 @@ impl Planned {
         }
     }
 }
+
+/// The variable of an environment that says where its model services' credentials are while its runs
+/// last.
+const CREDENTIALS: &str = "RUNBOOKD_CREDENTIALS";
 
 /// Decides everything about a run before anything is started, and finds everything at once.
 #[must_use]
@@ -218,7 +234,7 @@ impl Planner<'_> {
         runtime: Option<RuntimeName>,
         provider: Option<ProviderName>,
     ) -> Credentials {
-        let wanted = self.request.overrides.credentials.unwrap_or_default();
+        let wanted = self.wanted_credentials();
         let (Some(runtime), Some(provider)) = (runtime, provider) else { return wanted };
         match provider::access(provider, runtime, self.keyring) {
             Ok(access) => {
@@ -240,6 +256,17 @@ impl Planner<'_> {
             Err(faults) => self.findings.extend(faults),
         }
         wanted
+    }
+
+    /// Where the credential is to be: the request's word, or that of the environment.
+    fn wanted_credentials(&mut self) -> Credentials {
+        let word = self.keyring.get(CREDENTIALS).map(|word| word.expose().trim().to_owned());
+        let of_environment = word.as_deref().map(Credentials::from_word);
+        if of_environment == Some(None) {
+            let message = format!("{CREDENTIALS} is neither `gateway` nor `direct`");
+            self.find(Code::MalformedCredential, message);
+        }
+        self.request.overrides.credentials.or(of_environment.flatten()).unwrap_or_default()
     }
 
     fn evaluation(&mut self) {

@@ -88,6 +88,9 @@ pub struct Overrides {
     pub n_cpus: Option<f64>,
     /// MCP servers beside the runbook's; one of the same name takes its place.
     pub mcp_servers: McpServers,
+    /// What the agent reads after the runbook, word for word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Environment variables for the agent beside the declared secrets. They may hold credentials,
     /// so they are never a part of a frozen text.
     #[serde(skip)]

@@ -1,12 +1,15 @@
 //! What a person wants of a run: stop it, or put it away.
 
 use jiff::Timestamp;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments};
 
 use crate::run::RunName;
 
 use super::error::QueueError;
 use super::job::Status;
-use super::row::Columns;
+use super::last_word::QUIET;
+use super::row::{Columns, after};
 use super::{Connection, Queue};
 
 /// What became of the wish to stop a run.
@@ -29,10 +32,12 @@ pub enum Moved {
     Requested,
 }
 
+/// A run that no worker ever had has nobody who may still write about it.
 const CANCEL: &str = "UPDATE jobs SET cancel_requested = 1,
     status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
     finished_at = CASE WHEN status = 'queued' THEN $4 ELSE finished_at END,
-    sealed = CASE WHEN status = 'queued' THEN NULL ELSE sealed END, updated_at = $4
+    tell_at = CASE WHEN status <> 'queued' THEN tell_at WHEN attempt = 0 THEN $4 ELSE $5 END,
+    updated_at = $4
     WHERE collection = $1 AND task = $2 AND id = $3
     AND status IN ('queued', 'leased', 'running', 'finishing')
     RETURNING status";
@@ -51,7 +56,8 @@ impl Queue {
     /// [`QueueError::NotFound`].
     pub async fn cancel(&self, name: &RunName, now: Timestamp) -> Result<Cancelled, QueueError> {
         let mut tx = self.write().await?;
-        let Some(status) = self.change(&mut tx, CANCEL, name, now).await? else {
+        let cancel = self.moving(CANCEL, name, now).bind(after(now, QUIET));
+        let Some(status) = changed(&mut tx, cancel).await? else {
             return self.status_of(&mut tx, name).await.map(Cancelled::AlreadyEnded);
         };
         tx.commit().await.map_err(QueueError::act("cancel a run"))?;
@@ -65,7 +71,7 @@ impl Queue {
     /// [`QueueError::NotFound`], or [`QueueError::IllegalMove`] when it has not ended.
     pub async fn archive(&self, name: &RunName, now: Timestamp) -> Result<(), QueueError> {
         let mut tx = self.write().await?;
-        if self.change(&mut tx, ARCHIVE, name, now).await?.is_none() {
+        if changed(&mut tx, self.moving(ARCHIVE, name, now)).await?.is_none() {
             let from = self.status_of(&mut tx, name).await?;
             return Err(QueueError::IllegalMove { from, to: Status::Archived });
         }
@@ -102,22 +108,18 @@ impl Queue {
         }
     }
 
-    async fn change(
+    /// A statement whose first parameters are the run and the time.
+    fn moving<'q>(
         &self,
-        connection: &mut Connection,
         text: &'static str,
-        name: &RunName,
+        name: &'q RunName,
         now: Timestamp,
-    ) -> Result<Option<Status>, QueueError> {
-        let row = sqlx::query(self.sql(text))
+    ) -> Query<'q, Sqlite, SqliteArguments> {
+        sqlx::query(self.sql(text))
             .bind(name.collection.as_str())
             .bind(name.task.as_str())
             .bind(name.id.as_str())
             .bind(now.as_millisecond())
-            .fetch_optional(connection)
-            .await
-            .map_err(QueueError::act("change the status of a run"))?;
-        row.map(|row| Columns(&row).status()).transpose()
     }
 
     async fn status_of(
@@ -137,4 +139,16 @@ impl Queue {
             None => Err(QueueError::NotFound(name.clone())),
         }
     }
+}
+
+/// The status that a statement gave a run; `None` where it changed none.
+async fn changed(
+    connection: &mut Connection,
+    query: Query<'_, Sqlite, SqliteArguments>,
+) -> Result<Option<Status>, QueueError> {
+    let row = query
+        .fetch_optional(connection)
+        .await
+        .map_err(QueueError::act("change the status of a run"))?;
+    row.map(|row| Columns(&row).status()).transpose()
 }

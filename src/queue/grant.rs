@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::run::{RunName, Slug};
+
+use super::job::JobUsage;
 
 /// A worker: one state folder on one machine. Its processes come and go and have the same name, so
 /// a new one may adopt what an old one left.
@@ -63,6 +66,12 @@ pub struct Leased {
     pub sealed: Option<String>,
     /// The agent's session.
     pub session_id: Option<String>,
+    /// Which of its steps is to be done, from 0.
+    pub step: u64,
+    /// What the steps before this one used.
+    pub used: JobUsage,
+    /// How long they took.
+    pub took: Duration,
     /// How far an earlier grant of the same attempt got.
     pub stage: Stage,
     /// Whether somebody wants it stopped.
@@ -74,7 +83,7 @@ pub struct Leased {
 /// How far a leased run got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    /// No agent was reported as started.
+    /// No agent of this step was reported as started.
     Fresh,
     /// Its agent was started.
     Started {

@@ -202,9 +202,11 @@ pub struct Job {
     pub status: Status,
     /// Why it ended as it did, or why it waits again.
     pub reason: Option<String>,
+    /// Which of its steps it is at, from 0.
+    pub step: u64,
     /// How often it was leased.
     pub attempt: u64,
-    /// How often it went back to the queue after a failure.
+    /// How often the step that it is at went back to the queue after a failure.
     pub retries: u32,
     /// Higher goes first.
     pub priority: i64,
@@ -228,7 +230,7 @@ pub struct Job {
     pub duration_ms: Option<u64>,
     /// When it was submitted.
     pub created: Timestamp,
-    /// When its agent was started.
+    /// When its first agent was started.
     pub started: Option<Timestamp>,
     /// When it ended.
     pub finished: Option<Timestamp>,
@@ -237,6 +239,23 @@ pub struct Job {
 }
 
 impl Job {
+    /// Where the run stands for whoever asks. One that waits between two of its steps, or whose next
+    /// agent is not up yet, goes on.
+    #[must_use]
+    pub fn standing(&self) -> Status {
+        match self.status {
+            Status::Queued | Status::Leased if self.step > 0 => Status::Running,
+            Status::Queued
+            | Status::Leased
+            | Status::Running
+            | Status::Finishing
+            | Status::Completed
+            | Status::Failed
+            | Status::Cancelled
+            | Status::Archived => self.status,
+        }
+    }
+
     /// Whether its worker has not renewed the lease in time.
     #[must_use]
     pub fn is_silent(&self, now: Timestamp) -> bool {

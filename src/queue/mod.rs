@@ -8,8 +8,12 @@
 //! ```text
 //! submit ─▶ queued ─lease─▶ leased ─started─▶ running ─finishing─▶ finishing ─finish─▶ completed
 //!             ▲                │ retry, release   (finish is legal from each of the three) failed
-//!             └────────────────┘                                                        cancelled
+//!             ├────────────────┘                             │                          cancelled
+//!             └───────────────────── pass_on ────────────────┘
 //! ```
+//!
+//! A run may have several steps, each with a lease of its own: a step that ended well and is not the
+//! last is passed on. Where the run stands and what it used is counted over all of them.
 //!
 //! A worker that is silent for [`LEASE_TTL`] is shown as silent, and nothing else happens: it may
 //! come back and adopt. After [`LOST_AFTER`] its runs fail. They are never started again elsewhere:
@@ -19,7 +23,9 @@ mod cancel;
 mod error;
 mod grant;
 mod job;
+mod last_word;
 mod lease;
+mod pass_on;
 mod progress;
 mod read;
 mod row;
@@ -41,6 +47,8 @@ pub use cancel::{Cancelled, Moved};
 pub use error::QueueError;
 pub use grant::{Grant, LeaseLimits, Leased, Pulse, Stage, WorkerId};
 pub use job::{Cost, Ended, Job, JobUsage, Kind, Status};
+pub use last_word::{QUIET, TELL_LIMIT, Untold};
+pub use pass_on::{NextStep, PassedOn};
 pub use progress::{Finish, Requeued};
 pub use read::{Depth, Durations, ListFilter, Page, Stats};
 pub use submit::{Idempotency, NewJob, RecordKind, RecordedRun, Submitted};

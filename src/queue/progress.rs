@@ -9,7 +9,8 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use super::error::QueueError;
 use super::grant::Grant;
 use super::job::{Ended, JobUsage, Status};
-use super::row::{Columns, milliseconds, number};
+use super::last_word::QUIET;
+use super::row::{Columns, after, milliseconds, number};
 use super::{Connection, Queue};
 
 /// How a run ended, and what it used.
@@ -24,9 +25,9 @@ pub struct Finish {
     /// Bytes of the agent's output. All of them must be recorded; where the output itself is gone,
     /// this is what is recorded of it.
     pub total_bytes: u64,
-    /// Token counts.
+    /// Token counts, of all its steps.
     pub usage: JobUsage,
-    /// How long it took.
+    /// How long it took, all its steps together.
     pub duration: Option<Duration>,
 }
 
@@ -64,7 +65,7 @@ const FINISH: &str = "UPDATE jobs SET status = $6, reason = $7, exit_code = $8, 
 const RETRY: &str = "UPDATE jobs SET
     status = CASE WHEN cancel_requested = 0 THEN 'queued' ELSE 'cancelled' END,
     finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($5 AS BIGINT) END,
-    sealed = CASE WHEN cancel_requested = 0 THEN sealed ELSE NULL END,
+    tell_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($8 AS BIGINT) END,
     run_at = $6, reason = $7, retries = retries + 1, lease_expires = NULL, updated_at = $5
     WHERE collection = $1 AND task = $2 AND id = $3 AND fence = $4
     AND status = 'leased' AND retries + 1 < max_attempts
@@ -73,13 +74,13 @@ const RETRY: &str = "UPDATE jobs SET
 const RELEASE: &str = "UPDATE jobs SET
     status = CASE WHEN cancel_requested = 0 THEN 'queued' ELSE 'cancelled' END,
     finished_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($5 AS BIGINT) END,
-    sealed = CASE WHEN cancel_requested = 0 THEN sealed ELSE NULL END,
+    tell_at = CASE WHEN cancel_requested = 0 THEN NULL ELSE CAST($6 AS BIGINT) END,
     lease_expires = NULL, updated_at = $5
     WHERE collection = $1 AND task = $2 AND id = $3 AND fence = $4 AND status = 'leased'
     RETURNING status";
 
-const FIND: &str = "SELECT status, reason, exit_code, fence, next_off, retries, max_attempts
-    FROM jobs WHERE collection = $1 AND task = $2 AND id = $3";
+const FIND: &str = "SELECT status, reason, exit_code, fence, step, next_off, retries, max_attempts,
+    cancel_requested FROM jobs WHERE collection = $1 AND task = $2 AND id = $3";
 
 impl Queue {
     /// Notes that the agent is being started: from now on the run is never queued again. Call it
@@ -196,8 +197,11 @@ impl Queue {
         now: Timestamp,
     ) -> Result<Requeued, QueueError> {
         let mut tx = self.write().await?;
-        let query =
-            self.guarded(RETRY, grant, now).bind(run_at.as_millisecond()).bind(reason.to_owned());
+        let query = self
+            .guarded(RETRY, grant, now)
+            .bind(run_at.as_millisecond())
+            .bind(reason.to_owned())
+            .bind(after(now, QUIET));
         let row = query
             .fetch_optional(&mut *tx)
             .await
@@ -219,6 +223,7 @@ impl Queue {
         let mut tx = self.write().await?;
         let row = self
             .guarded(RELEASE, grant, now)
+            .bind(after(now, QUIET))
             .fetch_optional(&mut *tx)
             .await
             .map_err(QueueError::act("give a run back"))?;
@@ -232,7 +237,7 @@ impl Queue {
     }
 
     /// A statement whose first parameters are the grant and the time.
-    fn guarded(
+    pub(super) fn guarded(
         &self,
         text: &'static str,
         grant: &Grant,
@@ -247,7 +252,11 @@ impl Queue {
     }
 
     /// The row behind a grant that is the newest one; it may have ended.
-    async fn held(&self, connection: &mut Connection, grant: &Grant) -> Result<Held, QueueError> {
+    pub(super) async fn held(
+        &self,
+        connection: &mut Connection,
+        grant: &Grant,
+    ) -> Result<Held, QueueError> {
         let row = sqlx::query(self.sql(FIND))
             .bind(grant.name.collection.as_str())
             .bind(grant.name.task.as_str())
@@ -264,25 +273,29 @@ impl Queue {
             status: columns.status()?,
             reason: columns.get("reason")?,
             exit_code: columns.get("exit_code")?,
+            step: columns.count("step")?,
             next_off: columns.count("next_off")?,
             retries: columns.count("retries")?,
             max_attempts: columns.count("max_attempts")?,
+            cancel_requested: columns.flag("cancel_requested")?,
         })
     }
 }
 
 /// What explains a refusal.
-struct Held {
-    status: Status,
+pub(super) struct Held {
+    pub(super) status: Status,
     reason: Option<String>,
     exit_code: Option<i64>,
+    pub(super) step: u64,
     next_off: u64,
     retries: u64,
     max_attempts: u64,
+    pub(super) cancel_requested: bool,
 }
 
 impl Held {
-    fn offset(&self) -> QueueError {
+    pub(super) fn offset(&self) -> QueueError {
         QueueError::Offset { recorded: self.next_off }
     }
 

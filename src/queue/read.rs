@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 
-use crate::run::{RunName, Slug};
+use crate::run::{RunId, RunName, Slug};
 
 use super::error::QueueError;
 use super::job::{Job, Status};
@@ -87,36 +87,47 @@ const SPEC: &str = "SELECT spec FROM jobs WHERE collection = $1 AND task = $2 AN
 
 const BY_WORKFLOW: &str = "SELECT collection, task, id FROM jobs WHERE workflow_id = $1 ORDER BY created_at DESC, id DESC";
 
-/// `$3` lists the statuses as `,one,two,`. The casts tell PostgreSQL the types of parameters that
+const BY_ID: &str = "SELECT collection, task, id FROM jobs WHERE collection = $1 AND id = $2 ORDER BY created_at DESC, task";
+
+/// `$3` lists the statuses as `,one,two,`; the `CASE` is [`Job::standing`]. The casts tell PostgreSQL the types of parameters that
 /// are compared with nothing but NULL.
-const LIST: &str = "SELECT collection, task, id, kind, status, reason, attempt, retries, priority,
+const LIST: &str =
+    "SELECT collection, task, id, kind, status, reason, step, attempt, retries, priority,
     run_at, lease_owner, lease_expires, cancel_requested, session_id, exit_code,
     triggered_by_routine, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-    cost_micros, cost_basis, duration_ms, created_at, started_at, finished_at, updated_at
-    FROM jobs WHERE collection = $1
+    cost_micros, cost_basis, duration_ms, created_at, begun_at, started_at, finished_at,
+    updated_at FROM jobs WHERE collection = $1
     AND (CAST($2 AS TEXT) IS NULL OR task = $2)
-    AND (CAST($3 AS TEXT) IS NULL OR replace($3, ',' || status || ',', '') <> $3)
+    AND (CAST($3 AS TEXT) IS NULL OR replace($3, ',' ||
+    CASE WHEN step > 0 AND status IN ('queued', 'leased') THEN 'running' ELSE status END
+    || ',', '') <> $3)
     AND (CAST($4 AS TEXT) IS NULL OR triggered_by_routine = $4)
     ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET $6";
 
 const TOTAL: &str = "SELECT COUNT(*) AS n FROM jobs WHERE collection = $1
     AND (CAST($2 AS TEXT) IS NULL OR task = $2)
-    AND (CAST($3 AS TEXT) IS NULL OR replace($3, ',' || status || ',', '') <> $3)
+    AND (CAST($3 AS TEXT) IS NULL OR replace($3, ',' ||
+    CASE WHEN step > 0 AND status IN ('queued', 'leased') THEN 'running' ELSE status END
+    || ',', '') <> $3)
     AND (CAST($4 AS TEXT) IS NULL OR triggered_by_routine = $4)";
 
-const STATS: &str = "SELECT status, COUNT(*) AS n,
+const STATS: &str = "SELECT
+    CASE WHEN step > 0 AND status IN ('queued', 'leased') THEN 'running' ELSE status END
+    AS standing, COUNT(*) AS n,
     CAST(SUM(input_tokens) AS BIGINT) AS input_tokens,
     CAST(SUM(output_tokens) AS BIGINT) AS output_tokens,
     CAST(SUM(cache_read_tokens) AS BIGINT) AS cache_read_tokens,
     CAST(SUM(cache_write_tokens) AS BIGINT) AS cache_write_tokens,
     CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) AS cost_micros,
     COUNT(*) - COUNT(cost_micros) AS n_unknown_costs,
-    COUNT(duration_ms) AS n_durations
+    COUNT(CASE WHEN finished_at IS NOT NULL THEN duration_ms END) AS n_durations
     FROM jobs WHERE collection = $1 AND (CAST($2 AS TEXT) IS NULL OR task = $2)
-    GROUP BY status";
+    GROUP BY
+    CASE WHEN step > 0 AND status IN ('queued', 'leased') THEN 'running' ELSE status END";
 
 const NTH_DURATION: &str = "SELECT duration_ms AS n FROM jobs
     WHERE collection = $1 AND (CAST($2 AS TEXT) IS NULL OR task = $2) AND duration_ms IS NOT NULL
+    AND finished_at IS NOT NULL
     ORDER BY duration_ms LIMIT 1 OFFSET $3";
 
 const DEPTH: &str = "SELECT COUNT(*) AS n, COUNT(CASE WHEN run_at <= $1 THEN 1 END) AS due,
@@ -165,6 +176,24 @@ impl Queue {
         rows.iter().map(|row| Columns(row).name()).collect()
     }
 
+    /// The runs of a collection that have this id, newest first: ids are unique inside a task alone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_by_id(
+        &self,
+        collection: &Slug,
+        id: &RunId,
+    ) -> Result<Vec<RunName>, QueueError> {
+        let rows = sqlx::query(self.sql(BY_ID))
+            .bind(collection.as_str())
+            .bind(id.as_str())
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .map_err(QueueError::act("look a run's id up"))?;
+        rows.iter().map(|row| Columns(row).name()).collect()
+    }
+
     /// One page of the runs, newest first, and how many there are in all.
     ///
     /// # Errors
@@ -204,7 +233,7 @@ impl Queue {
         let mut stats = Stats::default();
         let mut n = 0;
         for columns in rows.iter().map(Columns) {
-            let status = columns.status()?;
+            let status = Status::read(columns.get("standing")?)?;
             stats.by_status.insert(status, columns.count("n")?);
             stats.input_tokens += columns.count("input_tokens")?;
             stats.output_tokens += columns.count("output_tokens")?;

@@ -82,6 +82,9 @@ impl<'r> Columns<'r> {
             spec: self.get("spec")?,
             sealed: self.get("sealed")?,
             session_id: self.get("session_id")?,
+            step: self.count("step")?,
+            used: self.usage()?,
+            took: Duration::from_millis(self.maybe_count("duration_ms")?.unwrap_or_default()),
             stage,
             cancel_requested: self.flag("cancel_requested")?,
             created: self.time("created_at")?,
@@ -109,7 +112,11 @@ impl<'r> Columns<'r> {
             usage: self.usage()?,
             duration_ms: self.maybe_count("duration_ms")?,
             created: self.time("created_at")?,
-            started: self.maybe_time("started_at")?,
+            step: self.count("step")?,
+            started: match self.maybe_time("begun_at")? {
+                Some(begun) => Some(begun),
+                None => self.maybe_time("started_at")?,
+            },
             finished: self.maybe_time("finished_at")?,
             updated: self.time("updated_at")?,
         })

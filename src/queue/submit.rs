@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::run::RunName;
+use crate::run::{RunName, Slug};
 
 use super::error::QueueError;
 use super::job::{Ended, JobUsage, Kind, Status};
@@ -115,9 +115,9 @@ const RECORD: &str = "INSERT INTO jobs (
     collection, task, id, workflow_id, kind, status, reason, priority, run_at, attempt, retries,
     max_attempts, fence, next_off, cancel_requested, spec, input_tokens, output_tokens,
     cache_read_tokens, cache_write_tokens, cost_micros, cost_basis, duration_ms, created_at,
-    started_at, finished_at, updated_at)
+    started_at, finished_at, updated_at, idempotency_key, fingerprint)
     VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $16, 0, 0, 0, 0, 0, 0, $8, $9, $10, $11, $12, $13, $14,
-    $15, $16, $17, $18, $19)
+    $15, $16, $17, $18, $19, $20, $21)
     ON CONFLICT (collection, task, id) DO UPDATE SET
     kind = excluded.kind, status = excluded.status, reason = excluded.reason, spec = excluded.spec,
     input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
@@ -125,7 +125,9 @@ const RECORD: &str = "INSERT INTO jobs (
     cache_write_tokens = excluded.cache_write_tokens, cost_micros = excluded.cost_micros,
     cost_basis = excluded.cost_basis, duration_ms = excluded.duration_ms,
     created_at = excluded.created_at, started_at = excluded.started_at,
-    finished_at = excluded.finished_at, updated_at = excluded.updated_at
+    finished_at = excluded.finished_at, updated_at = excluded.updated_at,
+    idempotency_key = COALESCE(excluded.idempotency_key, jobs.idempotency_key),
+    fingerprint = COALESCE(excluded.fingerprint, jobs.fingerprint)
     WHERE jobs.kind <> 'run'";
 
 impl Queue {
@@ -157,25 +159,39 @@ impl Queue {
             .await
             .map_err(failed())?;
         if inserted.rows_affected() == 0 {
-            return match self.same_request(&mut tx, &job).await? {
-                Some(name) => Ok(Submitted::Repeated(name)),
-                None => Err(QueueError::IdTaken(job.name)),
+            let repeated = match idempotency {
+                Some(key) => self.same_request(&mut tx, &job.name.collection, key).await?,
+                None => None,
             };
+            return repeated
+                .map_or(Err(QueueError::IdTaken(job.name)), |name| Ok(Submitted::Repeated(name)));
         }
         tx.commit().await.map_err(failed())?;
         self.wake();
         Ok(Submitted::New)
     }
 
-    /// The run that the same request made before.
+    /// The run that the same request made before in a collection.
+    ///
+    /// # Errors
+    /// [`QueueError::IdempotencyConflict`]: the key was used for another request.
+    pub async fn made_before(
+        &self,
+        collection: &Slug,
+        idempotency: &Idempotency,
+    ) -> Result<Option<RunName>, QueueError> {
+        let mut reader = self.reader().await?;
+        self.same_request(&mut reader, collection, idempotency).await
+    }
+
     async fn same_request(
         &self,
         connection: &mut Connection,
-        job: &NewJob,
+        collection: &Slug,
+        Idempotency { key, fingerprint }: &Idempotency,
     ) -> Result<Option<RunName>, QueueError> {
-        let Some(Idempotency { key, fingerprint }) = &job.idempotency else { return Ok(None) };
         let row = sqlx::query(self.sql(BY_KEY))
-            .bind(job.name.collection.as_str())
+            .bind(collection.as_str())
             .bind(key)
             .fetch_optional(connection)
             .await
@@ -196,8 +212,27 @@ impl Queue {
     /// # Errors
     /// [`QueueError::IdTaken`] when a run that was queued or recorded here has the name.
     pub async fn record(&self, run: RecordedRun, now: Timestamp) -> Result<(), QueueError> {
+        self.record_once(run, None, now).await.map(|_| ())
+    }
+
+    /// [`Queue::record`], but where the same request recorded something before, nothing is changed.
+    ///
+    /// # Errors
+    /// [`QueueError::IdTaken`] as there; [`QueueError::IdempotencyConflict`]: the key was used for
+    /// another request.
+    pub async fn record_once(
+        &self,
+        run: RecordedRun,
+        idempotency: Option<&Idempotency>,
+        now: Timestamp,
+    ) -> Result<Submitted, QueueError> {
         let failed = || QueueError::act("record a run");
         let mut tx = self.write().await?;
+        if let Some(key) = idempotency
+            && let Some(name) = self.same_request(&mut tx, &run.name.collection, key).await?
+        {
+            return Ok(Submitted::Repeated(name));
+        }
         let written = sqlx::query(self.sql(RECORD))
             .bind(run.name.collection.as_str())
             .bind(run.name.task.as_str())
@@ -218,12 +253,15 @@ impl Queue {
             .bind(run.started.map(Timestamp::as_millisecond))
             .bind(run.finished.as_millisecond())
             .bind(now.as_millisecond())
+            .bind(idempotency.map(|i| i.key.as_str()))
+            .bind(idempotency.map(|i| i.fingerprint.as_str()))
             .execute(&mut *tx)
             .await
             .map_err(failed())?;
         if written.rows_affected() == 0 {
             return Err(QueueError::IdTaken(run.name));
         }
-        tx.commit().await.map_err(failed())
+        tx.commit().await.map_err(failed())?;
+        Ok(Submitted::New)
     }
 }

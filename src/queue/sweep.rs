@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::run::RunName;
 
 use super::error::QueueError;
+use super::last_word::QUIET;
 use super::row::{Columns, after, milliseconds};
 use super::{LEASE_TTL, MAX_SWEEP_GAP, Queue, WORKER_LOST};
 
@@ -32,8 +33,8 @@ impl Sweeps {
 const GRACE: &str = "UPDATE jobs SET lease_expires = $1
     WHERE status IN ('leased', 'running', 'finishing')";
 
-const EXPIRE: &str = "UPDATE jobs SET status = 'failed', reason = $3, sealed = NULL, ending = NULL,
-    lease_expires = NULL, finished_at = $2, updated_at = $2
+const EXPIRE: &str = "UPDATE jobs SET status = 'failed', reason = $3, ending = NULL,
+    lease_expires = NULL, tell_at = $4, finished_at = $2, updated_at = $2
     WHERE status IN ('leased', 'running', 'finishing') AND lease_expires < $1
     RETURNING collection, task, id";
 
@@ -61,6 +62,7 @@ impl Queue {
             .bind(lost_before)
             .bind(now.as_millisecond())
             .bind(WORKER_LOST)
+            .bind(after(now, QUIET))
             .fetch_all(&mut *tx)
             .await
             .map_err(failed())?;

@@ -1,16 +1,18 @@
 //! Finding runs and reading what is known of them.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value};
 
-use super::view::compose;
+use super::document;
+use super::view::{compose, settled};
 use crate::job::JobSpec;
 use crate::queue::{Job, ListFilter, Page, Queue, QueueError};
-use crate::run::{RunId, RunName, Slug, error_chain};
+use crate::run::{RunId, RunName, Slug};
 use crate::store::{Document, Label, RunFolder, Store, StoreError};
 
-/// The part of a document that lists leave out: it can have megabytes, and clients of lists do not
-/// read it. `n_agent_steps` stays.
-const TOO_LONG_FOR_LISTS: &str = "agent_steps";
+/// Says of a listed run that only a part of it is told.
+const IS_SHORTENED: &str = "is_shortened";
 
 /// What is known of a run cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -77,81 +79,100 @@ impl Records {
     /// # Errors
     /// [`RecordError`] when the queue or the disk fails.
     pub async fn see(&self, job: Job) -> Result<Seen, RecordError> {
-        let mut seen = self.see_all(vec![job], |_| {}).await?;
-        Ok(seen.pop().expect("as many are seen as are given"))
+        let mut read = self.read(job, document::whole).await?;
+        self.add_spec(&mut read).await?;
+        Ok(read.seen())
     }
 
-    /// A page of runs, newest first, and how many there are in all.
+    /// A page of runs, newest first, and how many there are in all. [`Records::listed`] tells about
+    /// each.
     ///
     /// # Errors
-    /// [`RecordError`] when the queue or the disk fails.
+    /// [`RecordError::Queue`].
     pub async fn list(
         &self,
         filter: &ListFilter,
         page: Page,
-    ) -> Result<(Vec<Seen>, u64), RecordError> {
-        let (jobs, total) = self.queue.list(filter, page).await?;
-        let shorten = |document: &mut Map<String, Value>| {
-            document.shift_remove(TOO_LONG_FOR_LISTS);
-        };
-        Ok((self.see_all(jobs, shorten).await?, total))
+    ) -> Result<(Vec<Job>, u64), RecordError> {
+        Ok(self.queue.list(filter, page).await?)
     }
 
-    async fn see_all(
-        &self,
-        jobs: Vec<Job>,
-        shorten: fn(&mut Map<String, Value>),
-    ) -> Result<Vec<Seen>, RecordError> {
-        let mut read = self.read(jobs, shorten).await?;
-        for (job, document, _, spec) in &mut read {
-            if document.is_none() {
-                let text = self.queue.spec(&job.name).await?;
-                *spec = text.and_then(|text| JobSpec::thaw(&text).ok());
-            }
-        }
-        let seen = read.into_iter().map(|(job, document, labels, spec)| Seen {
-            trajectory: compose(document, &job, spec.as_ref(), &labels),
-            job,
+    /// Brings the document of a run up to where `job` says that the run stands, and makes one where
+    /// there is none. Gives the run's folder.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the queue or the disk fails.
+    pub async fn settle(&self, job: Job) -> Result<PathBuf, RecordError> {
+        let text = self.queue.spec(&job.name).await?;
+        let spec = text.and_then(|text| JobSpec::thaw(&text).ok());
+        let store = self.store.clone();
+        let settling = tokio::task::spawn_blocking(move || {
+            let folder = store.run(&job.name)?;
+            let settled = settled(document::whole(&folder, &job)?, &job, spec.as_ref());
+            let text = serde_json::to_vec(&settled).expect("a JSON object can be written");
+            folder.write(Document::Trajectory, &text)?;
+            Ok::<_, StoreError>(folder.path().to_owned())
         });
-        Ok(seen.collect())
+        Ok(settling.await??)
     }
 
-    /// Reads what is on the disk, on a thread that may block.
-    async fn read(
-        &self,
-        jobs: Vec<Job>,
-        shorten: fn(&mut Map<String, Value>),
-    ) -> Result<Vec<Read>, RecordError> {
+    /// What lists tell of a run, which is all but its steps.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the queue or the disk fails.
+    pub async fn listed(&self, job: Job) -> Result<Seen, RecordError> {
+        let mut read = self.read(job, document::listed).await?;
+        self.add_spec(&mut read).await?;
+        Ok(read.seen())
+    }
+
+    /// A run as the queue alone knows it.
+    #[must_use]
+    pub fn in_short(job: Job) -> Seen {
+        let mut trajectory = compose(None, &job, None, &[]);
+        trajectory.insert(IS_SHORTENED.to_owned(), true.into());
+        Seen { job, trajectory }
+    }
+
+    /// What is known of a run without a document.
+    async fn add_spec(&self, read: &mut Read) -> Result<(), RecordError> {
+        if read.document.is_none() {
+            let text = self.queue.spec(&read.job.name).await?;
+            read.spec = text.and_then(|text| JobSpec::thaw(&text).ok());
+        }
+        Ok(())
+    }
+
+    /// Reads what is on the disk, on a thread that may block. One run at a time: a page of large
+    /// ones must not be in memory whole.
+    async fn read(&self, job: Job, how: How) -> Result<Read, RecordError> {
         let store = self.store.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let read = jobs.into_iter().map(|job| {
-                let Some(folder) = store.begun(&job.name) else {
-                    return Ok((job, None, Vec::new(), None));
-                };
-                let labels = folder.labels()?;
-                let mut document = document(&folder, &job)?;
-                if let Some(document) = &mut document {
-                    shorten(document);
-                }
-                Ok((job, document, labels, None))
-            });
-            read.collect::<Result<Vec<_>, StoreError>>()
+            let Some(folder) = store.begun(&job.name) else {
+                return Ok(Read { job, document: None, labels: Vec::new(), spec: None });
+            };
+            let labels = folder.labels()?;
+            let document = how(&folder, &job)?;
+            Ok::<_, StoreError>(Read { job, document, labels, spec: None })
         });
         Ok(reading.await??)
     }
 }
 
-type Read = (Job, Option<Map<String, Value>>, Vec<Label>, Option<JobSpec>);
+/// How a document is read.
+type How = fn(&RunFolder, &Job) -> Result<Option<Map<String, Value>>, StoreError>;
 
-/// The run's document. One that cannot be read is as good as none, but somebody should know.
-fn document(folder: &RunFolder, job: &Job) -> Result<Option<Map<String, Value>>, StoreError> {
-    let Some(bytes) = folder.read_if_there(Document::Trajectory)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(document) => Ok(Some(document)),
-        Err(error) => {
-            let error = error_chain(&error);
-            tracing::warn!(run.id = %job.name, error, "a trajectory cannot be read");
-            Ok(None)
-        }
+/// What was read of a run.
+struct Read {
+    job: Job,
+    document: Option<Map<String, Value>>,
+    labels: Vec<Label>,
+    spec: Option<JobSpec>,
+}
+
+impl Read {
+    fn seen(self) -> Seen {
+        let trajectory = compose(self.document, &self.job, self.spec.as_ref(), &self.labels);
+        Seen { job: self.job, trajectory }
     }
 }

@@ -57,10 +57,21 @@ pub(super) fn compose(
     seen
 }
 
+/// The document with what the queue says of the run's stand, to be kept.
+pub(super) fn settled(
+    document: Option<Map<String, Value>>,
+    job: &Job,
+    spec: Option<&JobSpec>,
+) -> Map<String, Value> {
+    let mut document = document.unwrap_or_else(|| skeleton(job, spec));
+    stand(&mut document, job);
+    document
+}
+
 /// Sets where the run stands. A document that was left behind, because its worker was lost or the
 /// run never began, is brought up to the queue's word.
 fn stand(seen: &mut Map<String, Value>, job: &Job) {
-    let status = wire_status(job.status);
+    let status = wire_status(job.standing());
     let left_behind = matches!(text(seen, "status"), Some("pending" | "running"));
     seen.insert("status".to_owned(), status.into());
     if !(left_behind && job.status.is_terminal()) {
@@ -104,8 +115,9 @@ fn skeleton(job: &Job, spec: Option<&JobSpec>) -> Map<String, Value> {
     let RunName { collection, task, id } = &job.name;
     let path = format!("{collection}/{task}/{id}");
     let init_params = spec.map(|spec| spec.init_params.clone()).unwrap_or_default();
-    let step = spec.map_or("run", |spec| spec.step.as_str());
-    let status = wire_status(job.status);
+    let all = spec.map_or_else(|| vec!["run"], JobSpec::step_names);
+    let step = all.first().copied().unwrap_or("run");
+    let status = wire_status(job.standing());
     let asset_type = match job.kind {
         Kind::Run | Kind::Ingested | Kind::Chat => "trajectory",
     };
@@ -128,7 +140,7 @@ fn skeleton(job: &Job, spec: Option<&JobSpec>) -> Map<String, Value> {
             "author": AUTHOR, "origin": {}, "config": {}, "status": status, "error": error(job),
         } },
         "labels": [],
-        "total_steps": [step],
+        "total_steps": all,
         "completed_steps": [],
         "init_params": init_params,
         "step_configs": {},
@@ -159,6 +171,7 @@ mod tests {
             kind: Kind::Run,
             status,
             reason: reason.map(str::to_owned),
+            step: 0,
             attempt: 1,
             retries: 0,
             priority: 0,

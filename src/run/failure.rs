@@ -15,6 +15,12 @@ pub enum RunFailure {
         /// Whole sentences, each with what to do.
         problems: Vec<String>,
     },
+    /// A step of a run cannot begin with what the steps before it have left.
+    #[error("it cannot begin with what the steps before it left: {}", problems.join("; "))]
+    StepInputs {
+        /// What is wrong, each with the path where it was looked for.
+        problems: Vec<String>,
+    },
     /// The provider has no credential, or the agent CLI found itself logged out.
     #[error("{detail}")]
     NoCredentials {
@@ -183,6 +189,9 @@ pub enum RunFailure {
         /// What is known about it.
         detail: String,
     },
+    /// Nobody heard of the worker that had the run for so long that it was given up.
+    #[error("the worker of the run is gone; what its agent had said until then was kept")]
+    WorkerLost,
     /// The results directory could not be written.
     #[error("the results could not be written: {detail}")]
     StoreFailed {
@@ -232,6 +241,7 @@ impl RunFailure {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",
+            Self::StepInputs { .. } => "step_inputs",
             Self::NoCredentials { .. } => "no_credentials",
             Self::AuthRefused { .. } => "auth_refused",
             Self::OutOfCredit { .. } => "out_of_credit",
@@ -258,8 +268,18 @@ impl RunFailure {
             Self::UnfitImage { .. } => "unfit_image",
             Self::SandboxFailed { .. } => "sandbox_failed",
             Self::SandboxLost { .. } => "sandbox_lost",
+            Self::WorkerLost => "worker_lost",
             Self::StoreFailed { .. } => "store_failed",
             Self::Internal { .. } => "internal",
+        }
+    }
+
+    /// The failure with the step that it ended, where the run has several.
+    #[must_use]
+    pub fn told_of(&self, step: Option<&str>) -> String {
+        match step {
+            Some(step) => format!("step `{step}`: {self}"),
+            None => self.to_string(),
         }
     }
 
@@ -268,6 +288,9 @@ impl RunFailure {
     pub fn mend(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "Mend each problem and start again; nothing was spent.",
+            Self::StepInputs { .. } => {
+                "Read the outputs of the steps before it, and correct its paths or their runbooks."
+            }
             Self::NoCredentials { .. } => "Set the variable, or choose another `model_provider`.",
             Self::AuthRefused { .. } => {
                 "Check that the key is current and belongs to this provider."
@@ -311,6 +334,9 @@ impl RunFailure {
             Self::SandboxLost { .. } => {
                 "Find out who removed it, or whether the engine or the machine was restarted; then \
                  start the run again."
+            }
+            Self::WorkerLost => {
+                "Find out why the server was down for so long; then start the run again."
             }
             Self::StoreFailed { .. } => "Check the results folder: free space, permissions.",
             Self::Internal { .. } => "Please report it with the log.",

@@ -167,12 +167,10 @@ pub enum SandboxError {
     /// What carries our label could not be listed.
     #[error("could not list the sandboxes that are there")]
     List(#[source] EngineFault),
-    /// The record of a sandbox cannot be read.
+    /// Another version wrote the record of a sandbox.
     #[error("the record {} is not one that this version reads", path.display())]
     Record {
         /// The file.
         path: PathBuf,
-        /// Why, where it is not the version.
-        source: Option<serde_json::Error>,
     },
 }

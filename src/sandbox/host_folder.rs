@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::collect::AgentFolder;
 use super::error::SandboxError;
@@ -105,6 +106,12 @@ pub(super) struct Record {
     pub engine: EngineKind,
     /// The container image, where there is one: it also gives the agent's files back.
     pub image: Option<String>,
+}
+
+/// What every version has.
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
 }
 
 /// The sandbox's folder on the host.
@@ -223,17 +230,41 @@ impl HostFolder {
             engine: staging.engine,
             image: spec.image.clone(),
         };
-        write_file(&self.root.join("state.json"), &serde_json::to_vec_pretty(&record)?, 0o600)
+        self.write_record(&serde_json::to_vec_pretty(&record)?)
     }
 
-    /// The record of a sandbox, `None` where there is none (the daemon died while it was made).
+    /// Writes the record so that a loss of power leaves a whole one or none.
+    fn write_record(&self, text: &[u8]) -> io::Result<()> {
+        let unfinished = self.root.join("state.json.new");
+        let mut file = new_file(&unfinished, 0o600)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, self.root.join("state.json"))?;
+        // The name is on the disk only when its folder is, and that one only with its parent.
+        File::open(&self.root)?.sync_all()?;
+        self.root.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+
+    /// The record of a sandbox, `None` where there is none (the daemon died while it was made) or
+    /// what is there is no record: waiting would not mend it.
     pub(super) fn read_record(&self) -> Result<Option<Record>, SandboxError> {
         let path = self.root.join("state.json");
         let Ok(text) = fs::read(&path) else { return Ok(None) };
-        match serde_json::from_slice::<Record>(&text) {
-            Ok(record) if record.version == RECORD_VERSION => Ok(Some(record)),
-            Ok(_) => Err(SandboxError::Record { path, source: None }),
-            Err(error) => Err(SandboxError::Record { path, source: Some(error) }),
+        let read = serde_json::from_slice(&text).and_then(|Head { version }| {
+            let record = (version == RECORD_VERSION).then(|| serde_json::from_slice(&text));
+            record.transpose()
+        });
+        match read {
+            Ok(Some(record)) => Ok(Some(record)),
+            Ok(None) => Err(SandboxError::Record { path }),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no record of a sandbox: {}",
+                    path.display()
+                );
+                Ok(None)
+            }
         }
     }
 
@@ -387,4 +418,41 @@ fn copy_file(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
         ));
     }
     io::copy(&mut File::open(from)?, &mut new_file(to, mode)?).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(version: u32) -> Record {
+        Record {
+            version,
+            id: "a".to_owned(),
+            run: "r".to_owned(),
+            owner: "o".to_owned(),
+            engine: EngineKind::Docker,
+            image: None,
+        }
+    }
+
+    #[test]
+    fn a_record_is_whole_or_none_and_another_version_is_refused() {
+        let state = tempfile::tempdir().unwrap();
+        prepare(state.path()).unwrap();
+        let folder = HostFolder::at(state.path(), &SandboxId::new("a").unwrap());
+        make_folder(folder.root(), 0o700).unwrap();
+        assert_eq!(folder.read_record().unwrap(), None);
+        let whole = serde_json::to_vec_pretty(&record(RECORD_VERSION)).unwrap();
+        folder.write_record(&whole).unwrap();
+        assert_eq!(folder.read_record().unwrap(), Some(record(RECORD_VERSION)));
+        let files: Vec<_> = fs::read_dir(folder.root()).unwrap().flatten().collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        // What a loss of power could leave of a file that nobody waited for.
+        for torn in [&b""[..], &whole[..whole.len() / 2], &[0; 64]] {
+            fs::write(folder.root().join("state.json"), torn).unwrap();
+            assert_eq!(folder.read_record().unwrap(), None);
+        }
+        fs::write(folder.root().join("state.json"), r#"{"version":2,"new":true}"#).unwrap();
+        assert!(matches!(folder.read_record(), Err(SandboxError::Record { .. })));
+    }
 }

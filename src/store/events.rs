@@ -2,7 +2,8 @@
 //!
 //! Every line is a JSON object with `seq`, which counts from 1 without a gap, and `at`. A line that
 //! tells what the agent did carries `update`, its number among those: who folds the agent's output
-//! a second time knows which of them are here already. The last line of a run carries `last`.
+//! a second time knows which of them are here already. A line with which a step of a run of several
+//! begins carries `part`, the step's number. The last line of a run carries `last`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -31,7 +32,11 @@ pub struct EventLog {
     live: LiveRuns,
     seq: u64,
     n_updates: u64,
+    /// The step that began last, where the run has several, and the updates before it.
+    part: Option<(u64, u64)>,
     is_closed: bool,
+    /// How long the file was before a line that was refused and of which a part may be there.
+    torn_at: Option<u64>,
 }
 
 /// A line of the file, as it is written.
@@ -41,6 +46,8 @@ struct Line<'a, E> {
     at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     update: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     last: bool,
     #[serde(flatten)]
@@ -52,6 +59,7 @@ struct Line<'a, E> {
 struct Head {
     seq: u64,
     update: Option<u64>,
+    part: Option<u64>,
     #[serde(default)]
     last: bool,
 }
@@ -65,14 +73,15 @@ impl EventLog {
         let file = file.map_err(write)?;
         let found = scan(&file).map_err(write)?;
         file.set_len(found.n_bytes).map_err(write)?;
-        let Scanned { seq, n_updates, is_closed, .. } = found;
-        Ok(Self { path, file, run, live, seq, n_updates, is_closed })
+        let Scanned { seq, n_updates, part, is_closed, .. } = found;
+        Ok(Self { path, file, run, live, seq, n_updates, part, is_closed, torn_at: None })
     }
 
-    /// How many updates of the agent's fold are in the file.
+    /// How many updates of the agent's fold are in the file; of the last step's agent, where the run
+    /// has several.
     #[must_use]
     pub fn n_updates(&self) -> u64 {
-        self.n_updates
+        self.n_updates - self.part.map_or(0, |(_, before)| before)
     }
 
     /// The number of the last line.
@@ -92,7 +101,27 @@ impl EventLog {
     /// # Errors
     /// [`StoreError::Write`] when the disk refuses it. Nothing of it counts then.
     pub fn append(&mut self, at: Timestamp, event: &impl Serialize) -> Result<(), StoreError> {
-        self.write(&Line { seq: self.seq + 1, at, update: None, last: false, event })
+        let seq = self.seq + 1;
+        self.write(&Line { seq, at, update: None, part: None, last: false, event })
+    }
+
+    /// Appends that a step of the run begins, unless it is told already.
+    ///
+    /// # Errors
+    /// As [`EventLog::append`].
+    pub fn begin_part(
+        &mut self,
+        number: u64,
+        at: Timestamp,
+        event: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        if self.part.is_some_and(|(last, _)| last >= number) {
+            return Ok(());
+        }
+        let seq = self.seq + 1;
+        self.write(&Line { seq, at, update: None, part: Some(number), last: false, event })?;
+        self.part = Some((number, self.n_updates));
+        Ok(())
     }
 
     /// Appends what the agent did: the next update of its fold.
@@ -105,7 +134,8 @@ impl EventLog {
         event: &impl Serialize,
     ) -> Result<(), StoreError> {
         let update = self.n_updates + 1;
-        self.write(&Line { seq: self.seq + 1, at, update: Some(update), last: false, event })?;
+        let seq = self.seq + 1;
+        self.write(&Line { seq, at, update: Some(update), part: None, last: false, event })?;
         self.n_updates = update;
         Ok(())
     }
@@ -118,7 +148,8 @@ impl EventLog {
         if self.is_closed {
             return Ok(());
         }
-        self.write(&Line { seq: self.seq + 1, at, update: None, last: true, event })?;
+        let seq = self.seq + 1;
+        self.write(&Line { seq, at, update: None, part: None, last: true, event })?;
         self.is_closed = true;
         self.file.sync_all().map_err(|source| self.fault(source))
     }
@@ -130,13 +161,25 @@ impl EventLog {
         let mut text = serde_json::to_vec(line).map_err(|e| self.fault(e.into()))?;
         text.push(b'\n');
         // A part of a line would make the next one unreadable.
+        self.mend().map_err(|source| self.fault(source))?;
         let before = self.file.metadata().map_err(|source| self.fault(source))?.len();
         if let Err(source) = self.file.write_all(&text) {
-            let _ = self.file.set_len(before);
+            self.torn_at = Some(before);
+            // Where this fails too, it is done before the next line.
+            let _ = self.mend();
             return Err(self.fault(source));
         }
         self.seq = line.seq;
         self.live.tell(&self.run, self.seq);
+        Ok(())
+    }
+
+    /// Cuts off what is there of a refused line.
+    fn mend(&mut self) -> io::Result<()> {
+        if let Some(n_bytes) = self.torn_at {
+            self.file.set_len(n_bytes)?;
+            self.torn_at = None;
+        }
         Ok(())
     }
 
@@ -151,6 +194,7 @@ struct Scanned {
     n_bytes: u64,
     seq: u64,
     n_updates: u64,
+    part: Option<(u64, u64)>,
     is_closed: bool,
 }
 
@@ -168,6 +212,7 @@ fn scan(file: &File) -> io::Result<Scanned> {
         found.n_bytes += line.len() as u64;
         found.seq = head.seq;
         found.n_updates = head.update.unwrap_or(found.n_updates);
+        found.part = head.part.map(|number| (number, found.n_updates)).or(found.part);
         found.is_closed = head.last;
     }
 }
@@ -297,6 +342,26 @@ mod tests {
                  {{\"seq\":3,\"at\":\"{at}\",\"last\":true,\"kind\":\"said\",\"text\":\"c\"}}\n"
             )
         );
+    }
+
+    #[test]
+    fn the_updates_of_each_step_are_counted_apart_and_a_step_begins_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = log(folder.path());
+        first.begin_part(1, now(), &said("one")).unwrap();
+        first.append_update(now(), &said("a")).unwrap();
+        first.append_update(now(), &said("b")).unwrap();
+        assert_eq!(first.n_updates(), 2);
+        first.begin_part(2, now(), &said("two")).unwrap();
+        first.append_update(now(), &said("c")).unwrap();
+        drop(first);
+        let mut second = log(folder.path());
+        assert_eq!((second.seq(), second.n_updates()), (5, 1));
+        second.begin_part(2, now(), &said("two")).unwrap();
+        second.append_update(now(), &said("d")).unwrap();
+        assert_eq!((second.seq(), second.n_updates()), (6, 2));
+        let text = std::fs::read_to_string(folder.path().join("events.jsonl")).unwrap();
+        assert!(text.contains(r#""part":2,"#) && text.contains(r#""update":4,"#), "{text}");
     }
 
     #[test]

@@ -114,6 +114,12 @@ impl Walk {
     }
 }
 
+/// Whether a path leads nowhere, be it that no path could be so.
+fn is_not_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+}
+
 /// What stands in a folder: a file, a folder, or what is passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -127,9 +133,7 @@ fn entries(folder: &Path) -> Result<Vec<(String, Kind)>, StoreError> {
     let unreadable = |source| StoreError::Read { path: folder.to_owned(), source };
     let listed = match std::fs::read_dir(folder) {
         Ok(listed) => listed,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
+        Err(e) if is_not_there(&e) => return Ok(Vec::new()),
         Err(source) => return Err(unreadable(source)),
     };
     let mut found = Vec::new();

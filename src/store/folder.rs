@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::StoreError;
 use super::arrivals::Arrivals;
 use super::layout::{
-    ARRIVALS, Area, Document, GATEWAY_LOG, SETUP_LOG, SNAPSHOT_LOG, VALIDATION_REPORT,
+    ARRIVALS, Area, Document, GATEWAY_LOG, SETUP_LOG, SNAPSHOT_LOG, STOP_NOTE, VALIDATION_REPORT,
 };
 use super::log::LogFile;
 use crate::run::{FormerFile, OutputCheck, ValidationReport};
@@ -89,6 +89,33 @@ impl RunFolder {
         }
     }
 
+    /// How long a document is, in bytes; 0 where it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn document_bytes(&self, document: Document) -> Result<u64, StoreError> {
+        Ok(match self.open_if_there(document)? {
+            Some(file) => {
+                let path = self.document(document);
+                file.metadata().map_err(|source| StoreError::Read { path, source })?.len()
+            }
+            None => 0,
+        })
+    }
+
+    /// Opens a document for reading; `None` when it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the disk refuses it.
+    pub fn open_if_there(&self, document: Document) -> Result<Option<File>, StoreError> {
+        let path = self.document(document);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Read { path, source }),
+        }
+    }
+
     /// Reads a document.
     ///
     /// # Errors
@@ -139,6 +166,22 @@ impl RunFolder {
     /// [`StoreError::Write`] when the file cannot be made, read or cut.
     pub fn arrivals(&self) -> Result<Arrivals, StoreError> {
         Arrivals::open(self.area(Area::AgentLogs).join(ARRIVALS))
+    }
+
+    /// Notes why the agent is asked to end, for a process that takes the run over in between.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the disk refuses it.
+    pub fn note_stop(&self, why: &[u8]) -> Result<(), StoreError> {
+        let folder = self.area(Area::AgentLogs);
+        let path = folder.join(STOP_NOTE);
+        write_atomically(&folder, &path, why).map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Why an earlier process asked the agent to end; `None` where none did.
+    #[must_use]
+    pub fn stop_note(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.area(Area::AgentLogs).join(STOP_NOTE)).ok()
     }
 
     /// Starts the log of the agent's standard error, `logs/agent/stderr.txt`. It is written in one

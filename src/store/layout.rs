@@ -68,8 +68,14 @@ pub(super) const GATEWAY_LOG: &str = "logs/gateway.jsonl";
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
 
+/// The folders of the steps of a run that has several.
+pub(super) const STEPS: &str = "steps";
+
 /// What somebody who watches the run is told.
 pub(super) const EVENTS: &str = "events.jsonl";
+
+/// Why the agent was asked to end, below [`Area::AgentLogs`]. Only runs that were stopped have it.
+pub(super) const STOP_NOTE: &str = "stopped.json";
 
 /// When the agent's lines arrived, below [`Area::AgentLogs`].
 pub(super) const ARRIVALS: &str = "arrivals.jsonl";

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 use crate::run::{RunName, RunRef, Slug};
-use layout::EVENTS;
+use layout::{EVENTS, STEPS};
 use live::LiveRuns;
 
 pub use arrivals::Arrivals;
@@ -147,12 +147,21 @@ impl Store {
     /// [`StoreError::Exists`] when the run's name is taken; the caller draws another id.
     /// [`StoreError::Create`] when it cannot be made.
     pub fn create(&self, name: &RunName) -> Result<RunFolder, StoreError> {
+        self.reserve(name)?;
+        RunFolder::new(self.place(name))
+    }
+
+    /// Makes the folder of a new run with nothing in it.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn reserve(&self, name: &RunName) -> Result<(), StoreError> {
         let path = self.place(name);
         let task = path.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(task)
             .map_err(|source| StoreError::Create { path: task.to_owned(), source })?;
         match std::fs::create_dir(&path) {
-            Ok(()) => RunFolder::new(path),
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Exists { path }),
             Err(source) => Err(StoreError::Create { path, source }),
         }
@@ -170,6 +179,33 @@ impl Store {
     /// [`StoreError::Create`] when it cannot be made.
     pub fn run(&self, name: &RunName) -> Result<RunFolder, StoreError> {
         RunFolder::new(self.place(name))
+    }
+
+    /// The folder of one step of a run: what is missing of it is made. A run of one step has no
+    /// folder of its own for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Create`] when it cannot be made.
+    pub fn step(&self, name: &RunName, step: Option<&Slug>) -> Result<RunFolder, StoreError> {
+        RunFolder::new(self.root.join(step_path(name, step)))
+    }
+
+    /// The folder of a step of a run, where there is one. Nothing is made.
+    #[must_use]
+    pub fn begun_step(&self, name: &RunName, step: &Slug) -> Option<RunFolder> {
+        let path = self.root.join(step_path(name, Some(step)));
+        path.is_dir().then(|| RunFolder::there(path))
+    }
+
+    /// The folder of a record without files, such as a chat's: it has documents alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Create`] when it cannot be made.
+    pub fn record(&self, name: &RunName) -> Result<RunFolder, StoreError> {
+        let path = self.place(name);
+        std::fs::create_dir_all(&path)
+            .map_err(|source| StoreError::Create { path: path.clone(), source })?;
+        Ok(RunFolder::there(path))
     }
 
     /// Removes the folder of a run that will never be. Blocks.
@@ -216,6 +252,15 @@ impl Store {
 
     fn place(&self, name: &RunName) -> PathBuf {
         self.root.join(name.collection.as_str()).join(name.task.as_str()).join(name.id.as_str())
+    }
+}
+
+/// Where the files of a step lie, as clients ask for them.
+#[must_use]
+pub fn step_path(name: &RunName, step: Option<&Slug>) -> String {
+    match step {
+        Some(step) => format!("{name}/{STEPS}/{step}"),
+        None => name.to_string(),
     }
 }
 

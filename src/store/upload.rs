@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::folder::UNFINISHED;
 use super::path::StoragePath;
-use super::{Area, RunFolder, Store, StoreError};
+use super::{Area, RunFolder, Store, StoreError, folders};
 use crate::run::Slug;
 
 /// The folder of a collection's uploads, beside its tasks.
@@ -60,6 +60,15 @@ pub struct UploadedFile {
     pub created: Timestamp,
 }
 
+impl StoragePath {
+    /// The digits of the upload that a file belongs to; `None` where it is no upload.
+    #[must_use]
+    pub fn upload_digits(&self) -> Option<&str> {
+        let mut segments = self.segments().skip(1);
+        (segments.next() == Some(UPLOADS_FOLDER)).then(|| segments.next())?
+    }
+}
+
 impl Store {
     /// Starts to receive a file. `batch` is the same for the files of one request. Blocks.
     ///
@@ -103,6 +112,20 @@ impl Store {
 }
 
 impl Store {
+    /// Removes all files of one request, also those that are not whole. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`] when the disk refuses it.
+    pub fn remove_batch(&self, collection: &Slug, batch: &Slug) -> Result<(), StoreError> {
+        let folder = self.root.join(collection.as_str()).join(UPLOADS_FOLDER);
+        let path = folder.join(batch.as_str());
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(StoreError::Write { path, source }),
+        }
+    }
+
     /// The file that an id such as `file-0123456789ab` names: the one of its batch. Blocks.
     ///
     /// # Errors
@@ -161,6 +184,40 @@ impl Store {
         Ok(found)
     }
 
+    /// Files that were uploaded before `before`, of every collection, at most `limit`. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when a folder cannot be listed.
+    pub fn uploads_before(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<StoragePath>, StoreError> {
+        let mut old = Vec::new();
+        for collection in folders(&self.root)? {
+            let uploads = self.root.join(collection.as_str()).join(UPLOADS_FOLDER);
+            if !uploads.is_dir() {
+                continue;
+            }
+            for batch in folders(&uploads)? {
+                let prefix = StoragePath::parse(&format!("{collection}/{UPLOADS_FOLDER}/{batch}"));
+                let Ok(prefix) = prefix else { continue };
+                let room = limit.saturating_sub(old.len());
+                let files = self.list_files(&prefix, room)?.files;
+                let paths = files.iter().filter_map(|file| StoragePath::parse(&file.path).ok());
+                old.extend(paths.filter(|path| self.is_before(path, before)));
+            }
+        }
+        Ok(old)
+    }
+
+    /// Whether a file came before. One that has gone meanwhile did not.
+    fn is_before(&self, path: &StoragePath, before: Timestamp) -> bool {
+        let changed = std::fs::symlink_metadata(self.root.join(path.to_string()));
+        let changed = changed.and_then(|metadata| metadata.modified());
+        changed.is_ok_and(|at| Timestamp::try_from(at).is_ok_and(|at| at < before))
+    }
+
     /// Gives a run a stored file under a name. The file is shared where the disk can, so it must not
     /// be written to any more: uploads and results never are. Blocks.
     ///
@@ -174,6 +231,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let to = folder.area(Area::Assets).join(name);
         let source = self.root.join(from.to_string());
+        // One that an interrupted call left may be the same file: a copy would empty both.
+        let _ = std::fs::remove_file(&to);
         let linked = std::fs::hard_link(&source, &to);
         linked
             .or_else(|_| std::fs::copy(&source, &to).map(|_| ()))

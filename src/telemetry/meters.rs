@@ -20,6 +20,7 @@ const SANDBOX_START: &str = "runbookd_sandbox_start_seconds";
 const EVENT_LAG: &str = "runbookd_event_lag_seconds";
 const TOKENS: &str = "runbookd_tokens_total";
 const COST: &str = "runbookd_cost_microdollars_total";
+const CHATS: &str = "runbookd_chats_total";
 const WEBHOOKS: &str = "runbookd_webhook_deliveries_total";
 
 /// Borders of what a client waits for, in seconds.
@@ -119,6 +120,11 @@ pub fn cost(basis: &'static str, microdollars: u64) {
     counter!(COST, "basis" => basis).increment(microdollars);
 }
 
+/// A chat that was passed on to a model ended with this status, in the words of the wire.
+pub fn chat_ended(status: &'static str) {
+    counter!(CHATS, "status" => status).increment(1);
+}
+
 /// A webhook was sent, with this outcome (`delivered`, `retried` or `given_up`).
 pub fn webhook(outcome: &'static str) {
     counter!(WEBHOOKS, "outcome" => outcome).increment(1);
@@ -161,6 +167,7 @@ fn describe() {
         COST,
         "Known costs of runs in millionths of a dollar, by how they are known."
     );
+    describe_counter!(CHATS, "Chats that were passed on to a model, by how they ended.");
     describe_counter!(WEBHOOKS, "Webhooks that were sent, by outcome.");
 }
 

@@ -28,6 +28,8 @@ const AUTHOR: &str = "runbookd";
 pub struct DocumentFacts<'a> {
     /// What the run was to do.
     pub plan: &'a RunPlan,
+    /// Where its files lie, as clients ask for them.
+    pub storage_path: &'a str,
     /// What its sandbox started from, once that is settled.
     pub started_from: Option<&'a StartedFrom>,
     /// What the client passed to the runbook, secrets left out.
@@ -260,7 +262,7 @@ impl<'a> TrajectoryDocument<'a> {
     #[must_use]
     pub fn new(facts: &DocumentFacts<'a>) -> Self {
         let name = &facts.plan.name;
-        let path = format!("{}/{}/{}", name.collection, name.task, name.id);
+        let path = facts.storage_path.to_owned();
         let completed = matches!(facts.status, RunStatus::Completed);
         let failure = failure(facts.status);
         let step = facts.plan.step.as_str();
@@ -484,6 +486,9 @@ pub struct TrajectorySession {
     pub init_params: Map<String, Value>,
     /// The steps in Jetty's sense.
     pub steps: Map<String, Value>,
+    /// The names of all of them.
+    #[serde(default)]
+    pub total_steps: Vec<String>,
 }
 
 impl TrajectorySession {
@@ -541,6 +546,11 @@ pub fn read_started_from(json: &[u8]) -> Option<StartedFrom> {
     let document: Value = read(json).ok()?;
     let config = document.get("step_configs")?.as_object()?.values().next()?;
     serde_json::from_value(config.get("started_from")?.clone()).ok()
+}
+
+/// Reads a whole `trajectory.json`, after checking its version.
+pub(super) fn read_map(json: &[u8]) -> Result<Map<String, Value>, DocumentError> {
+    read(json)
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, DocumentError> {
@@ -690,6 +700,7 @@ mod tests {
         };
         let facts = DocumentFacts {
             plan: &plan(),
+            storage_path: "acme/report/bb2bb71e",
             started_from: Some(&started_from),
             init_params: &Map::from_iter([("topic".to_owned(), "tea".into())]),
             status,

@@ -12,6 +12,7 @@ mod step_log;
 mod summary;
 mod usage;
 mod warnings;
+mod whole;
 mod wire_account;
 
 pub use atif::{AtifDocument, AtifFacts};
@@ -31,4 +32,5 @@ pub use step::{MessageStep, Step, StepKind, StepUpdate, TaskReport, ToolCallStep
 pub use step_log::{MAX_FIRST_STEPS, MAX_LAST_STEPS};
 pub use summary::Summary;
 pub use usage::{CostBasis, ReplyLedger, Usage, UsageByModel, UsageReport, UsageSource};
+pub use whole::{SoFar, StepDocument, WholeRun, in_step, unbegun_step};
 pub use wire_account::{Reconciled, Reconciliation, WireAccount};

@@ -25,6 +25,15 @@ pub enum RunEvent {
         /// `pending` or `running`.
         status: &'static str,
     },
+    /// A step of the run's workflow begins, where there are several.
+    StepBegins {
+        /// The step's name.
+        name: String,
+        /// Its place among them, from 1.
+        number: u64,
+        /// How many there are.
+        of: u64,
+    },
     /// The run went on to its next part.
     Phase {
         /// The part's word.
@@ -46,6 +55,11 @@ pub enum RunEvent {
         step: u64,
         /// The first line of it.
         text: String,
+        /// All of it, up to a limit.
+        content: String,
+        /// What the limit cut off, in bytes.
+        #[serde(skip_serializing_if = "is_zero")]
+        n_truncated_bytes: u64,
         /// Whether a sub-agent said it.
         in_sub_agent: bool,
     },
@@ -133,13 +147,18 @@ pub struct FinalUsage {
     pub by_model: UsageByModel,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl FailureEvent {
-    /// The failure of a run that failed.
+    /// The failure of a run that failed, in this step where it has several.
     #[must_use]
-    pub fn of(status: &RunStatus) -> Option<Self> {
+    pub fn of(status: &RunStatus, step: Option<&str>) -> Option<Self> {
         let of = |failure: &RunFailure| Self {
             code: failure.code(),
-            message: failure.to_string(),
+            message: failure.told_of(step),
             mend: failure.mend(),
         };
         match status {
@@ -155,8 +174,8 @@ impl FailureEvent {
 impl From<&StepUpdate> for RunEvent {
     fn from(update: &StepUpdate) -> Self {
         match update.clone() {
-            StepUpdate::Said { number, text, in_sub_agent } => {
-                Self::Said { step: number, text, in_sub_agent }
+            StepUpdate::Said { number, text, content, n_truncated_bytes, in_sub_agent } => {
+                Self::Said { step: number, text, content, n_truncated_bytes, in_sub_agent }
             }
             StepUpdate::Started { number, title, in_sub_agent } => {
                 Self::ToolStarted { step: number, title, in_sub_agent }

@@ -188,6 +188,10 @@ pub enum StepUpdate {
         number: u64,
         /// The first line of it.
         text: String,
+        /// All of it, up to a limit.
+        content: String,
+        /// What the limit cut off, in bytes.
+        n_truncated_bytes: u64,
         /// Whether a sub-agent said it.
         in_sub_agent: bool,
     },

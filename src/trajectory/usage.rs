@@ -251,6 +251,26 @@ pub struct UsageReport {
     pub by_model: UsageByModel,
 }
 
+impl UsageReport {
+    /// The sum of two usages. It is known no better than the worse of them; one of nothing does not
+    /// count.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let source = match (self.source, other.source) {
+            (UsageSource::None, source) | (source, UsageSource::None) => source,
+            (UsageSource::Live, _) | (_, UsageSource::Live) => UsageSource::Live,
+            (UsageSource::SessionFiles, _) | (_, UsageSource::SessionFiles) => {
+                UsageSource::SessionFiles
+            }
+            (UsageSource::Wire, _) | (_, UsageSource::Wire) => UsageSource::Wire,
+            (UsageSource::AgentResult, UsageSource::AgentResult) => UsageSource::AgentResult,
+        };
+        let mut by_model = self.by_model.clone();
+        other.by_model.iter().for_each(|(model, usage)| by_model.add(model, usage));
+        Self { source, by_model }
+    }
+}
+
 /// Adds up replies of which each may be reported several times, in any order.
 #[derive(Debug, Clone, Default)]
 pub struct ReplyLedger {

@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::ClientConfig;
-use rustls_platform_verifier::Verifier;
 use url::Url;
 
-use super::address::{GuardedResolver, Reach, parse_target};
 use super::sign::signature;
+use crate::reach::{GuardedResolver, Reach, parse_target, tls_config};
 use crate::run::error_chain;
 use crate::secret::Secret;
 
@@ -83,7 +81,7 @@ impl Post {
     /// Sends a webhook. Only an answer of 2xx is a delivery.
     pub(super) async fn send(&self, letter: &Letter<'_>, now: Timestamp) -> Result<(), Refusal> {
         let url: Url = parse_target(letter.url, self.reach)
-            .map_err(|e| Refusal { why: e.to_string(), may_pass: false })?;
+            .map_err(|e| Refusal { why: format!("the webhook's URL {e}"), may_pass: false })?;
         let timestamp = now.as_second();
         let mut request = self
             .client
@@ -107,15 +105,4 @@ impl Post {
         let hint = if status.is_redirection() { " (redirects are not followed)" } else { "" };
         Err(Refusal { why: format!("the receiver answered {status}{hint}"), may_pass })
     }
-}
-
-fn tls_config() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier::new(Arc::clone(&provider))?;
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        // The platform's verifier is what reqwest itself would install here.
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
 }

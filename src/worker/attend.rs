@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::execute::{ASK_AGAIN, ENGINE_ABSENCE};
 use super::follow::{FollowError, Follower, Progress};
 use super::tenure::{Lost, Tenure};
 use super::watch::{RunUpdate, Watcher};
 use crate::host::blocking;
-use crate::run::Limits;
+use crate::run::{Limits, error_chain};
 use crate::runtime::StopReason;
-use crate::sandbox::{AgentSignal, Exit, Sandbox, SandboxError};
+use crate::sandbox::{AgentSignal, Exit, Sandbox, SandboxError, SandboxId};
+use crate::store::RunFolder;
 
 /// How often the agent's output is looked at. Live enough for a person; a look at a file that did
 /// not grow costs microseconds.
@@ -117,8 +120,14 @@ pub(super) async fn attend(
         bounds,
         stopped: None,
         result_since: None,
+        ask_at: None,
         kill_at: None,
+        is_killed: false,
+        refused_since: None,
     };
+    if attendance.bounds.is_adopted {
+        attendance.recall(sandbox.id());
+    }
     let mut exit = attendance.last(sandbox, watch).await;
     if let Err(AttendError::LetGo(_)) = exit {
         let Attendance { follower, stopped, .. } = attendance;
@@ -146,6 +155,8 @@ pub(super) struct Bounds<'a> {
     pub(super) is_adopted: bool,
     /// Who is told how far the output has been read.
     pub(super) tenure: &'a Tenure,
+    /// Where it is noted why the agent is asked to end.
+    pub(super) folder: &'a RunFolder,
 }
 
 struct Attendance<'a> {
@@ -158,16 +169,32 @@ struct Attendance<'a> {
     stopped: Option<StopReason>,
     /// When the agent's standing result arrived.
     result_since: Option<Instant>,
+    /// When the agent that has to end is asked to; `None` before and after.
+    ask_at: Option<Instant>,
     /// When the agent that was asked to end is killed; `None` before and after.
     kill_at: Option<Instant>,
+    /// Whether the agent was to be killed.
+    is_killed: bool,
+    /// Since when the engine takes no orders, if it does not.
+    refused_since: Option<Instant>,
+}
+
+/// Why an agent is asked to end. The form of `stopped.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct StopNote {
+    /// Its sandbox: what is said of one agent is not true of another of the same run.
+    sandbox: String,
+    reason: StopReason,
 }
 
 /// What comes next for the sandbox.
 enum Next {
     /// The agent has ended.
     Ended(Exit),
-    /// It has to be asked to end.
+    /// It has to end, and be asked to.
     Stop(StopReason),
+    /// It has to be asked to end once more.
+    Ask,
     /// It has to be killed.
     Kill,
 }
@@ -184,7 +211,11 @@ impl Attendance<'_> {
         loop {
             match self.until_next(sandbox, &mut look, watch).await? {
                 Next::Ended(exit) => return Ok(exit),
-                Next::Stop(reason) => self.stop(sandbox, reason).await?,
+                Next::Stop(reason) => {
+                    self.decide(sandbox.id(), reason).await;
+                    self.ask(sandbox).await?;
+                }
+                Next::Ask => self.ask(sandbox).await?,
                 Next::Kill => self.kill(sandbox).await?,
             }
         }
@@ -207,7 +238,7 @@ impl Attendance<'_> {
             tokio::select! {
                 biased;
                 let_go = stop.let_go() => return Err(AttendError::LetGo(let_go)),
-                () = force.cancelled(), if !self.is_killed() => return Ok(Next::Kill),
+                () = force.cancelled(), if !self.is_killed => return Ok(Next::Kill),
                 () = cancel.cancelled(), if self.stopped.is_none() => {
                     return Ok(Next::Stop(StopReason::Cancelled));
                 }
@@ -220,18 +251,14 @@ impl Attendance<'_> {
         }
     }
 
-    /// Whether the kill has been sent: nothing is left but to wait.
-    fn is_killed(&self) -> bool {
-        self.stopped.is_some() && self.kill_at.is_none()
-    }
-
     /// The next moment at which something expires.
     fn deadline(&self) -> Instant {
-        if let Some(kill_at) = self.kill_at {
-            return kill_at;
+        if let Some(at) = self.ask_at.or(self.kill_at) {
+            return at;
         }
-        if self.is_killed() {
-            // The engine's own limits end a kill that does not work.
+        if self.stopped.is_some() {
+            // The kill has been sent, and nothing is left but to wait. The engine's own limits end a
+            // kill that does not work.
             return Instant::now() + NEVER;
         }
         let linger = self.result_since.map(|since| since + self.bounds.limits.linger);
@@ -240,7 +267,9 @@ impl Attendance<'_> {
 
     /// What the deadline that has passed calls for.
     fn expired(&self) -> Next {
-        if self.stopped.is_some() {
+        if self.ask_at.is_some() {
+            Next::Ask
+        } else if self.stopped.is_some() {
             Next::Kill
         } else if self.result_since.is_some() {
             Next::Stop(StopReason::Lingered)
@@ -258,20 +287,67 @@ impl Attendance<'_> {
         }
     }
 
-    /// Asks the agent to end. The first reason stays.
-    async fn stop(&mut self, sandbox: &Sandbox, reason: StopReason) -> Result<(), AttendError> {
-        if self.stopped.is_none() {
-            self.stopped = Some(reason);
-            self.kill_at = Some(Instant::now() + GRACE);
-            sandbox.signal(AgentSignal::Terminate).await?;
+    /// Takes over what an earlier process had decided: it may have died before the agent was asked.
+    fn recall(&mut self, sandbox: &SandboxId) {
+        let note = self.bounds.folder.stop_note();
+        let note: Option<StopNote> = note.and_then(|note| serde_json::from_slice(&note).ok());
+        if let Some(note) = note.filter(|note| note.sandbox == sandbox.as_str()) {
+            self.stopped = Some(note.reason);
+            self.ask_at = Some(Instant::now());
         }
+    }
+
+    /// The agent has to end. The first reason stays, and is known to the next process before the
+    /// agent hears of it: its end would be a riddle otherwise.
+    async fn decide(&mut self, sandbox: &SandboxId, reason: StopReason) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let note = StopNote { sandbox: sandbox.as_str().to_owned(), reason: reason.clone() };
+        let note = serde_json::to_vec(&note).expect("our own types have string keys");
+        let folder = self.bounds.folder.clone();
+        match blocking(move || folder.note_stop(&note)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                tracing::warn!(error = %error_chain(&e), "why the agent is stopped is not noted");
+            }
+            Err(e) => tracing::error!(error = %e, "noting why the agent is stopped panicked"),
+        }
+        self.stopped = Some(reason);
+    }
+
+    /// Asks the agent to end, and once more soon where its engine is away.
+    async fn ask(&mut self, sandbox: &Sandbox) -> Result<(), AttendError> {
+        let asked = sandbox.signal(AgentSignal::Terminate).await;
+        (self.ask_at, self.kill_at) = match self.again_at(asked)? {
+            Some(again) => (Some(again), None),
+            None => (None, Some(Instant::now() + GRACE)),
+        };
         Ok(())
     }
 
     async fn kill(&mut self, sandbox: &mut Sandbox) -> Result<(), AttendError> {
         self.stopped.get_or_insert(StopReason::Cancelled);
-        self.kill_at = None;
-        Ok(sandbox.kill().await?)
+        self.is_killed = true;
+        let killed = sandbox.kill().await;
+        (self.ask_at, self.kill_at) = (None, self.again_at(killed)?);
+        Ok(())
+    }
+
+    /// When an order is to be given again that an engine did not take; `None` where it did.
+    fn again_at(
+        &mut self,
+        given: Result<(), SandboxError>,
+    ) -> Result<Option<Instant>, AttendError> {
+        let Err(error) = given else {
+            self.refused_since = None;
+            return Ok(None);
+        };
+        if self.refused_since.get_or_insert_with(Instant::now).elapsed() >= ENGINE_ABSENCE {
+            return Err(error.into());
+        }
+        tracing::warn!(error = %error_chain(&error), "the agent cannot be ended yet");
+        Ok(Some(Instant::now() + ASK_AGAIN))
     }
 
     /// Reads what is new, and says why the agent has to end, if it has to.

@@ -18,12 +18,14 @@ use super::model::Model;
 use super::news::News;
 use super::record::{Ended, Record};
 use super::report::RunReport;
+use super::spent::job_usage;
 use super::stage::{Ground, sandbox_spec};
 use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::gateway::Upstream;
 use crate::provider;
+use crate::queue::{JobUsage, NextStep, PassedOn};
 use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
@@ -35,14 +37,14 @@ use crate::telemetry::meters;
 /// What whoever watches is told of a run that was taken over.
 const ADOPTED: &str = "runbookd was restarted while the run went on; nothing of it was lost.";
 
-/// How long an engine may be away when a sandbox is to be taken over: the time of an upgrade.
-const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
+/// How long an engine may be away when something is asked of it: the time of an upgrade.
+pub(super) const ENGINE_ABSENCE: Duration = Duration::from_secs(120);
 
 /// How soon a disk that refused a record is asked again.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a run needs of the world.
 #[derive(Debug, Clone)]
@@ -83,7 +85,7 @@ pub async fn execute(
     match run.to_its_end(Entry::New, watch).await {
         Ok(done) => Ok(done.report),
         Err(Unfinished::Store(e)) => Err(e),
-        Err(Unfinished::LetGo(_) | Unfinished::Requeued) => {
+        Err(Unfinished::LetGo(_) | Unfinished::Requeued | Unfinished::PassedOn(_)) => {
             unreachable!("only a run that a queue knows is let go")
         }
     }
@@ -117,6 +119,8 @@ pub(super) struct Done {
     pub(super) report: RunReport,
     /// The agent's, where it had one.
     pub(super) exit_code: Option<i32>,
+    /// What its last step used.
+    pub(super) used: JobUsage,
 }
 
 /// Why a run has not ended here.
@@ -126,8 +130,10 @@ pub(super) enum Unfinished {
     Store(StoreError),
     /// Somebody else goes on with it.
     LetGo(LetGo),
-    /// Its agent could not be started, and it is in the queue again.
+    /// Its agent could not be started, and it is in the queue again, or was to be stopped anyway.
     Requeued,
+    /// A step of it has ended, having used so much, and the next one waits in the queue.
+    PassedOn(JobUsage),
 }
 
 /// What breaks the story off.
@@ -163,6 +169,9 @@ impl Run<'_> {
         let mut news = News::new(events, parts.clock, watch);
         let folder = record.folder().path().to_owned();
         news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
+        if let Some(part) = record.part() {
+            self.insist(|| news.begin(part)).await?;
+        }
         if matches!(entry, Entry::New) {
             plan.notes.iter().for_each(|note| news.tell(RunUpdate::Note(note.clone())));
         }
@@ -179,20 +188,76 @@ impl Run<'_> {
                 Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
             }
         };
-        let exit_code = ended.exit_code();
-        let report = self.close(&ended).await?;
-        news.finish(&report);
-        Ok(Done { report, exit_code })
+        let (exit_code, used) = (ended.exit_code(), ended.used());
+        if record.goes_on(&ended) {
+            let so_far = self.close(&ended, &RunStatus::Running).await?;
+            self.insist(|| news.end_step()).await?;
+            self.pass_on(&so_far, used).await?;
+        }
+        let status = if record.goes_on(&ended) { RunStatus::Cancelled } else { ended.status() };
+        let report = self.close(&ended, &status).await?;
+        match self.insist(|| news.finish(&report)).await {
+            // The record is whole without it.
+            Err(Unfinished::Store(e)) => {
+                tracing::warn!(error = %error_chain(&e), "the last news of the run is not written");
+            }
+            told => told?,
+        }
+        Ok(Done { report, exit_code, used })
     }
 
-    async fn close(&self, ended: &Ended) -> Result<RunReport, Unfinished> {
+    /// Says the last word about a run that nobody works on any more, unless somebody did.
+    pub(super) async fn say_last(
+        &self,
+        ending: Ending,
+        finished: Timestamp,
+    ) -> Result<(), StoreError> {
         let Self { parts, plan, record, .. } = self;
-        self.insist(|| record.close(plan, ended, (parts.clock)())).await
+        let events = parts.store.event_log(&plan.name)?;
+        if events.is_closed() {
+            return Ok(());
+        }
+        let mut nobody = |_| {};
+        let mut news = News::new(events, parts.clock, &mut nobody);
+        let folder = record.folder().path().to_owned();
+        news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
+        if let Some(part) = record.part() {
+            news.begin(part)?;
+        }
+        let ended = self.judge_saved(ending).await.unwrap_or_else(Ended::without_agent);
+        news.finish(&record.close(plan, &ended, &ended.status(), finished)?)
+    }
+
+    /// Goes on to the next step, unless somebody wants the run stopped: then it is still ours.
+    async fn pass_on(&self, so_far: &RunReport, used: JobUsage) -> Result<(), Unfinished> {
+        let next = NextStep {
+            from: self.record.part().map_or(0, |part| part.index() as u64),
+            total_bytes: self.tenure.recorded(),
+            usage: job_usage(&so_far.usage.by_model.total()),
+            took: so_far.took,
+        };
+        match self.tenure.pass_on(&next, (self.parts.clock)(), self.stop).await {
+            Ok(PassedOn::Queued) => Err(Unfinished::PassedOn(used)),
+            Ok(PassedOn::ToBeCancelled) => Ok(()),
+            Err(let_go) => Err(Unfinished::LetGo(let_go)),
+        }
+    }
+
+    async fn close(&self, ended: &Ended, status: &RunStatus) -> Result<RunReport, Unfinished> {
+        let Self { parts, plan, record, stop, .. } = self;
+        if stop.lost.is_cancelled() {
+            // Somebody else has said its last word, or will.
+            return Err(Unfinished::LetGo(LetGo::Lost));
+        }
+        self.insist(|| record.close(plan, ended, status, (parts.clock)())).await
     }
 
     /// Asks the disk until it does it, where a queue keeps the run for the next process meanwhile: a
     /// disk that is full for a while must not make a failure of a success.
-    async fn insist<T>(&self, act: impl Fn() -> Result<T, StoreError>) -> Result<T, Unfinished> {
+    async fn insist<T>(
+        &self,
+        mut act: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, Unfinished> {
         loop {
             let error = match act() {
                 Ok(done) => return Ok(done),
@@ -338,7 +403,8 @@ impl Run<'_> {
                 news.tell(RunUpdate::Note(format!("The run is tried again: {failure}.")));
                 Err(Unfinished::Requeued)
             }
-            Ok(Retry::Cancelled) => Ok(Ended::without_agent(RunStatus::Cancelled)),
+            // The queue has its end, and who looks after such ends tells it.
+            Ok(Retry::Cancelled) => Err(Unfinished::Requeued),
             Ok(Retry::Ours) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
             Err(lost) => Err(Unfinished::LetGo(lost.into())),
         }

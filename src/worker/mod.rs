@@ -2,6 +2,7 @@
 
 mod agent;
 mod attend;
+mod backlog;
 mod base;
 mod claim;
 mod conclude;
@@ -13,12 +14,14 @@ mod keep;
 mod lines;
 mod model;
 mod news;
+mod part;
 mod pool;
 mod record;
 mod report;
 mod resume;
 mod settle;
 mod setup;
+mod spent;
 mod stage;
 mod stay;
 mod tenure;
@@ -31,7 +34,9 @@ pub use claim::Claims;
 pub use execute::{Parts, execute};
 pub use lines::{Ending, Lines, MAX_LINE_BYTES};
 pub use model::sweep as sweep_sockets;
-pub use pool::{Floors, MachineSize, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus};
+pub use pool::{
+    Floors, MachineSize, PoolParts, PoolSettings, REAP_EVERY, Shutdown, Workers, WorkersStatus,
+};
 pub use report::RunReport;
 pub use resume::{ResumeError, find_former};
 pub use watch::{Phase, RunUpdate, Watcher};

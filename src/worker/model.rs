@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::door;
 use super::execute::Run;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, GatewayError};
 use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
 use crate::provider::{Access, SCRIPTED_SOCKET};
 use crate::run::{Credentials, RunFailure, error_chain};
@@ -78,7 +78,10 @@ impl Model {
         let access = brokered.access.clone();
         let parts = door::gateway_parts(run, brokered, &socket.path)
             .map_err(|e| RunFailure::StoreFailed { detail: error_chain(&e) })?;
-        let gateway = Gateway::start(parts).map_err(|e| failed(error_chain(&e)))?;
+        let gateway = Gateway::start(parts).map_err(|e| match e {
+            GatewayError::Inadmissible(e) => RunFailure::Refused { problems: vec![e.to_string()] },
+            e @ GatewayError::Listen { .. } => failed(error_chain(&e)),
+        })?;
         socket.admit_the_agent()?;
         Ok((Self { service: Service::Gateway(gateway), socket: Some(socket) }, access))
     }

@@ -4,6 +4,8 @@
 use tokio::time::Instant;
 
 use super::attend::Clock;
+use super::backlog::{Backlog, Pending};
+use super::part::Part;
 use super::report::RunReport;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::run::error_chain;
@@ -18,13 +20,17 @@ pub(super) struct News<'a> {
     log: EventLog,
     clock: Clock,
     outer: Watcher<'a>,
+    /// What the disk has not taken yet.
+    backlog: Backlog,
     /// Updates of the agent's fold that were heard in this process.
-    n_updates: u64,
+    n_heard: u64,
     last_phase: Option<&'static str>,
     usage_at: Option<Instant>,
     /// The last usage, where it was not told yet.
     untold: Option<Live>,
-    /// Whether the disk refused a line: told once.
+    /// Whether an earlier step of the run said that it goes on.
+    is_later_step: bool,
+    /// Whether the disk refused a line and has taken none since: told once.
     is_broken: bool,
 }
 
@@ -34,31 +40,52 @@ impl<'a> News<'a> {
             log,
             clock,
             outer,
-            n_updates: 0,
+            backlog: Backlog::default(),
+            n_heard: 0,
             last_phase: None,
             usage_at: None,
             untold: None,
+            is_later_step: false,
             is_broken: false,
         }
+    }
+
+    /// Tells that a step of the run begins, unless it is told already. What the fold's updates are
+    /// counted from must be written before them, so an error is one to try again after.
+    pub(super) fn begin(&mut self, part: &Part) -> Result<(), StoreError> {
+        self.is_later_step = part.index() > 0;
+        let number = part.index() as u64 + 1;
+        let event = RunEvent::StepBegins {
+            name: part.step().to_owned(),
+            number,
+            of: part.n_steps() as u64,
+        };
+        self.flush()?;
+        self.log.begin_part(number, (self.clock)(), &event)
+    }
+
+    /// Tells the last of a step: everything of it is written. After an error it can be told again.
+    pub(super) fn end_step(&mut self) -> Result<(), StoreError> {
+        if let Some(live) = self.untold.take() {
+            self.write(RunEvent::from(&live));
+        }
+        self.flush()
     }
 
     /// Passes news on.
     pub(super) fn tell(&mut self, update: RunUpdate) {
         let is_old = match &update {
             RunUpdate::Step(step) => {
-                self.n_updates += 1;
+                self.n_heard += 1;
                 // An earlier process told it before the agent's log was read again.
-                let is_old = self.n_updates <= self.log.n_updates();
+                let is_old = self.n_heard <= self.log.n_updates();
                 if !is_old {
-                    let event = RunEvent::from(step);
-                    let at = (self.clock)();
-                    let written = self.log.append_update(at, &event);
-                    self.note_fault(written);
+                    self.write_or_keep(RunEvent::from(step), true);
                 }
                 is_old
             }
             RunUpdate::Live(live) => {
-                let is_old = self.n_updates < self.log.n_updates();
+                let is_old = self.n_heard < self.log.n_updates();
                 if !is_old {
                     self.tell_usage(live);
                 }
@@ -66,12 +93,12 @@ impl<'a> News<'a> {
             }
             RunUpdate::Opened { name, .. } => {
                 if self.log.seq() == 0 {
-                    self.write(&RunEvent::Opened {
+                    self.write(RunEvent::Opened {
                         collection: name.collection.to_string(),
                         task: name.task.to_string(),
                         trajectory_id: name.id.to_string(),
                     });
-                    self.write(&RunEvent::Status { status: "pending" });
+                    self.write(RunEvent::Status { status: "pending" });
                 }
                 false
             }
@@ -80,7 +107,7 @@ impl<'a> News<'a> {
                 false
             }
             RunUpdate::Note(text) => {
-                self.write(&RunEvent::Note { text: text.clone() });
+                self.write(RunEvent::Note { text: text.clone() });
                 false
             }
         };
@@ -89,15 +116,14 @@ impl<'a> News<'a> {
         }
     }
 
-    /// Tells how the run ended. Nothing comes after it.
-    pub(super) fn finish(&mut self, report: &RunReport) {
-        if let Some(live) = self.untold.take() {
-            self.write(&RunEvent::from(&live));
-        }
+    /// Tells how the run ended. Nothing comes after it, and everything before it is written. After an
+    /// error it can be told again.
+    pub(super) fn finish(&mut self, report: &RunReport) -> Result<(), StoreError> {
+        self.end_step()?;
         let event = RunEvent::Finished(Box::new(FinishedEvent {
             status: report.status.as_str(),
-            failure: FailureEvent::of(&report.status),
-            passed: report.verdict.passed(),
+            failure: FailureEvent::of(&report.status, report.step.as_deref()),
+            passed: report.passed,
             verdict: report.verdict.clone(),
             usage: FinalUsage {
                 source: report.usage.source,
@@ -110,8 +136,7 @@ impl<'a> News<'a> {
             answer: report.answer.clone(),
         }));
         let at = (self.clock)();
-        let written = self.log.close(at, &event);
-        self.note_fault(written);
+        self.log.close(at, &event)
     }
 
     fn tell_phase(&mut self, phase: &Phase) {
@@ -128,11 +153,13 @@ impl<'a> News<'a> {
             // A download and a build tell their progress many times.
             return;
         }
-        if let Some(status) = status.filter(|_| !matches!(self.last_phase, Some("setup"))) {
-            self.write(&RunEvent::Status { status });
+        if let Some(status) =
+            status.filter(|_| !self.is_later_step && !matches!(self.last_phase, Some("setup")))
+        {
+            self.write(RunEvent::Status { status });
         }
         self.last_phase = Some(word);
-        self.write(&RunEvent::Phase { phase: word });
+        self.write(RunEvent::Phase { phase: word });
     }
 
     fn tell_usage(&mut self, live: &Live) {
@@ -142,21 +169,32 @@ impl<'a> News<'a> {
         }
         self.usage_at = Some(Instant::now());
         self.untold = None;
-        self.write(&RunEvent::from(live));
-    }
-
-    fn write(&mut self, event: &RunEvent) {
-        let at = (self.clock)();
-        let written = self.log.append(at, event);
-        self.note_fault(written);
-    }
-
-    /// News that cannot be written do not end a run; what it made is worth more.
-    fn note_fault(&mut self, written: Result<(), StoreError>) {
-        if let Err(e) = written
-            && !std::mem::replace(&mut self.is_broken, true)
-        {
-            tracing::warn!(error = %error_chain(&e), "the news of the run cannot be written");
+        // The next one says it better than one that waited.
+        if self.backlog.is_empty() {
+            self.write(RunEvent::from(live));
         }
+    }
+
+    fn write(&mut self, event: RunEvent) {
+        self.write_or_keep(event, false);
+    }
+
+    /// News that cannot be written do not end a run; what it made is worth more. They are kept, and
+    /// written before the next ones.
+    fn write_or_keep(&mut self, event: RunEvent, is_update: bool) {
+        let at = (self.clock)();
+        self.backlog.push(Pending { at, event, is_update });
+        match self.flush() {
+            Ok(()) => self.is_broken = false,
+            Err(e) if !std::mem::replace(&mut self.is_broken, true) => {
+                tracing::warn!(error = %error_chain(&e), "the news of the run cannot be written yet");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let Self { log, backlog, .. } = self;
+        backlog.flush(|news| news.append_to(log))
     }
 }

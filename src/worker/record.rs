@@ -9,17 +9,20 @@ use serde_json::{Map, Value};
 use super::conclude::Remains;
 use super::ending::{Ending, How};
 use super::execute::Parts;
+use super::part::{Part, PartError};
 use super::report::RunReport;
 use super::settle::settle;
+use super::spent::job_usage;
 use crate::provider;
 use crate::provider::scripted::LedgerEntry;
-use crate::run::{RunFailure, RunName, RunPlan, RunStatus, ValidationReport, Verdict};
+use crate::queue::JobUsage;
+use crate::run::{RunFailure, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
     AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
-    StartedFrom, TrajectoryDocument, UsageReport, read_started_from,
+    StartedFrom, StepDocument, TrajectoryDocument, UsageReport, read_started_from,
 };
 
 /// How a run ended, with all that is known of it.
@@ -50,6 +53,16 @@ impl Ended {
     /// The agent's exit code, where it had one.
     pub(super) fn exit_code(&self) -> Option<i32> {
         self.exit_code
+    }
+
+    /// How it ended.
+    pub(super) fn status(&self) -> RunStatus {
+        self.status.clone()
+    }
+
+    /// What it used.
+    pub(super) fn used(&self) -> JobUsage {
+        job_usage(&self.usage.by_model.total())
     }
 
     /// A run whose sandbox ended without an agent.
@@ -121,9 +134,13 @@ fn agent_end(plan: &RunPlan, exit: Exit) -> AgentEnd {
     }
 }
 
-/// The open record of a run.
+/// The open record of a run, or of one of its steps where it has several.
 pub(super) struct Record {
     folder: RunFolder,
+    /// Where its files lie, as clients ask for them.
+    place: String,
+    /// The step that it is of.
+    part: Option<Part>,
     created: Timestamp,
     /// When this process began with it.
     opened: Timestamp,
@@ -145,27 +162,33 @@ impl Record {
     /// not be there: the name was drawn for this run alone.
     pub(super) fn open(parts: &Parts, plan: &RunPlan) -> Result<Self, StoreError> {
         let now = (parts.clock)();
-        Self::begin(parts.store.create(&plan.name)?, plan, (now, now))
+        let place = Place { folder: parts.store.create(&plan.name)?, part: None };
+        Self::begin(place, plan, (now, now))
     }
 
     /// Opens the record of a run that a queue knows since `created`. Its name is its own.
     pub(super) fn of_job(
         parts: &Parts,
         plan: &RunPlan,
+        part: Option<Part>,
         created: Timestamp,
     ) -> Result<Self, StoreError> {
-        Self::begin(parts.store.run(&plan.name)?, plan, (created, (parts.clock)()))
+        let place = Place::of(parts, plan, part)?;
+        Self::begin(place, plan, (created, (parts.clock)()))
     }
 
     /// Opens the record of a run whose agent was started in an earlier process.
     pub(super) fn of_started(
         parts: &Parts,
         plan: &RunPlan,
-        created: Timestamp,
-        started: Option<Timestamp>,
+        part: Option<Part>,
+        (created, started): (Timestamp, Option<Timestamp>),
     ) -> Result<Self, StoreError> {
+        let Place { folder, part } = Place::of(parts, plan, part)?;
         let record = Self {
-            folder: parts.store.run(&plan.name)?,
+            folder,
+            place: storage_place(plan, part.as_ref()),
+            part,
             created,
             opened: (parts.clock)(),
             settled: OnceLock::new(),
@@ -183,7 +206,7 @@ impl Record {
     }
 
     fn begin(
-        folder: RunFolder,
+        Place { folder, part }: Place,
         plan: &RunPlan,
         (created, opened): (Timestamp, Timestamp),
     ) -> Result<Self, StoreError> {
@@ -194,23 +217,34 @@ impl Record {
         }
         let record = Self {
             folder,
+            place: storage_place(plan, part.as_ref()),
+            part,
             created,
             opened,
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
             settled: OnceLock::new(),
         };
-        record.write(
-            plan,
-            &Ended::without_agent(RunStatus::Pending),
-            &Verdict::default(),
-            record.created,
-        )?;
+        // A later step begins in the middle of its run.
+        let is_later = record.part.as_ref().is_some_and(|part| part.index() > 0);
+        let at = if is_later { record.opened } else { record.created };
+        record.write(plan, &Ended::without_agent(RunStatus::Pending), &Verdict::default(), at)?;
         Ok(record)
     }
 
     pub(super) fn folder(&self) -> &RunFolder {
         &self.folder
+    }
+
+    /// The step that it is of, where the run has several.
+    pub(super) fn part(&self) -> Option<&Part> {
+        self.part.as_ref()
+    }
+
+    /// Whether a step ended so that the next one is to begin.
+    pub(super) fn goes_on(&self, ended: &Ended) -> bool {
+        let has_next = self.part.as_ref().is_some_and(Part::has_next);
+        has_next && matches!(ended.status, RunStatus::Completed)
     }
 
     /// It is known what the sandbox starts from, and what a person should know about it.
@@ -226,15 +260,17 @@ impl Record {
         self.write(plan, &ended, &Verdict::default(), now)
     }
 
-    /// Closes the record: judges what was achieved and writes everything.
+    /// Closes the record: judges what was achieved and writes everything. `status` is where the run
+    /// stands then, which is where its step stands unless another one follows.
     pub(super) fn close(
         &self,
         plan: &RunPlan,
         ended: &Ended,
+        status: &RunStatus,
         now: Timestamp,
     ) -> Result<RunReport, StoreError> {
         let verdict = self.verdict(plan, ended);
-        self.write(plan, ended, &verdict, now)?;
+        self.write_as(plan, (ended, status), &verdict, now)?;
         let atif = AtifDocument::new(&AtifFacts {
             trajectory_id: plan.name.id.as_str(),
             instruction: &plan.instruction,
@@ -248,16 +284,22 @@ impl Record {
         let begun = self.started.get().map_or(self.opened, |started| self.opened.min(*started));
         let took = Duration::try_from(now.duration_since(begun)).unwrap_or_default();
         let result = ended.recorder.summary().last_result.as_ref();
-        Ok(RunReport {
+        let report = RunReport {
             name: plan.name.clone(),
             folder: self.folder.path().to_owned(),
             answer: result.filter(|result| !result.is_error).map(|result| result.text.clone()),
             n_steps: ended.recorder.n_steps(),
             warnings: self.warnings(ended),
-            status: ended.status.clone(),
+            status: status.clone(),
+            step: None,
+            passed: verdict.passed(),
             verdict,
             usage: ended.usage.clone(),
             took,
+        };
+        Ok(match &self.part {
+            Some(part) => report.after(part),
+            None => report,
         })
     }
 
@@ -323,14 +365,30 @@ impl Record {
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        // What comes before the end of a later step is in the middle of the run.
+        let is_later = self.part.as_ref().is_some_and(|part| part.index() > 0);
+        let status = if is_later { &RunStatus::Running } else { &ended.status };
+        self.write_as(plan, (ended, status), verdict, now)
+    }
+
+    /// Writes the record of a step, and that of the run where it is another one.
+    fn write_as(
+        &self,
+        plan: &RunPlan,
+        (ended, status): (&Ended, &RunStatus),
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let place = &self.place;
         let results: Vec<ResultFile> =
-            ended.remains.results.iter().map(|file| result_file(&plan.name, file)).collect();
+            ended.remains.results.iter().map(|file| result_file(place, file)).collect();
         let built = self.folder.path().join(SNAPSHOT_LOG).exists().then_some(SNAPSHOT_LOG);
         let logs = ended.remains.logs.iter().map(String::as_str).chain(built);
-        let logs: Vec<String> = logs.map(|path| storage_path(&plan.name, path)).collect();
+        let logs: Vec<String> = logs.map(|path| format!("{place}/{path}")).collect();
         let notes = self.notes(ended);
         let document = TrajectoryDocument::new(&DocumentFacts {
             plan,
+            storage_path: place,
             started_from: self.settled.get().map(|settled| &settled.started_from),
             init_params: &self.init_params,
             status: &ended.status,
@@ -348,22 +406,40 @@ impl Record {
             results: &results,
             other_files: &logs,
         });
-        self.folder.write(Document::Trajectory, &json(&document))
+        let document = json(&document);
+        self.folder.write(Document::Trajectory, &document)?;
+        let Some(part) = &self.part else { return Ok(()) };
+        let unreadable = |source| PartError::Document { step: part.step().to_owned(), source };
+        let own = StepDocument::read(&document).map_err(unreadable)?;
+        Ok(part.write_whole(Some(own), status)?)
     }
+}
+
+/// The folder of a record, and the step that it is of.
+struct Place {
+    folder: RunFolder,
+    part: Option<Part>,
+}
+
+impl Place {
+    /// A run that a queue knows has its name for itself: its folder may be there.
+    fn of(parts: &Parts, plan: &RunPlan, part: Option<Part>) -> Result<Self, StoreError> {
+        let folder = parts.store.step(&plan.name, part.as_ref().and_then(Part::slug).as_ref())?;
+        Ok(Self { folder, part })
+    }
+}
+
+fn storage_place(plan: &RunPlan, part: Option<&Part>) -> String {
+    crate::store::step_path(&plan.name, part.and_then(Part::slug).as_ref())
 }
 
 /// A collected file under the path by which clients ask for it.
-fn result_file(name: &RunName, file: &CollectedFile) -> ResultFile {
+fn result_file(place: &str, file: &CollectedFile) -> ResultFile {
     ResultFile {
-        path: storage_path(name, &format!("{}/{}", Area::Results.path(), file.path)),
+        path: format!("{place}/{}/{}", Area::Results.path(), file.path),
         declared_path: file.path.clone(),
         n_bytes: file.bytes,
     }
-}
-
-/// The path of a run's file in the results directory.
-fn storage_path(name: &RunName, path: &str) -> String {
-    format!("{}/{}/{}/{path}", name.collection, name.task, name.id)
 }
 
 /// JSON for a file of ours.

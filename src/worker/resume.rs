@@ -54,6 +54,15 @@ pub enum ResumeError {
         /// Its agent.
         agent: String,
     },
+    /// It has several conversations, one for each step.
+    #[error(
+        "the run {name} has several steps, each with a conversation of its own, and cannot be gone \
+         on with: start the runbook of one of them"
+    )]
+    SeveralSteps {
+        /// The run.
+        name: RunName,
+    },
     /// It left no conversation.
     #[error(
         "the run {name} left no session files, so there is no conversation to go on with: start \
@@ -112,9 +121,12 @@ fn former(name: RunName, folder: &RunFolder) -> Result<Former, ResumeError> {
         Err(source) => return Err(ResumeError::Record { name, source }),
     };
     let assets = assets(folder.files(Area::Assets)?, &record.assets());
-    let TrajectorySession { status, agent, init_params, .. } = record;
+    let TrajectorySession { status, agent, init_params, total_steps, .. } = record;
     if !matches!(status.as_str(), "completed" | "failed" | "cancelled") {
         return Err(ResumeError::NotEnded { name, status });
+    }
+    if total_steps.len() > 1 {
+        return Err(ResumeError::SeveralSteps { name });
     }
     let Some(runtime) = RuntimeName::from_word(&agent.name) else {
         return Err(ResumeError::OtherAgent { name, agent: agent.name });
@@ -241,6 +253,12 @@ mod tests {
             let refusal = refusal(results.path(), "00000010");
             assert!(refusal.contains(words), "{refusal}");
         }
+        let root = tempfile::tempdir().unwrap();
+        let several = r#"{"total_steps":["draft","review"],"#;
+        let several = record("completed", "claude-code").replacen('{', several, 1);
+        add(root.path(), "one", &several, true);
+        let refused = refusal(root.path(), "00000010");
+        assert!(refused.contains("has several steps, each with a conversation"), "{refused}");
         let results = results("cancelled", "claude-code", true);
         for wanted in ["00000011", "team/two/00000010"] {
             let refusal = refusal(results.path(), wanted);

@@ -1,12 +1,12 @@
 //! Beside a sandbox that is there: from its start, or its adoption, to its removal.
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::attend::{AttendError, Attended, Bounds, LetGo, attend};
+use super::attend::{AttendError, Attended, Bounds, LetGo, Stop, attend};
 use super::conclude::{ConcludeError, Remains, conclude};
 use super::ending::{Ending, How};
-use super::execute::{Break, Run, sandbox_failed, sandbox_failure};
+use super::execute::{ASK_AGAIN, Break, ENGINE_ABSENCE, Run, sandbox_failed, sandbox_failure};
 use super::follow::{FollowError, Follower, Keep, Seal};
 use super::model::Model;
 use super::record::{Ended, Record};
@@ -58,6 +58,9 @@ impl Run<'_> {
         let Stay { mut sandbox, adopted, model, redactor } = stay;
         let attended = self.attend(&mut sandbox, adopted, redactor.clone(), watch).await;
         if let Err(NotAttended::LetGo(let_go)) = attended {
+            return self.let_go(let_go, sandbox, model).await;
+        }
+        if let Err(let_go) = kill_patiently(&mut sandbox, stop).await {
             return self.let_go(let_go, sandbox, model).await;
         }
         // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
@@ -119,6 +122,7 @@ impl Run<'_> {
             since,
             is_adopted: adopted.is_some(),
             tenure,
+            folder: record.folder(),
         };
         let attended = attend(sandbox, follower, bounds, watch).await;
         match attended.exit {
@@ -240,6 +244,25 @@ impl Run<'_> {
         };
         self.judge_saved(Ending::new(how, Seal::default(), Remains::default())).await
     }
+}
+
+/// Ends what is left of the agent, and asks an engine again that is away. What cannot be ended in that
+/// time is a failure for who asks last.
+async fn kill_patiently(sandbox: &mut Sandbox, stop: &Stop) -> Result<(), LetGo> {
+    let since = Instant::now();
+    while let Err(e) = sandbox.kill().await {
+        tracing::warn!(error = %error_chain(&e), "the sandbox cannot be ended yet");
+        if since.elapsed() >= ENGINE_ABSENCE {
+            break;
+        }
+        tokio::select! {
+            biased;
+            let_go = stop.let_go() => return Err(let_go),
+            () = stop.force.cancelled() => break,
+            () = sleep(ASK_AGAIN) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes the sandbox of a run about which nothing may be written any more.

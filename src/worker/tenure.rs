@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
 use super::attend::{LetGo, Stop};
-use crate::queue::{Grant, Queue, QueueError, Requeued};
+use crate::queue::{Grant, NextStep, PassedOn, Queue, QueueError, Requeued};
 use crate::run::{RunFailure, error_chain};
 
 /// How long after its first failure a run that could not be started is tried again. A registry or an
@@ -47,6 +47,8 @@ pub(super) enum Tenure {
 pub(super) struct Lease {
     queue: Queue,
     grant: Grant,
+    /// Which step of the run it is for, from 0.
+    step: u64,
     /// Bytes of the agent's output that the queue knows of.
     recorded: AtomicU64,
     /// Whether the agent may have been started, by this process or an earlier one.
@@ -54,9 +56,9 @@ pub(super) struct Lease {
 }
 
 impl Tenure {
-    pub(super) fn leased(queue: Queue, grant: Grant, recorded: u64) -> Self {
+    pub(super) fn leased(queue: Queue, (grant, step): (Grant, u64), recorded: u64) -> Self {
         let (recorded, may_work) = (AtomicU64::new(recorded), AtomicBool::new(false));
-        Self::Leased(Lease { queue, grant, recorded, may_work })
+        Self::Leased(Lease { queue, grant, step, recorded, may_work })
     }
 
     /// From here on the agent may work: the run never goes back into the queue.
@@ -126,10 +128,45 @@ impl Tenure {
         insist(stop, || queue.finishing(grant, ending, now)).await
     }
 
+    /// Goes on to the next step of a run, which waits for a lease of its own. Only a run that a queue
+    /// knows has several.
+    pub(super) async fn pass_on(
+        &self,
+        next: &NextStep,
+        now: Timestamp,
+        stop: &Stop,
+    ) -> Result<PassedOn, LetGo> {
+        let Self::Leased(Lease { queue, grant, recorded, .. }) = self else {
+            return Ok(PassedOn::ToBeCancelled);
+        };
+        loop {
+            let total_bytes = recorded.load(Ordering::Relaxed);
+            match queue.pass_on(grant, &NextStep { total_bytes, ..next.clone() }, now).await {
+                Ok(passed_on) => return Ok(passed_on),
+                Err(QueueError::Lost) => return Err(LetGo::Lost),
+                // What an earlier process had read and this one could not find again.
+                Err(QueueError::Offset { recorded: known }) => {
+                    recorded.store(known, Ordering::Relaxed);
+                    continue;
+                }
+                Err(e) => {
+                    tracing::warn!(error = %error_chain(&e), "the queue does not go on with a run yet; it is told again");
+                }
+            }
+            tokio::select! {
+                biased;
+                let_go = stop.let_go() => return Err(let_go),
+                () = sleep(TELL_AGAIN) => {}
+            }
+        }
+    }
+
     /// Gives a run back whose agent could not be started through no fault of its own.
     pub(super) async fn retry(&self, failure: &RunFailure, now: Timestamp) -> Result<Retry, Lost> {
-        let Self::Leased(Lease { queue, grant, .. }) = self else { return Ok(Retry::Ours) };
-        let backoff = FIRST_RETRY * i32::try_from(grant.attempt.clamp(1, 20)).unwrap_or(1);
+        let Self::Leased(Lease { queue, grant, step, .. }) = self else { return Ok(Retry::Ours) };
+        // Every step before this one took at least one attempt of its own.
+        let n_tries = grant.attempt.saturating_sub(*step).clamp(1, 20);
+        let backoff = FIRST_RETRY * i32::try_from(n_tries).unwrap_or(1);
         let run_at = now.checked_add(backoff).unwrap_or(now);
         match queue.retry(grant, run_at, &failure.to_string(), now).await {
             Ok(Requeued::Queued) => Ok(Retry::Queued),

@@ -10,6 +10,9 @@ use crate::run::Slug;
 /// The activity of a step that runs a runbook.
 pub const RUNBOOK_ACTIVITY: &str = "runbook";
 
+/// The activity of a step that records a chat with a model. Nothing carries it out.
+const COMPLETION_ACTIVITY: &str = "completion";
+
 /// Steps of one workflow. Each is a sandbox and an agent of its own, one after the other.
 const MAX_STEPS: usize = 32;
 
@@ -73,6 +76,19 @@ impl Workflow {
             "steps": ["run"],
         });
         Self::parse(&document).expect("our own workflow is legal")
+    }
+
+    /// The workflow of a task that records chats with a model. It cannot be run, and says so.
+    #[must_use]
+    pub fn of_passthrough_task() -> Self {
+        let step = Map::from_iter([("activity".to_owned(), COMPLETION_ACTIVITY.into())]);
+        let document = json!({
+            "init_params": {},
+            "step_configs": { COMPLETION_ACTIVITY: step },
+            "steps": [COMPLETION_ACTIVITY],
+        });
+        let steps = vec![(COMPLETION_ACTIVITY.to_owned(), step)];
+        Self { document, init_params: Map::new(), steps, warnings: Vec::new() }
     }
 
     /// The workflow as it was written.

@@ -87,6 +87,14 @@ pub enum WorkflowProblem {
         /// The step.
         step: String,
     },
+    /// A step that has nothing to do, because an earlier one did not leave what it was to leave.
+    #[error("the step `{step}` has no instruction: nothing stands at `{path}`")]
+    NothingLeft {
+        /// The step.
+        step: String,
+        /// Where its instruction was looked for.
+        path: String,
+    },
     /// The request's parameters are wrong as a whole.
     #[error(transparent)]
     InitParams(#[from] InitParamsError),

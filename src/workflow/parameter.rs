@@ -63,9 +63,12 @@ pub(super) const AGENT_ENV: StepParameter = parameter(
 );
 pub(super) const SCRIPT: StepParameter =
     parameter("script", "a text: what the scripted provider answers", &["script"]);
+/// Requests use the word for values of their own, so a step reads it only where it says so.
+pub(super) const PROMPT: StepParameter =
+    parameter("prompt", "a text: what the agent reads after the runbook", &[]);
 
 /// Every parameter of the `runbook` activity.
-pub const PARAMETERS: [StepParameter; 18] = [
+pub const PARAMETERS: [StepParameter; 19] = [
     INSTRUCTION,
     AGENT,
     MODEL,
@@ -84,6 +87,7 @@ pub const PARAMETERS: [StepParameter; 18] = [
     NETWORK_ENABLED,
     AGENT_ENV,
     SCRIPT,
+    PROMPT,
 ];
 
 /// Parameters that hosted services carry out and this version does not. They are kept and said.

@@ -1,13 +1,40 @@
-//! Path expressions: where in `init_params` a step finds a parameter.
+//! Path expressions: where a step finds a parameter, in `init_params` or in what an earlier step left.
 
 use serde_json::{Map, Value};
 
-/// The object that every path starts in.
-const ROOT: &str = "init_params";
+/// The object of the request.
+const REQUEST: &str = "init_params";
 
-/// A path such as `init_params.items[0].name` or `init_params.items[*].name`.
+/// The only part of an earlier step that can be read.
+const OUTPUTS: &str = "outputs";
+
+/// A path such as `init_params.items[0].name`, `init_params.items[*].name` or `draft.outputs.files`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Path(Vec<Segment>);
+pub(super) struct Path {
+    root: Root,
+    segments: Vec<Segment>,
+}
+
+/// What a path starts in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Root {
+    /// The parameters of the request.
+    Request,
+    /// An earlier step, by its name.
+    Step(String),
+}
+
+/// The steps of a workflow, as one of them sees the others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Others<'a> {
+    /// Those before it.
+    pub(super) earlier: &'a [&'a str],
+    /// All of them.
+    pub(super) all: &'a [&'a str],
+}
+
+/// What the steps before one have left, by their names: each an object with `outputs`.
+pub type StepOutputs = Map<String, Value>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
@@ -19,12 +46,8 @@ enum Segment {
 
 impl Path {
     /// Reads a path; the error says why it cannot be one and what to write.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest =
-            text.strip_prefix(ROOT).filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
-        let Some(mut rest) = rest else {
-            return Err("only values of the request can be read, as `init_params.NAME`");
-        };
+    pub(super) fn parse(text: &str, others: Others<'_>) -> Result<Self, &'static str> {
+        let (root, mut rest) = root(text, others)?;
         let mut segments = Vec::new();
         while !rest.is_empty() {
             let (segment, after) = match rest.strip_prefix('[') {
@@ -34,23 +57,59 @@ impl Path {
             segments.push(segment);
             rest = after;
         }
-        Ok(Self(segments))
+        let reads_outputs = matches!(segments.first(), Some(Segment::Key(key)) if key == OUTPUTS);
+        if matches!(root, Root::Step(_)) && !reads_outputs {
+            return Err("of a step only its outputs can be read, as `STEP.outputs.NAME`");
+        }
+        Ok(Self { root, segments })
+    }
+
+    /// Whether the path leads into an earlier step.
+    pub(super) fn leads_into_a_step(&self) -> bool {
+        matches!(self.root, Root::Step(_))
     }
 
     /// The key of `init_params` that the path reads; `None` when it reads all of them.
     pub(super) fn first_key(&self) -> Option<&str> {
-        match self.0.first() {
+        match self.segments.first() {
             Some(Segment::Key(key)) => Some(key),
             Some(Segment::Index(_) | Segment::Every) | None => None,
         }
     }
 
     /// What stands at the path, where something does.
-    pub(super) fn find(&self, params: &Map<String, Value>) -> Option<Value> {
-        match self.0.split_first() {
-            None => Some(Value::Object(params.clone())),
-            Some((Segment::Key(key), rest)) => find(params.get(key)?, rest),
-            Some((Segment::Index(_) | Segment::Every, _)) => None,
+    pub(super) fn find(
+        &self,
+        params: &Map<String, Value>,
+        outputs: Option<&StepOutputs>,
+    ) -> Option<Value> {
+        match (&self.root, self.segments.split_first()) {
+            (Root::Step(step), _) => find(outputs?.get(step)?, &self.segments),
+            (Root::Request, None) => Some(Value::Object(params.clone())),
+            (Root::Request, Some((Segment::Key(key), rest))) => find(params.get(key)?, rest),
+            (Root::Request, Some((Segment::Index(_) | Segment::Every, _))) => None,
+        }
+    }
+}
+
+/// What a path starts in, and the text behind that. A step's name may have a dot in it, so the
+/// longest name that fits is meant.
+fn root<'t>(text: &'t str, others: Others<'_>) -> Result<(Root, &'t str), &'static str> {
+    let behind = |name: &str| {
+        text.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    if let Some(rest) = behind(REQUEST) {
+        return Ok((Root::Request, rest));
+    }
+    let named = others.all.iter().filter_map(|name| Some((*name, behind(name)?)));
+    match named.max_by_key(|(name, _)| name.len()) {
+        Some((name, rest)) if others.earlier.contains(&name) => {
+            Ok((Root::Step(name.to_owned()), rest))
+        }
+        Some(_) => Err("a step can read only the outputs of steps that come before it"),
+        None => {
+            Err("only values of the request can be read, as `init_params.NAME`, and outputs of \
+                     earlier steps, as `STEP.outputs.NAME`")
         }
     }
 }
@@ -102,7 +161,12 @@ mod tests {
             "deep": {"er": {"list": [{"id": 1}, {"id": 2, "tags": ["a", "b"]}, "x"]}},
             "odd-key": {"with space": true},
         });
-        Path::parse(path).unwrap().find(params.as_object().unwrap())
+        let others = Others { earlier: &["draft", "draft.2"], all: &["draft", "draft.2", "last"] };
+        let outputs = json!({
+            "draft": {"outputs": {"text": "t", "results_files": [{"path": "a"}, {"path": "b"}]}},
+            "draft.2": {"outputs": {"text": "other"}},
+        });
+        Path::parse(path, others).unwrap().find(params.as_object().unwrap(), outputs.as_object())
     }
 
     #[test]
@@ -115,6 +179,10 @@ mod tests {
             ("init_params.deep.er.list[*].tags[*]", json!([["a", "b"]])),
             ("init_params.deep.er.list[*].nothing", json!([])),
             ("init_params.odd-key.with space", json!(true)),
+            ("draft.outputs.text", json!("t")),
+            ("draft.2.outputs.text", json!("other")),
+            ("draft.outputs.results_files[*].path", json!(["a", "b"])),
+            ("draft.outputs.results_files[1].path", json!("b")),
         ] {
             assert_eq!(found(path), Some(value), "{path}");
         }
@@ -131,6 +199,8 @@ mod tests {
             "init_params.deep.er.list[3]",
             "init_params[0]",
             "init_params[*].x",
+            "draft.outputs.gone",
+            "draft.2.outputs.results_files",
         ] {
             assert_eq!(found(path), None, "{path}");
         }
@@ -155,16 +225,24 @@ mod tests {
             "play.outputs.files",
             "env.TOKEN",
             "init_params.a[99999999999999999999999]",
+            "last.outputs.text",
+            "self.outputs.text",
+            "draft",
+            "draft.text",
+            "draft[0].outputs",
+            "draft.outputsx",
         ] {
-            assert!(Path::parse(path).is_err(), "{path}");
+            let others = Others { earlier: &["draft"], all: &["draft", "self", "last"] };
+            assert!(Path::parse(path, others).is_err(), "{path}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(path in r"(init_params)?[a.\[\]*0-9 ü]{0,12}") {
-            if let Ok(path) = Path::parse(&path) {
-                let _ = path.find(json!({"a": [[{"a": 1}]]}).as_object().unwrap());
+        fn no_text_makes_it_panic(path in r"(init_params|a.outputs)?[a.\[\]*0-9 ü]{0,12}") {
+            if let Ok(path) = Path::parse(&path, Others { earlier: &["a"], all: &["a"] }) {
+                let values = json!({"a": {"outputs": [[{"a": 1}]]}});
+                let _ = path.find(values.as_object().unwrap(), values.as_object());
             }
         }
     }

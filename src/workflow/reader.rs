@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::error::{WorkflowProblem, in_words, shown};
 use super::parameter::StepParameter;
-use super::path::Path;
+use super::path::{Others, Path, StepOutputs};
 use crate::run::McpServers;
 use crate::runbook::{is_name, is_server_name, parse_size};
 
@@ -14,13 +14,30 @@ use crate::runbook::{is_name, is_server_name, parse_size};
 pub(super) struct StepReader<'a> {
     step: &'a str,
     config: &'a Map<String, Value>,
-    params: &'a Map<String, Value>,
+    from: Given<'a>,
     /// What refuses the step.
     pub(super) problems: Vec<WorkflowProblem>,
     /// What a person should know, as whole sentences.
     pub(super) notes: Vec<String>,
     /// The keys of `init_params` that were looked at.
     pub(super) read: BTreeSet<String>,
+    /// The parameters that only an earlier step will tell.
+    pub(super) left_open: BTreeSet<&'static str>,
+    /// The parameters that an earlier step has told.
+    pub(super) left: BTreeSet<&'static str>,
+    /// The paths into earlier steps that led to nothing, with their parameters.
+    pub(super) missed: BTreeMap<&'static str, String>,
+}
+
+/// What a step's parameters are read from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given<'a> {
+    /// The parameters of the request, over those of the task.
+    pub(super) params: &'a Map<String, Value>,
+    /// The steps around it.
+    pub(super) others: Others<'a>,
+    /// What those before it have left; `None` while nothing has run.
+    pub(super) outputs: Option<&'a StepOutputs>,
 }
 
 /// A value and its path, for an error.
@@ -30,12 +47,18 @@ struct Found {
 }
 
 impl<'a> StepReader<'a> {
-    pub(super) fn new(
-        step: &'a str,
-        config: &'a Map<String, Value>,
-        params: &'a Map<String, Value>,
-    ) -> Self {
-        Self { step, config, params, problems: vec![], notes: vec![], read: BTreeSet::new() }
+    pub(super) fn new(step: &'a str, config: &'a Map<String, Value>, from: Given<'a>) -> Self {
+        Self {
+            step,
+            config,
+            from,
+            problems: vec![],
+            notes: vec![],
+            read: BTreeSet::new(),
+            left_open: BTreeSet::new(),
+            left: BTreeSet::new(),
+            missed: BTreeMap::new(),
+        }
     }
 
     /// A text as it was written.
@@ -119,7 +142,7 @@ impl<'a> StepReader<'a> {
             (wanted.contains(name.as_str()) && is_simple(value) && !value.is_null())
                 .then(|| (name.clone(), as_text(value)))
         };
-        let found: BTreeMap<String, String> = self.params.iter().filter_map(simple).collect();
+        let found: BTreeMap<String, String> = self.from.params.iter().filter_map(simple).collect();
         self.read.extend(found.keys().cloned());
         found
     }
@@ -151,7 +174,25 @@ impl<'a> StepReader<'a> {
     /// By path, else the value itself, else from `init_params` directly.
     fn find(&mut self, parameter: &StepParameter) -> Option<Found> {
         let (at, by_path) = match self.path(parameter) {
-            Some((at, path)) => (Some(at), path.find(self.params)),
+            Some((_, path)) if path.leads_into_a_step() && self.from.outputs.is_none() => {
+                self.left_open.insert(parameter.name);
+                // What takes its place if nothing is there is of use all the same.
+                self.given(parameter);
+                return None;
+            }
+            Some((at, path)) => {
+                let found = path.find(self.from.params, self.from.outputs);
+                match (path.leads_into_a_step(), found.as_ref().is_none_or(is_unset)) {
+                    (true, true) => {
+                        self.missed.insert(parameter.name, at.clone());
+                    }
+                    (true, false) => {
+                        self.left.insert(parameter.name);
+                    }
+                    (false, _) => {}
+                }
+                (Some(at), found)
+            }
             None => (None, None),
         };
         let points_nowhere = by_path.is_none();
@@ -178,7 +219,7 @@ impl<'a> StepReader<'a> {
     /// From `init_params` directly.
     fn given(&mut self, parameter: &StepParameter) -> Option<Found> {
         parameter.keys.iter().find_map(|key| {
-            let value = self.params.get(*key).filter(|value| !is_unset(value))?;
+            let value = self.from.params.get(*key).filter(|value| !is_unset(value))?;
             self.read.insert((*key).to_owned());
             Some(Found { at: format!("init_params.{key}"), value: value.clone() })
         })
@@ -195,11 +236,12 @@ impl<'a> StepReader<'a> {
             self.problems.push(WorkflowProblem::Unfit { at, expected, found });
             return None;
         };
-        match Path::parse(text.trim()) {
+        match Path::parse(text.trim(), self.from.others) {
             Ok(path) => {
                 match path.first_key() {
+                    _ if path.leads_into_a_step() => {}
                     Some(key) => self.read.extend([key.to_owned()]),
-                    None => self.read.extend(self.params.keys().cloned()),
+                    None => self.read.extend(self.from.params.keys().cloned()),
                 }
                 Some((text.trim().to_owned(), path))
             }

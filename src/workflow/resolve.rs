@@ -1,4 +1,5 @@
-//! From a workflow and the parameters of a request to steps in which everything is decided.
+//! From a workflow, the parameters of a request and what earlier steps left to steps in which
+//! everything is decided.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,8 @@ use super::definition::Workflow;
 use super::error::{WorkflowError, WorkflowProblem};
 use super::init_params::{merge, refuse_double_wrapping};
 use super::parameter as p;
-use super::reader::StepReader;
+use super::path::{Others, StepOutputs};
+use super::reader::{Given, StepReader};
 use super::step::RunbookStep;
 use crate::runbook::referenced_variables;
 
@@ -26,6 +28,15 @@ pub struct Resolved {
     pub notes: Vec<String>,
 }
 
+/// What earlier steps make of a later one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResolvedStep {
+    /// The step. Nothing of it is left open any more.
+    pub step: RunbookStep,
+    /// What a person should know, as whole sentences.
+    pub notes: Vec<String>,
+}
+
 /// Steps as far as they can be read, and everything that was noticed.
 pub(super) struct Attempt {
     pub(super) steps: Vec<RunbookStep>,
@@ -35,7 +46,8 @@ pub(super) struct Attempt {
 }
 
 impl Workflow {
-    /// Decides every parameter of every step. A key of `request` replaces the task's own.
+    /// Decides every parameter of every step, but for those that an earlier step will tell. A key of
+    /// `request` replaces the task's own.
     ///
     /// # Errors
     /// [`WorkflowError`] with everything that is wrong: values of a wrong type with their path, a
@@ -45,7 +57,9 @@ impl Workflow {
             .map_err(|e| WorkflowError { problems: vec![WorkflowProblem::InitParams(e)] })?;
         let init_params = merge(self.init_params(), request);
         let Attempt { steps, mut problems, mut notes, read } = self.attempt(&init_params);
-        let blank = steps.iter().filter(|step| step.instruction.trim().is_empty());
+        let blank = steps.iter().filter(|step| {
+            step.instruction.trim().is_empty() && !step.left_open.contains(p::INSTRUCTION.name)
+        });
         // A wrong type is said already; "none" would be a second, wrong word for it.
         if problems.is_empty() {
             problems = blank
@@ -59,12 +73,47 @@ impl Workflow {
         Ok(Resolved { steps, init_params, notes })
     }
 
+    /// Decides every parameter of one step, now that the steps before it have ended. `init_params`
+    /// are those that [`Workflow::resolve`] gave. `None` where there is no such step.
+    ///
+    /// # Errors
+    /// [`WorkflowError`] with everything that is wrong.
+    pub fn resolve_step(
+        &self,
+        name: &str,
+        init_params: &Map<String, Value>,
+        outputs: &StepOutputs,
+    ) -> Option<Result<ResolvedStep, WorkflowError>> {
+        let names: Vec<&str> = self.step_names().collect();
+        let place = names.iter().position(|other| *other == name)?;
+        let (_, config) = self.steps().nth(place)?;
+        let others = Others { earlier: &names[..place], all: &names };
+        let given = Given { params: init_params, others, outputs: Some(outputs) };
+        let mut reader = StepReader::new(name, config, given);
+        let step = runbook_step(name, &mut reader);
+        let mut problems = reader.problems;
+        if problems.is_empty() && step.instruction.trim().is_empty() {
+            let step = step.name.clone();
+            problems.push(match reader.missed.remove(p::INSTRUCTION.name) {
+                Some(path) => WorkflowProblem::NothingLeft { step, path },
+                None => WorkflowProblem::MissingInstruction { step },
+            });
+        }
+        if !problems.is_empty() {
+            return Some(Err(WorkflowError { problems }));
+        }
+        Some(Ok(ResolvedStep { step, notes: reader.notes }))
+    }
+
     /// Reads every step, whatever is wrong with it.
     pub(super) fn attempt(&self, init_params: &Map<String, Value>) -> Attempt {
         let mut attempt =
             Attempt { steps: vec![], problems: vec![], notes: vec![], read: BTreeSet::new() };
-        for (name, config) in self.steps() {
-            let mut reader = StepReader::new(name, config, init_params);
+        let names: Vec<&str> = self.step_names().collect();
+        for (place, (name, config)) in self.steps().enumerate() {
+            let others = Others { earlier: &names[..place], all: &names };
+            let given = Given { params: init_params, others, outputs: None };
+            let mut reader = StepReader::new(name, config, given);
             attempt.steps.push(runbook_step(name, &mut reader));
             for problem in reader.problems {
                 // One value can be read twice, and by two steps.
@@ -107,10 +156,13 @@ impl Workflow {
 fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
     let instruction = reader.verbatim(&p::INSTRUCTION).unwrap_or_default();
     let mut template_variables = reader.variables(&p::TEMPLATE_VARIABLES);
-    let wanted = referenced_variables(&instruction)
-        .into_iter()
-        .filter(|name| !template_variables.contains_key(*name))
-        .collect();
+    let wanted = referenced_variables(&instruction);
+    if reader.left.contains(p::TEMPLATE_VARIABLES.name) {
+        // A step leaves more than the next one has a place for.
+        template_variables.retain(|name, _| wanted.contains(name.as_str()));
+    }
+    let wanted =
+        wanted.into_iter().filter(|name| !template_variables.contains_key(*name)).collect();
     template_variables.extend(reader.simple_values(&wanted));
     let (files, file_paths) = files(reader);
     RunbookStep {
@@ -132,7 +184,9 @@ fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
         network_enabled: reader.flag(&p::NETWORK_ENABLED),
         agent_env: reader.environment(&p::AGENT_ENV),
         script: reader.verbatim(&p::SCRIPT),
+        prompt: reader.verbatim(&p::PROMPT),
         instruction,
+        left_open: std::mem::take(&mut reader.left_open),
     }
 }
 

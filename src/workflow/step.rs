@@ -1,6 +1,6 @@
 //! A runbook step with every parameter decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::run::McpServers;
 pub struct RunbookStep {
     /// The step's name in the workflow, unique in it.
     pub name: String,
-    /// The runbook, front matter and all; never blank.
+    /// The runbook, front matter and all; never blank unless it is left open.
     pub instruction: String,
     /// The agent CLI.
     pub agent: Option<String>,
@@ -50,4 +50,11 @@ pub struct RunbookStep {
     pub agent_env: BTreeMap<String, String>,
     /// What the scripted provider answers.
     pub script: Option<String>,
+    /// What the agent reads after the runbook.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// The parameters that an earlier step will tell. They are left open here, and so is an
+    /// instruction among them.
+    #[serde(skip)]
+    pub left_open: BTreeSet<&'static str>,
 }

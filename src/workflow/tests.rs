@@ -94,7 +94,7 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         "files": ["file-1"], "file_paths": ["c/a.txt"],
         "mcp_servers": {"docs": {"type": "http"}}, "cpus": 0.5, "memory": "512M",
         "timeout_sec": 60, "max_turns": 5, "network_enabled": false,
-        "agent_env": {"LANG": "C", "N": 1}, "script": "- say: hi\n",
+        "agent_env": {"LANG": "C", "N": 1}, "script": "- say: hi\n", "prompt": "Go.",
     });
     let expected = RunbookStep {
         agent: Some("claude-code".to_owned()),
@@ -121,13 +121,14 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         .map(|p| (format!("{}_path", p.name), json!(format!("init_params.in[0].{}", p.name))))
         .collect();
     assert_eq!(values.as_object().unwrap().len(), super::PARAMETERS.len(), "all are tested");
-    for (workflow, request) in [
-        (with_step(json!({}), values.clone()), json!({})),
-        (with_step(json!({}), by_path.into()), json!({"in": [values]})),
-        (with_step(json!({}), json!({})), values.clone()),
+    let prompt = Some("Go.".to_owned());
+    for (workflow, request, prompt) in [
+        (with_step(json!({}), values.clone()), json!({}), prompt.clone()),
+        (with_step(json!({}), by_path.into()), json!({"in": [values]}), prompt),
+        (with_step(json!({}), json!({})), values.clone(), None),
     ] {
         let step = only_step(resolve(&workflow, request));
-        assert_eq!(step, expected, "{workflow}");
+        assert_eq!(step, RunbookStep { prompt, ..expected.clone() }, "{workflow}");
         let frozen = serde_json::to_string(&step).unwrap();
         assert_eq!(serde_json::from_str::<RunbookStep>(&frozen).unwrap(), step);
     }
@@ -210,6 +211,92 @@ fn several_steps_keep_their_order() {
         Ok(()),
         "a path to nothing falls back to the parameter itself"
     );
+}
+
+/// Two steps; the second has these settings besides its activity.
+fn draft_and_review(settings: Value) -> Value {
+    let mut config = object(json!({"activity": "runbook"}));
+    config.extend(object(settings));
+    json!({
+        "init_params": {"instruction": "# R {{text}} {{a}}", "a": "own"},
+        "step_configs": {"draft": {"activity": "runbook"}, "review": config},
+        "steps": ["draft", "review"],
+    })
+}
+
+fn left_by_draft() -> Map<String, Value> {
+    object(json!({"draft": {"outputs": {
+        "text": "A draft.", "files": ["c/t/x/steps/draft/results/a.md"],
+        "results_files": [{"path": "c/t/x/steps/draft/results/a.md"}], "num": 3,
+    }}}))
+}
+
+#[test]
+fn what_an_earlier_step_will_tell_is_left_open_and_decided_when_it_has_ended() {
+    let workflow = draft_and_review(json!({
+        "template_variables_path": "draft.outputs",
+        "files_path": "draft.outputs.results_files[*].path",
+        "model_path": "draft.outputs.none", "model": "m",
+    }));
+    let workflow = Workflow::parse(&workflow).unwrap();
+    let resolved = workflow.resolve(&object(json!({"file_paths": ["c/b.txt"]}))).unwrap();
+    assert_eq!(resolved.notes, [""; 0]);
+    let review = &resolved.steps[1];
+    assert_eq!(review.left_open, ["files", "model", "template_variables"].into());
+    assert_eq!((&review.model, &review.file_paths), (&None, &vec!["c/b.txt".to_owned()]));
+    let left = left_by_draft();
+    let later = workflow.resolve_step("review", &resolved.init_params, &left).unwrap().unwrap();
+    let expected = map(&[("text", "A draft."), ("a", "own")]);
+    assert_eq!(later.step.template_variables, expected, "only what the runbook has a place for");
+    assert_eq!(later.step.model.as_deref(), Some("m"), "nothing stands there: not given");
+    assert_eq!(later.step.file_paths, ["c/b.txt", "c/t/x/steps/draft/results/a.md"]);
+    assert_eq!(later.step.left_open, [].into());
+    assert_eq!(workflow.resolve_step("gone", &resolved.init_params, &left), None);
+}
+
+#[test]
+fn a_later_step_that_does_not_get_what_it_needs_says_where_it_looked() {
+    let open = |settings| {
+        let mut workflow = draft_and_review(settings);
+        workflow["init_params"]["instruction"] = Value::Null;
+        workflow["step_configs"]["draft"]["instruction"] = json!("# D");
+        Workflow::parse(&workflow).unwrap()
+    };
+    for (settings, expected) in [
+        (
+            json!({"instruction_path": "draft.outputs.plan"}),
+            "the step `review` has no instruction: nothing stands at `draft.outputs.plan`",
+        ),
+        (
+            json!({"instruction_path": "draft.outputs.num"}),
+            "`draft.outputs.num` must be a text: the runbook with its front matter; it is the number 3",
+        ),
+    ] {
+        let workflow = open(settings);
+        let init_params = workflow.resolve(&Map::new()).unwrap().init_params;
+        let refused = workflow.resolve_step("review", &init_params, &left_by_draft()).unwrap();
+        assert_eq!(refused.unwrap_err().to_string(), expected);
+    }
+    let workflow = open(json!({"instruction_path": "draft.outputs.text"}));
+    let later = workflow.resolve_step("review", &Map::new(), &left_by_draft()).unwrap().unwrap();
+    assert_eq!(later.step.instruction, "A draft.");
+    let twin = json!({"instruction_path": "init_params.gone"});
+    let refused = open(twin).resolve(&Map::new()).unwrap_err().to_string();
+    assert!(refused.starts_with("the step `review` has no instruction: give"), "{refused}");
+}
+
+#[test]
+fn only_outputs_of_steps_that_come_before_can_be_read() {
+    for (path, expected) in [
+        (
+            "review.outputs.text",
+            "cannot be read: a step can read only the outputs of steps that come",
+        ),
+        ("draft.inputs.assets", "cannot be read: of a step only its outputs"),
+        ("other.outputs.text", "cannot be read: only values of the request"),
+    ] {
+        refused(&draft_and_review(json!({"files_path": path})), expected);
+    }
 }
 
 fn refused(workflow: &Value, expected: &str) {

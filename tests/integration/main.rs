@@ -12,6 +12,8 @@
 #[macro_use]
 mod support;
 
+mod chat_passthrough;
+mod chat_runs;
 mod cli;
 mod cli_doctor;
 mod cli_runs;
@@ -34,4 +36,5 @@ mod runs_walls;
 mod runs_wires;
 mod sandbox;
 mod snapshots;
+mod steps;
 mod workers;

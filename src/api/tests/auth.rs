@@ -6,7 +6,7 @@ use expect_test::expect;
 use serde_json::json;
 
 use super::support::{Bench, TEAM};
-use crate::api::{OperatorDoor, operator_router, serve};
+use crate::api::{ConnectionLimits, OperatorDoor, operator_router, serve};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
@@ -77,7 +77,8 @@ async fn the_operator_needs_no_token_at_the_socket_and_nobody_can_claim_to_be_it
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
     let stop = CancellationToken::new();
     let mut server = tokio::task::JoinSet::new();
-    server.spawn(serve(listener, operator_router(bench.api.clone()), 4, stop.clone()));
+    let limits = ConnectionLimits { max: 4, max_per_address: 4 };
+    server.spawn(serve(listener, operator_router(bench.api.clone()), limits, stop.clone()));
     for door in [OperatorDoor::Socket(socket), OperatorDoor::Here(bench.api.clone())] {
         let reply = door.ask("GET", "/api/v1/auth/whoami", None).await.unwrap();
         assert!(reply.is_success);

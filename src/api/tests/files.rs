@@ -118,6 +118,14 @@ async fn files_are_listed_within_ones_own_collection() {
             .collect();
         assert_eq!(paths, ["team/hello/x1/results/out.md", "team/hello/x2/out.md"], "{prefix}");
     }
+    let long = "n".repeat(300);
+    for prefix in [format!("team/{long}"), format!("team/hello/{long}/x")] {
+        let path = format!("/api/v1/list-files?prefix={prefix}");
+        let listed = bench.ask(&bench.team, "GET", &path, "").await;
+        assert_eq!((listed.status, &listed.json()["files"]), (200, &json!([])), "{listed:?}");
+        let file = bench.ask(&bench.team, "GET", &format!("/api/v1/file/{prefix}"), "").await;
+        assert_eq!(file.status, 404, "{file:?}");
+    }
     let foreign = bench.ask(&bench.team, "GET", "/api/v1/list-files?prefix=other-team/x", "").await;
     assert_eq!(foreign.status, 403);
     let bad = bench.ask(&bench.team, "GET", "/api/v1/list-files?prefix=../", "").await;
@@ -141,7 +149,8 @@ async fn a_runs_files_come_as_one_archive_without_its_links() {
     let zip = bench.send_bytes(request.unwrap()).await;
     let to = tempfile::tempdir().unwrap();
     let limits = crate::archive::UnpackLimits::INPUTS;
-    let members = crate::archive::extract(std::io::Cursor::new(zip), to.path(), &limits).unwrap();
+    let zip = std::io::Cursor::new(zip);
+    let members = crate::archive::extract(zip, to.path(), &limits, &|| true).unwrap();
     let paths: Vec<&str> = members.iter().map(|member| member.path.as_str()).collect();
     assert_eq!(paths, ["results/large.bin", "trajectory.json"]);
     assert_eq!(std::fs::read(to.path().join("results/large.bin")).unwrap(), large);

@@ -162,7 +162,7 @@ async fn the_end_of_a_run_is_told_once_and_signed() {
         let news = News { run: &run, ended: Ended::Completed, url: &url, secret };
         outbox.enqueue(news, new_year()).await.unwrap();
     }
-    let post = crate::webhook::Post::new(crate::webhook::Reach::Private).unwrap();
+    let post = crate::webhook::Post::new(crate::reach::Reach::Private).unwrap();
     let sender = crate::webhook::Sender { catalog: bench.api.catalog.clone(), post };
     let drain = tokio_util::sync::CancellationToken::new();
     let receive = async {

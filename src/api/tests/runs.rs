@@ -48,6 +48,11 @@ pub(super) async fn send_form(
     path: &str,
     parts: &[Part<'_>],
 ) -> Answer {
+    bench.send(form_request(token, path, Body::from(form_text(parts)))).await
+}
+
+/// A form as it is sent.
+pub(super) fn form_text(parts: &[Part<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for (field, file, bytes) in parts {
         let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
@@ -59,18 +64,22 @@ pub(super) async fn send_form(
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    body
+}
+
+pub(super) fn form_request(token: &Secret, path: &str, body: Body) -> Request<Body> {
     let request = Request::post(path)
         .header("authorization", format!("Bearer {}", token.expose()))
         .header("content-type", format!("multipart/form-data; boundary={BOUNDARY}"))
-        .body(Body::from(body));
-    bench.send(request.unwrap()).await
+        .body(body);
+    request.unwrap()
 }
 
 async fn run(bench: &Bench, parts: &[Part<'_>]) -> Answer {
     send_form(bench, &bench.team, "/api/v1/run/team/hello", parts).await
 }
 
-fn name(id: &str) -> RunName {
+pub(super) fn name(id: &str) -> RunName {
     RunName {
         collection: Slug::new("team").unwrap(),
         task: Slug::new("hello").unwrap(),
@@ -78,12 +87,12 @@ fn name(id: &str) -> RunName {
     }
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_else(|| panic!("no text `{key}` in {value}"))
 }
 
 /// Works on the oldest run as a worker would, without a sandbox.
-async fn finish_one(bench: &Bench) -> RunName {
+pub(super) async fn finish_one(bench: &Bench) -> RunName {
     let worker = WorkerId::new("w".to_owned());
     let limits = LeaseLimits { per_collection: 9, exceptions: Default::default() };
     let queue = &bench.api.queue;
@@ -249,24 +258,105 @@ async fn secrets_are_sealed_apart_and_shown_nowhere() {
 }
 
 #[tokio::test]
-async fn the_same_request_with_the_same_key_makes_one_run() {
+async fn secrets_that_the_run_does_not_read_are_named_in_a_note_without_their_values() {
+    let bench = Bench::new().await;
+    let instruction = "---\nmodel_provider: scripted\nsecrets:\n  DECLARED: {}\n---\n# Go";
+    let init_params = json!({ "instruction": instruction, "script": "turns:\n  - text: hi\n" });
+    with_task(&bench, init_params).await;
+    let secrets = br#"{"DECLARED": "made-up-1", "NOT_DECLARED": "made-up-2"}"#;
+    let answer = run(&bench, &[("secret_params", None, secrets)]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(!answer.text.contains("made-up"), "{answer:?}");
+    assert_eq!(
+        answer.json()["notes"][2],
+        "`secret_params`: the runbook does not declare `NOT_DECLARED`, so that the agent does not get \
+         it: declare it in the front matter under `secrets:`."
+    );
+    let anthropic = "---\nmodel_provider: anthropic\n---\n# Go";
+    let init_params = json!({ "instruction": anthropic }).to_string();
+    let key = br#"{"ANTHROPIC_API_KEY": "sk-ant-made-up-key"}"#;
+    let parts: [Part<'_>; 2] =
+        [("init_params", None, init_params.as_bytes()), ("secret_params", None, key)];
+    let answer = run(&bench, &parts).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(!answer.text.contains("does not declare"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_a_collection_hides_is_hidden_at_any_depth_in_every_answer() {
+    let bench = Bench::new().await;
+    let patch = r#"{"redacted_param_keys": ["key"]}"#;
+    let path = "/api/v1/collections/team";
+    assert_eq!(bench.ask(&bench.admin, "PATCH", path, patch).await.status, 200);
+    with_task(&bench, runnable()).await;
+    let params =
+        json!({"vars": {"word": "hi", "key": "made-up-1"}, "more": [{"key": "made-up-2"}]});
+    let answer = run(&bench, &[("init_params", None, params.to_string().as_bytes())]).await;
+    let id = text(&answer.json(), "trajectory_id").to_owned();
+    let ingest = "/api/v1/trajectories/team/hello/ingest";
+    let record = json!({"input": {"a": {"key": "made-up-3"}}, "metadata": {"key": "made-up-4"}});
+    let record = bench.ask(&bench.team, "POST", ingest, &record.to_string()).await;
+    let one = format!("/api/v1/db/trajectory/team/hello/{id}");
+    let one = bench.ask(&bench.team, "GET", &one, "").await;
+    let list = bench.ask(&bench.team, "GET", "/api/v1/db/trajectories/team/hello", "").await;
+    assert_eq!(list.json()["total"], 2);
+    for told in [&answer, &record, &one, &list] {
+        assert_eq!(told.status, 200, "{told:?}");
+        assert!(!told.text.contains("made-up"), "{told:?}");
+    }
+    assert_eq!(
+        one.json()["init_params"]["more"],
+        json!([{"key": "[redacted]"}]),
+        "what is not hidden stays"
+    );
+}
+
+fn zip(members: &[&str]) -> Vec<u8> {
+    let mut packer = crate::archive::Packer::new(Vec::new());
+    for member in members {
+        packer.add(member, 1, &b"x"[..]).unwrap();
+    }
+    packer.finish().unwrap()
+}
+
+#[tokio::test]
+async fn files_that_would_take_each_others_place_are_refused_with_both_names() {
     let bench = Bench::new().await;
     with_task(&bench, runnable()).await;
-    let send = async |params: &'static str| {
-        let request = Request::post("/api/v1/run/team/hello")
-            .header("authorization", format!("Bearer {}", bench.team.expose()))
-            .header("content-type", "application/json")
-            .header("idempotency-key", "k1")
-            .body(Body::from(params));
-        bench.send(request.unwrap()).await
-    };
-    let first = send(r#"{"init_params": {"vars": {"word": "a"}}}"#).await.json();
-    let again = send(r#"{"init_params": "{\"vars\": {\"word\": \"a\"}}"}"#).await.json();
-    assert_eq!(first["trajectory_id"], again["trajectory_id"]);
-    let other = send(r#"{"init_params": {"vars": {"word": "b"}}}"#).await;
-    assert_eq!(other.status, 409);
-    assert!(other.text.contains("the Idempotency-Key was used for another request"), "{other:?}");
-    assert_eq!(bench.api.queue.depth(new_year()).await.unwrap().due, 1);
+    let many: Vec<String> = (0..6000).map(|n| format!("f{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let others: Vec<String> = (0..6000).map(|n| format!("g{n}")).collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let (many, others) = (zip(&many), zip(&others));
+    let (file, below, deep) = (zip(&["x/y"]), zip(&["x"]), zip(&["x/y/z"]));
+    let folder_of_file = zip(&["skill/SKILL.md"]);
+    let cases: [(&[Part<'_>], [&str; 2]); 6] = [
+        (
+            &[("files", Some("x"), b""), ("files", Some("a.zip"), &file)],
+            ["/x`", "`x/y` in the archive"],
+        ),
+        (
+            &[("files", Some("a.zip"), &file), ("files", Some("x"), b"")],
+            ["/x`", "`x/y` in the archive"],
+        ),
+        (&[("files", Some("a.zip"), &file), ("files", Some("b.zip"), &below)], ["a.zip", "b.zip"]),
+        (&[("files", Some("a.zip"), &deep), ("files", Some("b.zip"), &file)], ["a.zip", "b.zip"]),
+        (
+            &[("files", Some("skill"), b""), ("files", Some("a.zip"), &folder_of_file)],
+            ["/skill`", "a.zip"],
+        ),
+        (
+            &[("files", Some("a.zip"), &many), ("files", Some("b.zip"), &others)],
+            ["b.zip", "10000 members"],
+        ),
+    ];
+    for (parts, words) in cases {
+        let answer = run(&bench, parts).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(words.iter().all(|word| answer.text.contains(word)), "{words:?}: {answer:?}");
+    }
+    let fits = run(&bench, &[("files", Some("a.zip"), &file), ("files", Some("y"), b"")]).await;
+    assert_eq!(fits.status, 200, "{fits:?}");
 }
 
 #[tokio::test]

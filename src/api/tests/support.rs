@@ -9,19 +9,22 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::api::{Api, ApiSettings, Followers, Readiness, RunParts, RunSettings, Shared, router};
+use crate::api::{
+    Api, ApiSettings, Chats, Followers, Readiness, Retries, RunParts, RunSettings, Shared, router,
+};
 use crate::catalog::{Catalog, Scope};
 use crate::database::{Database, Vault};
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
+use crate::reach::{Documents, Reach};
 use crate::records::Records;
 use crate::run::Slug;
 use crate::secret::Secret;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
-use crate::webhook::Reach;
 
 /// More than any answer of the tests.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -90,16 +93,21 @@ impl Bench {
             vault,
             settings: IntakeSettings {
                 max_attempts: 3,
+                min_free_disk_bytes: 0,
+                upstream_reach: Reach::Public,
                 webhook_reach: Reach::Public,
                 shared_keys: None,
                 snapshots: Snapshots::built_in(),
             },
+            tasks: TaskTracker::new(),
         };
         let api = Api {
             runs: RunParts {
                 intake,
                 records: Records::new(queue.clone(), store.clone()),
                 followers: Followers::new(3),
+                retries: Retries::default(),
+                documents: Documents::new(Reach::Public),
                 settings: RunSettings {
                     max_upload_bytes: 4 << 20,
                     sync_wait: Duration::from_secs(5),
@@ -109,12 +117,14 @@ impl Bench {
             queue,
             store,
             clock: new_year,
+            chats: Chats::new(Reach::Private),
             readiness,
             settings: ApiSettings {
                 max_json_bytes: 64 << 10,
                 answer_limit: Duration::from_secs(30),
                 min_free_disk_bytes: 0,
             },
+            memory: Arc::default(),
         };
         Self { api: Arc::new(api), database, folder, admin, team, other }
     }

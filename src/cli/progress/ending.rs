@@ -104,7 +104,7 @@ impl From<&RunReport> for Ending {
         Self {
             status: report.status.as_str().to_owned(),
             failure,
-            passed: report.verdict.passed(),
+            passed: report.passed,
             verdict: report.verdict.clone(),
             usage: report.usage.clone(),
             took: report.took,

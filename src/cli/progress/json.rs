@@ -79,7 +79,7 @@ fn phase_line(phase: &Phase) -> Value {
 
 fn step_line(step: &StepUpdate) -> Value {
     match step {
-        StepUpdate::Said { number, text, in_sub_agent } => json!({
+        StepUpdate::Said { number, text, in_sub_agent, .. } => json!({
             "event": "said", "step": number, "text": text, "in_sub_agent": in_sub_agent,
         }),
         StepUpdate::Started { number, title, in_sub_agent } => json!({

@@ -35,14 +35,17 @@ async fn obey(arguments: &LogsArguments, settings: &Settings) -> Result<ExitCode
     if arguments.follow {
         let mut follow = client.follow(&run, 0);
         while let Some(event) = follow.next().await? {
-            put(json, &event.json, &HashMap::new());
+            put(json, &event.json, &Words::default());
         }
         return Ok(ExitCode::Success);
     }
     let answer = client.logs(&run).await?;
     let known = client.run(&run).await?.unwrap_or_default();
-    let whole = whole_words(&known);
+    let mut whole = whole_words(&known);
     for event in answer["events"].as_array().into_iter().flatten() {
+        if event["kind"] == "step_begins" {
+            whole.step = text(&event["name"]);
+        }
         put(json, event, &whole);
     }
     Ok(ExitCode::Success)
@@ -51,15 +54,37 @@ async fn obey(arguments: &LogsArguments, settings: &Settings) -> Result<ExitCode
 /// What the agent CLI wrote.
 async fn raw(client: &Client, run: &RunName) -> Result<ExitCode, Trouble> {
     let known = client.run(run).await?.unwrap_or_default();
-    let steps = known["steps"].as_object().into_iter().flatten();
-    let agent = steps.filter_map(|(_, step)| step["outputs"]["agent"].as_str()).next_back();
-    let path = format!("logs/agent/{}.txt", agent.unwrap_or(DEFAULT_AGENT));
-    client.read_file(run, &path, &mut std::io::stdout().lock()).await?;
+    for path in raw_logs(&known) {
+        client.read_file(run, &path, &mut std::io::stdout().lock()).await?;
+    }
     Ok(ExitCode::Success)
 }
 
-/// Shows one event. `whole` has what the model said where the event has its first line.
-fn put(json: bool, event: &Value, whole: &HashMap<u64, String>) {
+/// Where the agents' logs lie in the run's folder: one for each step whose agent was started.
+fn raw_logs(known: &Value) -> Vec<String> {
+    let log = |agent: Option<&str>| format!("logs/agent/{}.txt", agent.unwrap_or(DEFAULT_AGENT));
+    let steps = known["steps"].as_object().into_iter().flatten();
+    if known["total_steps"].as_array().is_none_or(|all| all.len() < 2) {
+        let agent = steps.filter_map(|(_, step)| step["outputs"]["agent"].as_str()).next_back();
+        return vec![log(agent)];
+    }
+    let begun = steps.filter(|(_, step)| step["created"].is_string());
+    begun
+        .map(|(name, step)| format!("steps/{name}/{}", log(step["outputs"]["agent"].as_str())))
+        .collect()
+}
+
+/// What the model said, whole, where events have its first line.
+#[derive(Debug, Default)]
+struct Words {
+    /// By the step of the run, where it has several, and the number of the agent's step.
+    whole: HashMap<(String, u64), String>,
+    /// The step that the events are at.
+    step: String,
+}
+
+/// Shows one event.
+fn put(json: bool, event: &Value, whole: &Words) {
     if json {
         say(&event.to_string());
     } else if let Some(line) = line(event, whole) {
@@ -67,9 +92,10 @@ fn put(json: bool, event: &Value, whole: &HashMap<u64, String>) {
     }
 }
 
-fn line(event: &Value, whole: &HashMap<u64, String>) -> Option<String> {
+fn line(event: &Value, words: &Words) -> Option<String> {
     let said = (event["kind"] == "said").then(|| event["step"].as_u64()).flatten();
-    let words = match said.and_then(|step| whole.get(&step)) {
+    let whole = said.and_then(|number| words.whole.get(&(words.step.clone(), number)));
+    let words = match whole {
         Some(words) => format!("* {words}"),
         None if event["kind"] == "finished" => finished(event),
         None if event["kind"] == "opened" => "the run begins".to_owned(),
@@ -93,15 +119,16 @@ fn finished(event: &Value) -> String {
 }
 
 /// What the model said in each step, whole.
-fn whole_words(run: &Value) -> HashMap<u64, String> {
+fn whole_words(run: &Value) -> Words {
     let steps = run["agent_steps"].as_array().into_iter().flatten();
     let messages = steps.filter(|step| step["kind"] == "message");
-    messages
+    let whole = messages
         .filter_map(|step| {
             let words = step["text"]["text"].as_str().filter(|words| !words.is_empty())?;
-            Some((step["number"].as_u64()?, words.to_owned()))
+            Some(((text(&step["step"]), step["number"].as_u64()?), words.to_owned()))
         })
-        .collect()
+        .collect();
+    Words { whole, step: String::new() }
 }
 
 #[cfg(test)]
@@ -111,8 +138,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_logs_of_every_step_are_shown_in_their_order() {
+        let run = json!({"total_steps": ["run"], "steps": {"run": {}}});
+        assert_eq!(raw_logs(&run), ["logs/agent/claude-code.txt"]);
+        let begun = json!({"created": "2026-01-02T03:04:05Z"});
+        let run = json!({
+            "total_steps": ["z", "a", "b"],
+            "steps": {"z": begun, "a": begun, "b": {"created": null}},
+        });
+        let expected = ["steps/z/logs/agent/claude-code.txt", "steps/a/logs/agent/claude-code.txt"];
+        assert_eq!(raw_logs(&run), expected);
+    }
+
+    #[test]
     fn events_are_told_with_their_time_and_what_was_said_is_whole() {
-        let whole = HashMap::from([(2, "One.\nTwo.".to_owned())]);
+        let run = json!({"agent_steps": [
+            {"step": "draft", "number": 2, "kind": "message", "text": {"text": "Other."}},
+            {"step": "review", "number": 2, "kind": "message", "text": {"text": "One.\nTwo."}},
+        ]});
+        let whole = Words { step: "review".to_owned(), ..whole_words(&run) };
         let at = "2026-01-02T03:04:05.678Z";
         for (event, expected) in [
             (
@@ -136,6 +180,10 @@ mod tests {
                 Some("2026-01-02T03:04:05  the run begins"),
             ),
             (json!({"at": at, "kind": "status", "status": "running"}), None),
+            (
+                json!({"at": at, "kind": "step_begins", "name": "review", "number": 2, "of": 3}),
+                Some("2026-01-02T03:04:05  ! Step 2 of 3 begins: review."),
+            ),
         ] {
             assert_eq!(line(&event, &whole).as_deref(), expected, "{event}");
         }

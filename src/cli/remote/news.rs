@@ -29,11 +29,19 @@ pub(super) fn update(event: &Value, place: &str) -> Option<RunUpdate> {
             folder: PathBuf::from(place),
         },
         "phase" => RunUpdate::Phase(phase(&text("phase"))?),
+        "step_begins" => {
+            let (number, of) = (&event["number"], &event["of"]);
+            RunUpdate::Note(format!("Step {number} of {of} begins: {}.", text("name")))
+        }
         "note" => RunUpdate::Note(text("text")),
         "waiting" => RunUpdate::Note(text("reason")),
-        "said" => {
-            RunUpdate::Step(StepUpdate::Said { number: step(), text: text("text"), in_sub_agent })
-        }
+        "said" => RunUpdate::Step(StepUpdate::Said {
+            number: step(),
+            text: text("text"),
+            content: text("content"),
+            n_truncated_bytes: event["n_truncated_bytes"].as_u64().unwrap_or_default(),
+            in_sub_agent,
+        }),
         "tool_started" => RunUpdate::Step(StepUpdate::Started {
             number: step(),
             title: text("title"),
@@ -85,7 +93,13 @@ mod tests {
     #[test]
     fn what_the_agent_did_reads_back_as_it_was_told() {
         for told in [
-            StepUpdate::Said { number: 3, text: "Hello.".to_owned(), in_sub_agent: true },
+            StepUpdate::Said {
+                number: 3,
+                text: "Hello.".to_owned(),
+                content: "Hello.\nThere.".to_owned(),
+                n_truncated_bytes: 0,
+                in_sub_agent: true,
+            },
             StepUpdate::Started { number: 4, title: "Bash: ls".to_owned(), in_sub_agent: false },
             StepUpdate::Finished {
                 number: 4,

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::provider::scripted::{Listen, Script, ScriptedProvider};
 use crate::provider::{Credential, Route, Wire};
+use crate::reach::Reach;
 use crate::run::{RunId, RunName, Slug};
 use crate::secret::Secret;
 
@@ -49,7 +50,7 @@ impl Door {
             socket: socket.clone(),
             route: Route { upstream, control: None, credential, wire },
             token: Secret::new(TOKEN.to_owned()),
-            upstream: Upstream::new().unwrap(),
+            upstream: Upstream::new(Reach::Private).unwrap(),
             last_seq: 0,
             note: Box::new(move |record| noted.lock().unwrap().add(record.clone())),
             clock: || Timestamp::UNIX_EPOCH,

@@ -72,6 +72,12 @@ impl Access {
         self.broker.is_some()
     }
 
+    /// Where a gateway would send what the sandbox asks, where one can take the credential's place.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&str> {
+        self.broker.as_ref().map(|broker| broker.route.upstream.as_str())
+    }
+
     /// What the sandbox gets in place of a value: the run's token for the real credential, whatever
     /// variable a runbook wants it in.
     #[must_use]

@@ -5,6 +5,7 @@ mod concurrency;
 mod crash;
 mod model;
 mod rules;
+mod steps;
 
 use std::collections::BTreeMap;
 

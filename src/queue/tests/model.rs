@@ -29,6 +29,7 @@ enum Op {
     Started { grant: Back },
     Advance { grant: Back, from_recorded: bool, bytes: u64 },
     Finishing { grant: Back },
+    PassOn { grant: Back, right_step: bool, all_recorded: bool },
     Finish { grant: Back, ended: Ended, all_recorded: bool },
     Retry { grant: Back, delay_s: i64 },
     Release { grant: Back },
@@ -45,16 +46,19 @@ fn op() -> impl Strategy<Value = Op> {
     let delay = || prop_oneof![3 => Just(0_i64), 1 => 1..100_i64];
     let ended = prop_oneof![3 => Just(Ended::Completed), 1 => Just(Ended::Failed), 1 => Just(Ended::Cancelled)];
     prop_oneof![
-        4 => (run(), 0..2_i64, delay())
+        6 => (run(), 0..2_i64, delay())
             .prop_map(|(run, priority, delay_s)| Op::Submit { run, priority, delay_s }),
-        6 => (worker(), any::<bool>()).prop_map(|(worker, again)| Op::Lease { worker, again }),
+        9 => (worker(), prop::bool::weighted(0.3)).prop_map(|(worker, again)| Op::Lease { worker, again }),
         2 => worker().prop_map(|worker| Op::Adopt { worker }),
         2 => worker().prop_map(|worker| Op::Heartbeat { worker }),
         4 => grant().prop_map(|grant| Op::Started { grant }),
         4 => (grant(), prop::bool::weighted(0.8), 1..50_u64).prop_map(
             |(grant, from_recorded, bytes)| Op::Advance { grant, from_recorded, bytes }
         ),
-        2 => grant().prop_map(|grant| Op::Finishing { grant }),
+        3 => grant().prop_map(|grant| Op::Finishing { grant }),
+        3 => (grant(), prop::bool::weighted(0.8), prop::bool::weighted(0.8)).prop_map(
+            |(grant, right_step, all_recorded)| Op::PassOn { grant, right_step, all_recorded }
+        ),
         3 => (grant(), ended, prop::bool::weighted(0.8)).prop_map(
             |(grant, ended, all_recorded)| Op::Finish { grant, ended, all_recorded }
         ),
@@ -72,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
 struct Row {
     status: Status,
     reason: Option<String>,
+    step: u64,
     attempt: u64,
     fence: u64,
     next_off: u64,
@@ -83,7 +88,9 @@ struct Row {
     expires: Option<i64>,
     request: Option<(Uuid, u64)>,
     cancel: bool,
+    begun: Option<i64>,
     started: Option<i64>,
+    used: u64,
     finished: Option<i64>,
     ending: bool,
     /// By its worker.
@@ -132,6 +139,9 @@ impl Row {
             spec: "the spec".to_owned(),
             sealed: Some("sealed-made-up".to_owned()),
             session_id: Some("session".to_owned()),
+            step: self.step,
+            used: used(self.used),
+            took: Duration::from_millis(self.used),
         }
     }
 
@@ -217,6 +227,7 @@ async fn step(queue: &Queue, model: &mut Model, op: &Op) {
         Op::Started { grant }
         | Op::Advance { grant, .. }
         | Op::Finishing { grant }
+        | Op::PassOn { grant, .. }
         | Op::Finish { grant, .. }
         | Op::Retry { grant, .. }
         | Op::Release { grant } => {
@@ -286,6 +297,7 @@ fn fresh(priority: i64, run_at: i64, now: i64) -> Row {
     Row {
         status: Status::Queued,
         reason: None,
+        step: 0,
         attempt: 0,
         fence: 0,
         next_off: 0,
@@ -297,7 +309,9 @@ fn fresh(priority: i64, run_at: i64, now: i64) -> Row {
         expires: None,
         request: None,
         cancel: false,
+        begun: None,
         started: None,
+        used: 0,
         finished: None,
         ending: false,
         was_finished: false,
@@ -416,6 +430,7 @@ async fn write(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
             }
             assert_eq!(said(queue.finishing(grant, "ending", at(now)).await), lost_unless(held));
         }
+        Op::PassOn { .. } => pass_on(queue, model, grant, op).await,
         Op::Finish { .. } => end(queue, model, grant, op).await,
         Op::Retry { .. } | Op::Release { .. } => give_back(queue, model, grant, op).await,
         Op::Submit { .. }
@@ -452,7 +467,55 @@ async fn end(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
         (false, true) if same => Said::Ok,
         (false, _) => Said::Lost,
     };
-    assert_eq!(said(queue.finish(grant, &finish(ended, total), at(now)).await), expected);
+    let finish = Finish {
+        usage: used(row.used),
+        duration: Some(Duration::from_millis(row.used)),
+        ..finish(ended, total)
+    };
+    assert_eq!(said(queue.finish(grant, &finish, at(now)).await), expected);
+}
+
+/// What a run used so far, by a number.
+fn used(n: u64) -> JobUsage {
+    let cost = if n == 0 { Cost::Unknown } else { Cost::Reported(n) };
+    JobUsage { input_tokens: n, output_tokens: n, cost, ..JobUsage::default() }
+}
+
+/// On to the next step.
+async fn pass_on(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
+    let Op::PassOn { right_step, all_recorded, .. } = *op else { unreachable!("not an act of it") };
+    let now = model.now;
+    let row = model.row(grant);
+    // What a worker says again that did not hear the answer.
+    let again = row.fence == grant.fence && !row.status.is_live() && row.step > 0;
+    let from = if again { row.step - 1 } else { row.step } + u64::from(!right_step) * 5;
+    let next = NextStep {
+        from,
+        total_bytes: row.next_off + u64::from(!all_recorded),
+        usage: used(row.used + 7),
+        took: Duration::from_millis(row.used + 7),
+    };
+    let finishing = row.is_held_by(grant) && row.status == Status::Finishing;
+    let expected = match (finishing, right_step) {
+        (false, true) if again => Said::PassedOn(PassedOn::Queued),
+        (false, _) | (true, false) => Said::Lost,
+        (true, true) if row.cancel => Said::PassedOn(PassedOn::ToBeCancelled),
+        (true, true) if !all_recorded => Said::Offset(row.next_off),
+        (true, true) => {
+            row.status = Status::Queued;
+            row.step += 1;
+            (row.next_off, row.retries, row.ending) = (0, 0, false);
+            row.begun = row.begun.or(row.started);
+            row.started = None;
+            row.reason = None;
+            row.run_at = now;
+            row.used += 7;
+            row.expires = None;
+            Said::PassedOn(PassedOn::Queued)
+        }
+    };
+    let answer = queue.pass_on(grant, &next, at(now)).await;
+    assert_eq!(answer.map_or_else(refused, Said::PassedOn), expected);
 }
 
 /// A run that is given back, to be tried again or not.
@@ -487,6 +550,7 @@ async fn give_back(queue: &Queue, model: &mut Model, grant: &Grant, op: &Op) {
 enum Said {
     Ok,
     Requeued(Requeued),
+    PassedOn(PassedOn),
     Lost,
     Offset(u64),
     Started,
@@ -525,14 +589,16 @@ async fn check(queue: &Queue, model: &Model) {
         let job = queue.get(&run_name(*run)).await.unwrap().unwrap();
         let found = (
             (job.status, job.reason, job.attempt, job.retries, job.cancel_requested),
+            (job.step, job.usage, job.duration_ms.unwrap_or_default()),
             (job.worker, job.lease_expires, job.started, job.finished, job.run_at),
         );
         let expected = (
             (row.status, row.reason.clone(), row.attempt, row.retries, row.cancel),
+            (row.step, used(row.used), row.used),
             (
                 row.owner.map(worker),
                 row.expires.map(at),
-                row.started.map(at),
+                row.begun.or(row.started).map(at),
                 row.finished.map(at),
                 at(row.run_at),
             ),
@@ -592,6 +658,13 @@ const GUARDS: &[(&str, &str)] = &[
     ("ORDER BY priority DESC, created_at, id", "ORDER BY created_at, id"),
     ("claim_fence = fence + 1", "claim_fence = fence"),
     ("AND lease_expires < $1", ""),
+    ("AND status = 'finishing' AND step = $6", "AND step = $6"),
+    ("AND step = $6", ""),
+    ("AND next_off = $7", ""),
+    ("AND cancel_requested = 0", ""),
+    ("next_off = 0, retries = 0,", "retries = 0,"),
+    ("started_at = NULL, ending = NULL", "ending = NULL"),
+    ("ending = NULL, reason = NULL", "reason = NULL"),
     ("AND status IN ('completed', 'failed', 'cancelled', 'archived')", ""),
 ];
 
@@ -601,7 +674,7 @@ fn the_model_notices_each_guard_that_is_taken_out() {
         .iter()
         .filter(|(guard, instead)| {
             let config = Config {
-                cases: 150,
+                cases: 250,
                 max_shrink_iters: 0,
                 failure_persistence: None,
                 ..Config::default()

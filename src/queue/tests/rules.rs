@@ -17,6 +17,9 @@ async fn a_run_goes_through_the_queue_and_its_secrets_go_at_the_end() {
             spec: "the spec".to_owned(),
             sealed: Some("sealed-made-up".to_owned()),
             session_id: Some("session".to_owned()),
+            step: 0,
+            used: JobUsage::default(),
+            took: Duration::ZERO,
             stage: Stage::Fresh,
             cancel_requested: false,
             created: at(0),
@@ -36,6 +39,7 @@ async fn a_run_goes_through_the_queue_and_its_secrets_go_at_the_end() {
             kind: Kind::Run,
             status: Status::Completed,
             reason: None,
+            step: 0,
             attempt: 1,
             retries: 0,
             priority: 0,
@@ -59,7 +63,7 @@ async fn a_run_goes_through_the_queue_and_its_secrets_go_at_the_end() {
 }
 
 #[tokio::test]
-async fn the_secrets_of_a_run_go_however_it_ends() {
+async fn an_end_without_a_worker_is_told_once_and_its_secrets_go_with_that() {
     let scene = Scene::new().await;
     let queue = &scene.queue;
     // Cancelled while it waits.
@@ -76,7 +80,38 @@ async fn the_secrets_of_a_run_go_however_it_ends() {
     scene.leased(name("acme", 4)).await;
     queue.expire(at(0), LOST_AFTER).await.unwrap();
     queue.expire(at(61_000), Duration::ZERO).await.unwrap();
-    assert_eq!(scene.sealed().await, [None, None, None, None]);
+    // Its worker tells this one.
+    let own = scene.leased(name("acme", 5)).await.grant;
+    queue.finish(&own, &finish(Ended::Failed, 0), at(0)).await.unwrap();
+    let claim = async |now| {
+        let untold = queue.untold(at(now)).await.unwrap()?;
+        assert_eq!(untold.run.sealed.as_deref(), Some("sealed-made-up"));
+        Some(untold)
+    };
+    let told = |untold: &Untold| (untold.run.grant.name.id.to_string(), untold.ended);
+    let expected = |n: u32, ended| (format!("{n:08x}"), ended);
+    // Whoever had a worker waits until that one has heard of the end.
+    let first = claim(0).await.unwrap();
+    assert_eq!(told(&first), expected(1, Ended::Cancelled));
+    assert_eq!(claim(14_999).await, None);
+    queue.told(&first).await.unwrap();
+    // One that somebody began to tell and never told is told by the next.
+    let lost = claim(15_000).await.unwrap();
+    let third = claim(15_000).await.unwrap();
+    assert_eq!(told(&third), expected(3, Ended::Cancelled));
+    queue.told(&third).await.unwrap();
+    assert_eq!(claim(34_999).await, None);
+    let second = claim(35_000).await.unwrap();
+    assert_eq!([told(&lost), told(&second)], [2, 2].map(|n| expected(n, Ended::Cancelled)));
+    assert!(matches!(queue.told(&lost).await, Err(QueueError::Lost)));
+    queue.told(&second).await.unwrap();
+    let given_up = claim(76_000).await.unwrap();
+    assert_eq!(told(&given_up), expected(4, Ended::Failed));
+    assert_eq!(given_up.finished, at(61_000));
+    queue.archive(&given_up.run.grant.name, at(76_000)).await.unwrap();
+    queue.told(&given_up).await.unwrap();
+    assert_eq!(claim(999_000).await, None);
+    assert_eq!(scene.sealed().await, [None, None, None, None, None]);
 }
 
 #[tokio::test]

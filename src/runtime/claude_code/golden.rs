@@ -217,7 +217,7 @@ fn updates(name: &str) -> String {
 fn a_live_view_sees_calls_begin_and_end() {
     expect![[r#"
         1 = 0 steps, 0 calls, 0 tokens, None
-        2 Said { number: 1, text: "Two at once.", in_sub_agent: false }
+        2 Said { number: 1, text: "Two at once.", content: "Two at once.", n_truncated_bytes: 0, in_sub_agent: false }
         2 = 1 steps, 0 calls, 138 tokens, None
         3 Started { number: 2, title: "Bash: echo one", in_sub_agent: false }
         3 = 2 steps, 1 calls, 138 tokens, Some("Bash: echo one")
@@ -227,7 +227,7 @@ fn a_live_view_sees_calls_begin_and_end() {
         5 = 3 steps, 2 calls, 138 tokens, Some("Bash: echo two >&2; exit 3")
         6 Finished { number: 3, title: "Bash: echo two >&2; exit 3", took: 2s, is_error: true, in_sub_agent: false }
         6 = 3 steps, 2 calls, 138 tokens, None
-        7 Said { number: 4, text: "Both ran.", in_sub_agent: false }
+        7 Said { number: 4, text: "Both ran.", content: "Both ran.", n_truncated_bytes: 0, in_sub_agent: false }
         7 = 4 steps, 2 calls, 276 tokens, None
         8 = 5 steps, 2 calls, 322 tokens, None
     "#]].assert_eq(&updates("tool_use_parallel.jsonl"));
@@ -249,7 +249,7 @@ fn a_live_view_sees_a_sub_agent_and_retries() {
         8 = 5 steps, 2 calls, 1139 tokens, Some("Agent: Do sub")
         9 Finished { number: 2, title: "Agent: Do sub", took: 7s, is_error: false, in_sub_agent: false }
         9 = 5 steps, 2 calls, 1139 tokens, None
-        10 Said { number: 6, text: "Main end.", in_sub_agent: false }
+        10 Said { number: 6, text: "Main end.", content: "Main end.", n_truncated_bytes: 0, in_sub_agent: false }
         10 = 6 steps, 2 calls, 1277 tokens, None
         11 = 7 steps, 2 calls, 2822 tokens, None
     "#]].assert_eq(&updates("subagent.jsonl"));
@@ -259,7 +259,7 @@ fn a_live_view_sees_a_sub_agent_and_retries() {
         2 = 1 steps, 0 calls, 0 tokens, Some("waiting to ask the provider again")
         3 Note("The provider failed (HTTP 429, rate_limit); retry 2 of 10 in 2000 ms.")
         3 = 2 steps, 0 calls, 0 tokens, Some("waiting to ask the provider again")
-        4 Said { number: 3, text: "Recovered.", in_sub_agent: false }
+        4 Said { number: 3, text: "Recovered.", content: "Recovered.", n_truncated_bytes: 0, in_sub_agent: false }
         4 = 3 steps, 0 calls, 138 tokens, None
         5 = 4 steps, 0 calls, 168 tokens, None
     "#]]

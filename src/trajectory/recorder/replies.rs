@@ -7,6 +7,9 @@ use crate::trajectory::model_name::same_model;
 use crate::trajectory::step::{MessageStep, StepKind, StepUpdate, ToolCallStep};
 use crate::trajectory::usage::Usage;
 
+/// The longest text that is told while it is said, in bytes: more than a model writes in one reply.
+const SAID_BYTES: usize = 256 * 1024;
+
 impl Recorder {
     pub(super) fn record_message(
         &mut self,
@@ -36,10 +39,7 @@ impl Recorder {
         for block in message.blocks {
             match block {
                 Block::Text(text) => {
-                    let line = one_line(&text);
-                    if !line.is_empty() {
-                        updates.push(StepUpdate::Said { number, text: line, in_sub_agent });
-                    }
+                    updates.extend(said(number, &text, in_sub_agent));
                     self.extend_reply(number, arrival, |reply| reply.text.append(&text));
                 }
                 Block::Thinking(text) => {
@@ -132,4 +132,17 @@ impl Recorder {
         let kind = StepKind::UserText { text: Clipped::new(text), synthetic };
         self.push(arrival, parent_tool_call, kind);
     }
+}
+
+/// The news that a model said something, unless that was nothing.
+fn said(number: u64, text: &str, in_sub_agent: bool) -> Option<StepUpdate> {
+    let line = one_line(text);
+    let end = text.floor_char_boundary(SAID_BYTES);
+    (!line.is_empty()).then(|| StepUpdate::Said {
+        number,
+        text: line,
+        content: text[..end].to_owned(),
+        n_truncated_bytes: (text.len() - end) as u64,
+        in_sub_agent,
+    })
 }

@@ -3,28 +3,24 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use uuid::Uuid;
 
+use super::step::{Prepared, close_unplanned, prepared};
 use super::workers::{Shared, sandbox_of};
 use crate::job::{JobSecrets, JobSpec};
-use crate::plan::plan;
 use crate::queue::{Cost, Ended, Finish, Grant, JobUsage, Leased, QueueError, Stage};
-use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
+use crate::run::{RunFailure, RunName, RunStatus, error_chain};
 use crate::telemetry::meters::{self, TokenKind};
-use crate::trajectory::{CostBasis, Usage};
-use crate::webhook::News;
+use crate::webhook::{News as WebhookNews, OutboxError};
 use crate::worker::attend::{LetGo, Stop};
 use crate::worker::ending::Ending;
-use crate::worker::execute::{Done, Entry, Parts, Run, Unfinished};
+use crate::worker::execute::{Done, Entry, Run, Unfinished};
 use crate::worker::record::Record;
+use crate::worker::spent::job_usage;
 use crate::worker::tenure::Tenure;
 
 /// How long after a failed try the end of a run is written again. The run stays ours until it is
 /// written, and a process that is stopped before that leaves it to the next one.
 const FINISH_AGAIN: Duration = Duration::from_secs(10);
-
-/// Millionths in a dollar.
-const MICROS: f64 = 1e6;
 
 /// Works on a run until it has ended or is let go.
 pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
@@ -32,20 +28,42 @@ pub(super) async fn work(shared: &Shared, leased: Leased, stop: &Stop) {
         stop.cancel.cancel();
     }
     let grant = leased.grant.clone();
+    let so_far = (leased.used, leased.took);
     let frozen = Frozen { spec: leased.spec.clone(), sealed: leased.sealed.clone() };
     let finish = match run(shared, leased, stop).await {
         Ok(finish) => finish,
-        Err(Unfinished::Store(e)) => Finish {
-            total_bytes: 0,
-            ..failed(&RunFailure::StoreFailed { detail: error_chain(&e) })
-        },
+        Err(Unfinished::Store(e)) => {
+            let failure = RunFailure::StoreFailed { detail: error_chain(&e) };
+            (failed(&failure, None, so_far), JobUsage::default())
+        }
+        Err(Unfinished::PassedOn(used)) => {
+            count_tokens(&used);
+            return;
+        }
         Err(Unfinished::Requeued | Unfinished::LetGo(_)) => return,
     };
-    if !told_webhook(shared, &grant, &frozen, (finish.ended, stop)).await {
-        return;
+    end(shared, (&grant, &frozen), finish, stop).await;
+}
+
+/// Ends a run whose work broke off by a bug of ours.
+pub(super) async fn fail_after_panic(shared: &Shared, leased: &Leased, stop: &Stop) {
+    let detail = "the work on the run panicked".to_owned();
+    let finish = given_up(shared, leased, RunFailure::Internal { detail }).await;
+    let frozen = Frozen { spec: leased.spec.clone(), sealed: leased.sealed.clone() };
+    end(shared, (&leased.grant, &frozen), (finish, JobUsage::default()), stop).await;
+}
+
+/// Tells whoever wants to know of an end, and then the queue.
+async fn end(
+    shared: &Shared,
+    (grant, frozen): (&Grant, &Frozen),
+    (finish, used): (Finish, JobUsage),
+    stop: &Stop,
+) {
+    if told_webhook(shared, grant, frozen, (finish.ended, stop)).await {
+        count(&finish, &used);
+        write_finish(shared, grant, finish, stop).await;
     }
-    count(&finish);
-    write_finish(shared, &grant, finish, stop).await;
 }
 
 /// What was frozen of a job when it was submitted.
@@ -63,18 +81,9 @@ async fn told_webhook(
     frozen: &Frozen,
     (ended, stop): (Ended, &Stop),
 ) -> bool {
-    let spec = JobSpec::thaw(&frozen.spec).ok();
-    let url = spec.and_then(|spec| spec.webhook_url);
-    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return true };
-    let secrets = secrets(shared, &grant.name, frozen.sealed.as_deref()).unwrap_or_default();
+    let frozen = (frozen.spec.as_str(), frozen.sealed.as_deref());
     loop {
-        let secret = secrets.webhook_secret.clone();
-        let news = News { run: &grant.name, ended, url: &url, secret };
-        let Err(e) = outbox.enqueue(news, (shared.parts.clock)()).await else { return true };
-        if e.is_final() {
-            tracing::error!(error = %error_chain(&e), "the webhook of a run cannot be told");
-            return true;
-        }
+        let Err(e) = enqueue_webhook(shared, &grant.name, frozen, ended).await else { return true };
         tracing::warn!(error = %error_chain(&e), "the webhook of a run is not in the outbox yet");
         tokio::select! {
             biased;
@@ -84,14 +93,39 @@ async fn told_webhook(
     }
 }
 
-/// Counts an end for whoever watches the figures.
-fn count(finish: &Finish) {
+/// Puts the news of an end into the outbox, where somebody wants to be told. What can never be told is
+/// said in the log.
+pub(super) async fn enqueue_webhook(
+    shared: &Shared,
+    run: &RunName,
+    (spec, sealed): (&str, Option<&str>),
+    ended: Ended,
+) -> Result<(), OutboxError> {
+    let url = JobSpec::thaw(spec).ok().and_then(|spec| spec.webhook_url);
+    let (Some(outbox), Some(url)) = (&shared.outbox, url) else { return Ok(()) };
+    let secret = secrets(shared, run, sealed).unwrap_or_default().webhook_secret;
+    let news = WebhookNews { run, ended, url: &url, secret };
+    match outbox.enqueue(news, (shared.parts.clock)()).await {
+        Err(e) if e.is_final() => {
+            tracing::error!(error = %error_chain(&e), "the webhook of a run cannot be told");
+            Ok(())
+        }
+        told => told,
+    }
+}
+
+/// Counts an end for whoever watches the figures, and what the last step used.
+fn count(finish: &Finish, used: &JobUsage) {
     meters::run_ended(match finish.ended {
         Ended::Completed => "completed",
         Ended::Failed => "failed",
         Ended::Cancelled => "cancelled",
     });
-    let usage = &finish.usage;
+    count_tokens(used);
+}
+
+/// Counts what a step used.
+fn count_tokens(usage: &JobUsage) {
     meters::tokens(TokenKind::Input, usage.input_tokens);
     meters::tokens(TokenKind::Output, usage.output_tokens);
     meters::tokens(TokenKind::CacheRead, usage.cache_read_tokens);
@@ -103,8 +137,12 @@ fn count(finish: &Finish) {
     }
 }
 
-/// Runs it, and says what the queue is to know of its end.
-async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unfinished> {
+/// Runs it, and says what the queue is to know of its end, and what its last step used.
+async fn run(
+    shared: &Shared,
+    leased: Leased,
+    stop: &Stop,
+) -> Result<(Finish, JobUsage), Unfinished> {
     let (next_off, started, entry) = match &leased.stage {
         Stage::Fresh if shared.was_held(&leased.grant) => (0, None, Ok(Entry::Leased)),
         Stage::Fresh => (0, None, Ok(Entry::New)),
@@ -114,21 +152,23 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
             (*next_off, *started, saved)
         }
     };
-    let tenure = Tenure::leased(shared.queue.clone(), leased.grant.clone(), next_off);
+    let tenure =
+        Tenure::leased(shared.queue.clone(), (leased.grant.clone(), leased.step), next_off);
     if shared.was_held(&leased.grant) {
         tenure.may_work();
     }
-    let with_bytes = |finish| Finish { total_bytes: tenure.recorded(), ..finish };
-    let prepared = prepared(shared, &leased);
-    let (plan, parts, entry) = match (prepared, entry) {
-        (Ok((plan, parts)), Ok(entry)) => (plan, parts, entry),
-        (Err(failure), _) => return Ok(with_bytes(given_up(shared, &leased, &failure).await)),
-        (Ok(_), Err(e)) => return Ok(with_bytes(given_up(shared, &leased, &internal(&e)).await)),
+    let with_bytes =
+        |finish| (Finish { total_bytes: tenure.recorded(), ..finish }, JobUsage::default());
+    let prepared = prepared(shared, &leased).await;
+    let (Prepared { plan, parts, part }, entry) = match (prepared, entry) {
+        (Ok(prepared), Ok(entry)) => (prepared, entry),
+        (Err(failure), _) => return Ok(with_bytes(given_up(shared, &leased, failure).await)),
+        (Ok(_), Err(e)) => return Ok(with_bytes(given_up(shared, &leased, internal(&e)).await)),
     };
     let record = match entry {
-        Entry::New | Entry::Leased => Record::of_job(&parts, &plan, leased.created),
+        Entry::New | Entry::Leased => Record::of_job(&parts, &plan, part, leased.created),
         Entry::Started(_) | Entry::Finishing(_) => {
-            Record::of_started(&parts, &plan, leased.created, started)
+            Record::of_started(&parts, &plan, part, (leased.created, started))
         }
     };
     let record = match record {
@@ -136,12 +176,12 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
         // Its agent may work, and its sandbox must not outlive it.
         Err(e) => {
             let failure = RunFailure::StoreFailed { detail: error_chain(&e) };
-            return Ok(with_bytes(given_up(shared, &leased, &failure).await));
+            return Ok(with_bytes(given_up(shared, &leased, failure).await));
         }
     };
     let run = Run { parts: &parts, plan: &plan, record: &record, stop, tenure: &tenure };
     match run.to_its_end(entry, &mut |_| {}).await {
-        Ok(done) => Ok(with_bytes(finish_of(&done))),
+        Ok(done) => Ok((with_bytes(finish_of(&done)).0, done.used)),
         Err(Unfinished::LetGo(LetGo::Leave)) if tenure.is_untouched() => {
             release(shared, &leased.grant).await;
             Err(Unfinished::LetGo(LetGo::Leave))
@@ -150,33 +190,24 @@ async fn run(shared: &Shared, leased: Leased, stop: &Stop) -> Result<Finish, Unf
     }
 }
 
-/// The plan of a job, and the parts with the keys that it may use. It was planned before it was
-/// taken into the queue, so a failure here is about something that has changed since.
-fn prepared(shared: &Shared, leased: &Leased) -> Result<(RunPlan, Parts), RunFailure> {
-    let name = &leased.grant.name;
-    let spec = JobSpec::thaw(&leased.spec).map_err(|e| internal(&e))?;
-    let secrets = secrets(shared, name, leased.sealed.as_deref())?;
-    let session = leased.session_id.as_deref().unwrap_or_default();
-    let session = Uuid::parse_str(session).map_err(|e| internal(&e))?;
-    let keyring = secrets.keyring(shared.shared_keys.as_ref());
-    let request = spec.request(name, &secrets, shared.parts.store.root());
-    let draw = JobSpec::draw(name, session);
-    let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
-    Ok((plan, Parts { keyring, ..shared.parts.clone() }))
-}
-
 /// A run that this process cannot go on with. No run ends before its sandbox does.
-async fn given_up(shared: &Shared, leased: &Leased, failure: &RunFailure) -> Finish {
+async fn given_up(shared: &Shared, leased: &Leased, failure: RunFailure) -> Finish {
     if let Some(id) = sandbox_of(leased)
         && let Err(e) = shared.parts.engine.discard(&id).await
     {
         tracing::error!(sandbox.id = %id, error = %error_chain(&e), "sandbox `{id}` stays behind");
     }
-    failed(failure)
+    let status = RunStatus::Failed(failure.clone());
+    let closed = close_unplanned(shared, leased, &status).await;
+    let step = closed.unwrap_or_else(|e| {
+        tracing::warn!(error = %error_chain(&e), "the record of a run is not closed; the queue knows its end");
+        None
+    });
+    failed(&failure, step.as_deref(), (leased.used, leased.took))
 }
 
 /// The secrets of a job.
-fn secrets(
+pub(super) fn secrets(
     shared: &Shared,
     name: &RunName,
     sealed: Option<&str>,
@@ -222,7 +253,9 @@ fn finish_of(done: &Done) -> Finish {
     let (ended, reason) = match &report.status {
         RunStatus::Completed => (Ended::Completed, None),
         RunStatus::Cancelled => (Ended::Cancelled, None),
-        RunStatus::Failed(failure) => (Ended::Failed, Some(reason(failure))),
+        RunStatus::Failed(failure) => {
+            (Ended::Failed, Some(reason(failure, report.step.as_deref())))
+        }
         RunStatus::Pending | RunStatus::Running => {
             (Ended::Failed, Some("the run was closed before it ended".to_owned()))
         }
@@ -232,50 +265,28 @@ fn finish_of(done: &Done) -> Finish {
         reason,
         exit_code: done.exit_code.map(i64::from),
         total_bytes: 0,
-        usage: usage(&report.usage.by_model.total()),
+        usage: job_usage(&report.usage.by_model.total()),
         duration: Some(report.took),
     }
 }
 
-fn failed(failure: &RunFailure) -> Finish {
+/// A run that failed in this step, where it has several, after it had used so much in so long.
+fn failed(failure: &RunFailure, step: Option<&str>, (usage, took): (JobUsage, Duration)) -> Finish {
     Finish {
         ended: Ended::Failed,
-        reason: Some(reason(failure)),
+        reason: Some(reason(failure, step)),
         exit_code: None,
         total_bytes: 0,
-        usage: JobUsage::default(),
-        duration: None,
+        usage,
+        duration: Some(took).filter(|took| !took.is_zero()),
     }
 }
 
 /// What a list of runs shows of a failure.
-fn reason(failure: &RunFailure) -> String {
-    format!("{}: {failure}", failure.code())
+fn reason(failure: &RunFailure, step: Option<&str>) -> String {
+    format!("{}: {}", failure.code(), failure.told_of(step))
 }
 
-fn usage(total: &Usage) -> JobUsage {
-    JobUsage {
-        input_tokens: total.input,
-        output_tokens: total.output,
-        cache_read_tokens: total.cache_read,
-        cache_write_tokens: total.cache_write(),
-        cost: match (total.cost_usd.map(micros), total.cost_basis) {
-            (Some(micros), CostBasis::Reported) => Cost::Reported(micros),
-            (Some(micros), CostBasis::Estimated) => Cost::Estimated(micros),
-            (Some(_), CostBasis::Unknown) | (None, _) => Cost::Unknown,
-        },
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a cost is a small positive amount, and one that is not becomes 0 or the largest"
-)]
-fn micros(usd: f64) -> u64 {
-    (usd * MICROS).round() as u64
-}
-
-fn internal(error: &dyn std::error::Error) -> RunFailure {
+pub(super) fn internal(error: &dyn std::error::Error) -> RunFailure {
     RunFailure::Internal { detail: error_chain(error) }
 }

@@ -11,10 +11,12 @@
 //! A process that is restarted drains and leaves. One that goes away for good drains and ends.
 
 mod admission;
+mod ends;
 mod heartbeat;
 mod held;
 mod job;
+mod step;
 mod workers;
 
 pub use admission::{Floors, MachineSize};
-pub use workers::{PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus};
+pub use workers::{PoolParts, PoolSettings, REAP_EVERY, Shutdown, Workers, WorkersStatus};

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::admission::Floors;
 use super::heartbeat::Heart;
 use super::held::Held;
-use super::job::work;
+use super::job::{fail_after_panic, work};
 use crate::database::Vault;
 use crate::queue::{Grant, LeaseLimits, Leased, Queue, QueueError, Worker, WorkerId};
 use crate::run::error_chain;
@@ -31,6 +31,10 @@ use crate::worker::model;
 /// How often the queue is asked when nothing was heard of it: for what comes due by the clock, and
 /// for news that were missed.
 const POLL: Duration = Duration::from_secs(2);
+
+/// How often it is looked for sandboxes that no run has. They are rare (an engine was away when one was
+/// to be removed), and each holds memory until then.
+pub const REAP_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// What the workers are made of.
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ pub struct PoolSettings {
     pub shared_keys: Option<Keyring>,
     /// What must be free before another run is begun.
     pub floors: Floors,
+    /// How often it is looked for sandboxes that no run has; usually [`REAP_EVERY`].
+    pub reap_every: Duration,
 }
 
 /// How the workers are stopped. See the room's words for what each does.
@@ -74,6 +80,11 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
+    /// Whether any of it is wanted.
+    fn has_begun(&self) -> bool {
+        [&self.drain, &self.leave, &self.end, &self.force].iter().any(|stop| stop.is_cancelled())
+    }
+
     /// Waits until any of it is wanted: each begins no new run.
     async fn begun(&self) {
         tokio::select! {
@@ -101,7 +112,7 @@ pub struct WorkersStatus {
 /// The workers of this process.
 #[derive(Debug, Clone)]
 pub struct Workers {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What every run of the pool shares.
@@ -115,7 +126,8 @@ pub(super) struct Shared {
     worker: WorkerId,
     slots: u32,
     limits: watch::Receiver<LeaseLimits>,
-    floors: Floors,
+    pub(super) floors: Floors,
+    reap_every: Duration,
     held: Held,
     /// The grants that this process had from an earlier one.
     adopted: Mutex<HashSet<Grant>>,
@@ -135,7 +147,7 @@ impl Workers {
     #[must_use]
     pub fn new(pool: PoolParts, settings: PoolSettings) -> Self {
         let PoolParts { parts, queue, vault, outbox } = pool;
-        let PoolSettings { worker, slots, limits, shared_keys, floors } = settings;
+        let PoolSettings { worker, slots, limits, shared_keys, floors, reap_every } = settings;
         Self {
             shared: Arc::new(Shared {
                 parts,
@@ -147,6 +159,7 @@ impl Workers {
                 slots: slots.max(1),
                 limits,
                 floors,
+                reap_every,
                 held: Held::default(),
                 adopted: Mutex::default(),
                 waiting: watch::Sender::new(None),
@@ -185,6 +198,7 @@ impl Workers {
             }
             .beat(shared.queue.changed()),
         );
+        heart.spawn(reap_again(Arc::clone(shared), shutdown.clone()));
         let runs = TaskTracker::new();
         let slots = Arc::new(Semaphore::new(shared.slots as usize));
         for leased in adopted {
@@ -218,20 +232,7 @@ impl Workers {
             tracing::info!(n_runs = adopted.len(), "taking over the runs of an earlier process");
         }
         let named: HashSet<SandboxId> = adopted.iter().filter_map(sandbox_of).collect();
-        let claims = &shared.parts.claims;
-        let is_kept = |id: &SandboxId| named.contains(id) || claims.is_held(id);
-        match shared.parts.engine.reap(is_kept).await {
-            Ok(reaped) if reaped.is_empty() => {}
-            Ok(reaped) => {
-                tracing::info!(n_sandboxes = reaped.len(), "reaped sandboxes that no run names");
-            }
-            Err(e) => {
-                tracing::warn!(error = %error_chain(&e), "could not look for old sandboxes");
-            }
-        }
-        if let Err(e) = model::sweep(&shared.parts.sockets, is_kept) {
-            tracing::warn!(error = %e, "the sockets of old runs were not removed");
-        }
+        reap(shared, |id| named.contains(id)).await;
         Ok(adopted)
     }
 
@@ -294,15 +295,19 @@ impl Workers {
         let shared = Arc::clone(&self.shared);
         let stop = Stop::default();
         let grant = leased.grant.clone();
-        let holding = shared.held.add(grant.clone(), stop.clone());
+        let holding = shared.held.add(&leased, stop.clone());
         let span = tracing::info_span!("run", run.id = %grant.name.id);
         runs.spawn(
             async move {
-                let worked = AssertUnwindSafe(work(&shared, leased, &stop)).catch_unwind().await;
-                if worked.is_err() {
-                    // A panic of the agent's own reading is caught further in. The lease stays, and
-                    // the next start of the process takes the run over.
-                    tracing::error!("the work on a run panicked");
+                let worked = work(&shared, leased.clone(), &stop);
+                // A panic beside the sandbox is caught further in.
+                if AssertUnwindSafe(worked).catch_unwind().await.is_err() {
+                    tracing::error!("the work on a run panicked, and fails it");
+                    let failed = fail_after_panic(&shared, &leased, &stop);
+                    if AssertUnwindSafe(failed).catch_unwind().await.is_err() {
+                        // Its lease is not renewed any more, so that it is given up in time.
+                        tracing::error!("so did failing it");
+                    }
                 }
                 drop((holding, permit));
             }
@@ -332,6 +337,37 @@ impl Workers {
                 }
             }
         }
+    }
+}
+
+/// Removes sandboxes that nobody wants and nobody has claimed.
+async fn reap(shared: &Shared, is_wanted: impl Fn(&SandboxId) -> bool) {
+    let claims = &shared.parts.claims;
+    let is_kept = |id: &SandboxId| is_wanted(id) || claims.is_held(id);
+    match shared.parts.engine.reap(is_kept).await {
+        Ok(reaped) if reaped.is_empty() => {}
+        Ok(reaped) => {
+            tracing::info!(n_sandboxes = reaped.len(), "reaped sandboxes that no run names");
+        }
+        Err(e) => {
+            tracing::warn!(error = %error_chain(&e), "could not look for old sandboxes");
+        }
+    }
+    if let Err(e) = model::sweep(&shared.parts.sockets, is_kept) {
+        tracing::warn!(error = %e, "the sockets of old runs were not removed");
+    }
+}
+
+/// Reaps from time to time, until the workers are being stopped: a run that is let go then has nobody
+/// who names its sandbox, and the next process wants it.
+async fn reap_again(shared: Arc<Shared>, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.begun() => return,
+            () = sleep(shared.reap_every) => {}
+        }
+        reap(&shared, |id| shared.held.names(id) || shutdown.has_begun()).await;
     }
 }
 

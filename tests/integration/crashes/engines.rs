@@ -208,6 +208,26 @@ async fn a_docker_daemon_that_is_restarted_and_ends_its_containers_fails_their_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cancelled_while_the_docker_daemon_is_away_is_stopped_when_it_is_back() {
+    let Some(mut docker) = OwnDocker::new(&["--live-restore"]).await else { return };
+    let site = docker.site().await;
+    let (serving, server) = site.start().await;
+    let run = Waiting::begin(&site, &server).await;
+    docker.end(Signal::TERM).await;
+    run.cancel(&server).await;
+    let refused = until(|| serving.log().contains("the agent cannot be ended yet"));
+    timeout(SOON, refused).await.expect("the order is refused");
+    docker.start_again().await;
+    let ended = run.end(&server).await;
+    assert_eq!(ended["status"], "cancelled", "{ended:#}");
+    // What the agent had made is kept.
+    assert!(run.folder().join("results/starts").is_file());
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.ended().await.0, Some(0));
+    works_on(&site, &docker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_docker_daemon_that_is_restarted_and_keeps_its_containers_costs_no_run() {
     let Some(mut docker) = OwnDocker::new(&["--live-restore"]).await else { return };
     let site = docker.site().await;

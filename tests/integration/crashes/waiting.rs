@@ -100,6 +100,19 @@ impl<'a> Waiting<'a> {
         std::fs::write(self.sandbox().join("rw/app/go"), "").unwrap();
     }
 
+    pub(super) fn folder(&self) -> PathBuf {
+        self.site.run_folder(&self.path)
+    }
+
+    /// Asks for its end.
+    pub(super) async fn cancel(&self, server: &Listening) {
+        let (task, id) = self.path.rsplit_once('/').unwrap();
+        let path = format!("/api/v1/trajectory/{task}/statuses");
+        let wish = json!({ id: "cancelled" });
+        let (status, answer) = server.ask("POST", &path, Some(&wish), None).await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+    }
+
     /// Waits until it has ended, and gives its record.
     pub(super) async fn end(&self, server: &Listening) -> Value {
         end_of(self.site, server, &self.path).await

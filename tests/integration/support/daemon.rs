@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
 use super::home::{Home, Ran};
-use super::stage::{host, is_required};
+use super::stage::{host, image, is_required};
 
 /// Longer than a start or a stop takes on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -127,7 +127,12 @@ impl Daemon {
         let home = Home::new();
         let made = home.run(&["token", "create", "clients", "--admin"]).await;
         assert_eq!(made.code, Some(0), "{made:?}");
-        let env = [("RUNBOOKD_ENGINE", engine.to_string())];
+        let env = [
+            ("RUNBOOKD_ENGINE", engine.to_string()),
+            ("RUNBOOKD_SNAPSHOTS", snapshots(&home)),
+            // The scripted model is on this machine.
+            ("RUNBOOKD_UPSTREAM_PRIVATE", "1".to_owned()),
+        ];
         let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
         let server = Server::start(&home, &env).await;
         let (pid, address) = (server.pid(), server.address.clone());
@@ -170,6 +175,37 @@ impl Daemon {
         Some(ran)
     }
 
+    /// Runs the lines of a page of the documentation, in the daemon's home beside the runbooks of this
+    /// repository, with the token of the collection.
+    pub(crate) async fn examples(&self, lines: &str) -> Ran {
+        let runbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
+        let script = format!(
+            r#"ln -sfn '{}' runbooks
+            JETTY_API_TOKEN=$(curl -sf -H "Authorization: Bearer $JETTY_API_TOKEN" \
+                -d '{{"name": "examples-'$RANDOM'", "collection_name": "team"}}' \
+                "$JETTY_API_URL/api/v1/api-keys" | jq -r .api_key)
+            {lines}"#,
+            runbooks.display()
+        );
+        let child = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &script])
+            .env("JETTY_API_URL", format!("http://{}", self.address))
+            .env("JETTY_API_TOKEN", &self.token)
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Ran::of(child).await
+    }
+
+    /// Where the daemon listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Stops the daemon, waits for the drain, and sees to it that nothing is left.
     pub(crate) async fn stop(self) {
         let pid = Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
@@ -182,6 +218,17 @@ impl Daemon {
         let asked = self.model.stop().await;
         assert!(asked.iter().all(|entry| !entry.unexpected), "{asked:#?}");
     }
+}
+
+/// A folder in which the default snapshot is the tests' image, and promises nothing.
+fn snapshots(home: &Home) -> String {
+    let folder = home.path().join("snapshots");
+    let default = folder.join("python312-uv");
+    std::fs::create_dir_all(&default).unwrap();
+    let description = "description: What the tests have.\ntools: []\n";
+    std::fs::write(default.join("snapshot.yaml"), description).unwrap();
+    std::fs::write(default.join("Dockerfile"), format!("FROM {}\n", image())).unwrap();
+    folder.to_str().unwrap().to_owned()
 }
 
 /// The exit code and the log of a server, read while it is written.

@@ -3,6 +3,7 @@
 //! killed process leaves.
 
 use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +16,31 @@ use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
+use runbookd::reach::Reach;
+use runbookd::records::Records;
 use runbookd::run::{Network, RunId, RunName, Slug};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
-use runbookd::webhook::Reach;
+use runbookd::webhook::Outbox;
 use runbookd::worker::{
-    Claims, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers, WorkersStatus,
+    AgentSource, Claims, Clock, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers,
+    WorkersStatus,
 };
 use runbookd::workflow::Workflow;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::stage::{POLL, Stage, settings, until};
 use super::story::pinned;
+
+/// Often, so that every story shows that no sandbox goes that somebody needs.
+const REAP_EVERY: Duration = Duration::from_millis(300);
 
 /// A stopped runtime ends its tasks at their next wait, and its threads when they return.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -41,6 +49,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Depot<'a> {
     pub(crate) stage: &'a Stage,
     work: tempfile::TempDir,
+    agents: AgentSource,
+    /// The time as the workers see it.
+    pub(crate) clock: Clock,
 }
 
 /// One process of the workers.
@@ -55,7 +66,16 @@ pub(crate) struct Process {
 
 impl<'a> Depot<'a> {
     pub(crate) fn new(stage: &'a Stage) -> Self {
-        Self { stage, work: tempfile::tempdir().unwrap() }
+        Self { stage, work: tempfile::tempdir().unwrap(), agents: pinned(), clock: Timestamp::now }
+    }
+
+    /// One whose agent CLI is this shell script.
+    pub(crate) fn with_agent(stage: &'a Stage, script: &str) -> Self {
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("agent");
+        std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        Self { stage, work, agents: AgentSource::Executable(path), clock: Timestamp::now }
     }
 
     /// Starts a process with this many slots.
@@ -71,6 +91,7 @@ impl<'a> Depot<'a> {
         };
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
+        let (agents, clock) = (self.agents.clone(), self.clock);
         let (file, key) = (self.path("queue.db"), self.path("vault.key"));
         let shutdown = Shutdown::default();
         let stops = shutdown.clone();
@@ -82,19 +103,30 @@ impl<'a> Depot<'a> {
                 engine,
                 claims: Claims::open(state.join("claims")).unwrap(),
                 sockets: state.join("models"),
-                agents: pinned(),
+                agents,
                 snapshots: Snapshots::built_in(),
-                upstream: Upstream::new().unwrap(),
+                upstream: Upstream::new(Reach::Private).unwrap(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
-                clock: Timestamp::now,
+                clock,
             };
             let vault = Arc::new(Vault::load(&key).unwrap());
-            let pool = PoolParts { parts, queue: queue.clone(), vault, outbox: None };
+            let records = Records::new(queue.clone(), parts.store.clone());
+            let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
+            let outbox = Some(Outbox { catalog, records });
+            let pool = PoolParts { parts, queue: queue.clone(), vault, outbox };
             let workers = Workers::new(pool, pool_settings(slots));
             let running = tokio::task::spawn({
                 let workers = workers.clone();
-                async move { workers.run(&stops).await.unwrap() }
+                async move {
+                    let ended = CancellationToken::new();
+                    let teller = workers.tell_ends(ended.clone());
+                    let work = async {
+                        workers.run(&stops).await.unwrap();
+                        ended.cancel();
+                    };
+                    tokio::join!(work, teller);
+                }
             });
             (database, queue, workers, running)
         });
@@ -108,13 +140,31 @@ impl<'a> Depot<'a> {
     }
 
     pub(crate) async fn submit_job(&self, process: &Process, job: JobSpec) -> RunName {
+        self.submit_with(process, job, &[]).await
+    }
+
+    /// [`Depot::submit_job`] with more in the collection's environment.
+    pub(crate) async fn submit_with(
+        &self,
+        process: &Process,
+        job: JobSpec,
+        environment: &[(&str, &str)],
+    ) -> RunName {
         let name = RunName {
             collection: Slug::new("team").unwrap(),
             task: Slug::new("story").unwrap(),
             id: RunId::from_uuid(Uuid::new_v4()),
         };
         let secret = ("MADE_UP_KEY".to_owned(), Secret::new("sk-made-up-in-a-job".to_owned()));
-        let secrets = JobSecrets { environment: [secret].into(), ..JobSecrets::default() };
+        let secrets = JobSecrets {
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Secret::new((*value).to_owned())))
+                .chain([secret])
+                .collect(),
+            webhook_secret: Some(Secret::new("made-up-key-of-a-webhook".to_owned())),
+            ..JobSecrets::default()
+        };
         let vault = Vault::load(&self.path("vault.key")).unwrap();
         let sealed = vault.seal(secrets.to_plaintext().expose(), &JobSecrets::context(&name));
         let new = NewJob {
@@ -132,6 +182,12 @@ impl<'a> Depot<'a> {
         name
     }
 
+    /// What the workers of a process tell of ends, and what becomes of it.
+    pub(crate) fn catalog(&self, process: &Process) -> Catalog {
+        let vault = Vault::load(&self.path("vault.key")).unwrap();
+        Catalog::new(process.database.clone(), Arc::new(vault))
+    }
+
     /// Takes a request in as the API does; the files come with it.
     pub(crate) async fn request(
         &self,
@@ -139,15 +195,6 @@ impl<'a> Depot<'a> {
         script: &str,
         files: Vec<(&'static str, Vec<u8>)>,
     ) -> RunName {
-        let vault = Arc::new(Vault::load(&self.path("vault.key")).unwrap());
-        let catalog = Catalog::new(process.database.clone(), Arc::clone(&vault));
-        let store = Store::open(&self.results()).unwrap();
-        let settings = IntakeSettings {
-            max_attempts: 3,
-            webhook_reach: Reach::Public,
-            shared_keys: None,
-            snapshots: Snapshots::built_in(),
-        };
         let workflow = json!({
             "init_params": {
                 "instruction": "# A story\n\nDo what the model says.\n", "script": script,
@@ -158,6 +205,27 @@ impl<'a> Depot<'a> {
             } },
             "steps": ["run"],
         });
+        self.request_workflow(process, workflow, files).await
+    }
+
+    /// The same of a task with this workflow.
+    pub(crate) async fn request_workflow(
+        &self,
+        process: &Process,
+        workflow: Value,
+        files: Vec<(&'static str, Vec<u8>)>,
+    ) -> RunName {
+        let vault = Arc::new(Vault::load(&self.path("vault.key")).unwrap());
+        let catalog = Catalog::new(process.database.clone(), Arc::clone(&vault));
+        let store = Store::open(&self.results()).unwrap();
+        let settings = IntakeSettings {
+            max_attempts: 3,
+            min_free_disk_bytes: 0,
+            upstream_reach: Reach::Private,
+            webhook_reach: Reach::Public,
+            shared_keys: None,
+            snapshots: Snapshots::built_in(),
+        };
         process
             .on(move |queue| async move {
                 let now = Timestamp::now();
@@ -177,7 +245,8 @@ impl<'a> Depot<'a> {
                     uploads: uploads.collect(),
                     ..Submission::default()
                 };
-                let intake = Intake { catalog, queue, store, vault, settings };
+                let tasks = tokio_util::task::TaskTracker::new();
+                let intake = Intake { catalog, queue, store, vault, settings, tasks };
                 intake.submit(wish, now).await.unwrap().name
             })
             .await
@@ -276,6 +345,7 @@ fn pool_settings(slots: u32) -> PoolSettings {
         limits: watch::channel(LeaseLimits { per_collection: 10, exceptions: [].into() }).1,
         shared_keys: None,
         floors: Floors { memory_bytes: 0, disk_bytes: 0, folders: vec![] },
+        reap_every: REAP_EVERY,
     }
 }
 

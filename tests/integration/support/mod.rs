@@ -8,6 +8,7 @@ mod home;
 mod scene;
 mod serving;
 mod story;
+mod upstream;
 
 pub(crate) use daemon::{Daemon, Server};
 pub(crate) use depot::{Depot, Process, job};
@@ -18,3 +19,4 @@ pub(crate) use stage::{
     POLL, Stage, host, image, is_required, processes_with, settings, tell, tell_within, until,
 };
 pub(crate) use story::Story;
+pub(crate) use upstream::{FakeModel, WORDS, frames, step, word_chunks};

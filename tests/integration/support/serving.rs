@@ -34,7 +34,7 @@ pub(crate) struct Serving {
 /// A server that listens.
 pub(crate) struct Listening {
     pub(crate) address: String,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl Site {

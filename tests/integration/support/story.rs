@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::gateway::Upstream;
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
+use runbookd::reach::Reach;
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
@@ -146,7 +147,7 @@ impl Story {
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
                 AgentSource::Executable(path)
             }),
-            upstream: Upstream::new().unwrap(),
+            upstream: Upstream::new(Reach::Private).unwrap(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
             keyring: self.keyring(),

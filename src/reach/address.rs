@@ -1,7 +1,7 @@
-//! Where a webhook may be sent: public hosts, unless the operator says otherwise.
+//! Where a client's URL may lead: to public hosts, unless the operator says otherwise.
 //!
-//! A webhook's URL comes from a client, and the request from inside our network. A name is resolved
-//! once, every address is looked at, and the connection goes to one of these.
+//! The URL comes from a client, and the request from inside our network. A name is resolved once,
+//! every address is looked at, and the connection goes to one of these.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,9 +12,9 @@ use url::{Host, Url};
 /// Longest URL that is taken, in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
-/// Why a webhook's URL is refused, as a sentence for the client.
+/// Why a URL is refused, as a sentence for the client without its beginning.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the webhook's URL {0}")]
+#[error("{0}")]
 pub struct BadTarget(String);
 
 /// Which addresses may be called.
@@ -27,7 +27,9 @@ pub enum Reach {
 }
 
 impl Reach {
-    fn permits(self, address: IpAddr) -> bool {
+    /// Whether an address may be called.
+    #[must_use]
+    pub fn permits(self, address: IpAddr) -> bool {
         match self {
             Self::Private => true,
             Self::Public => is_public(address),
@@ -35,7 +37,7 @@ impl Reach {
     }
 }
 
-/// Reads a webhook's URL. A host that is a name is looked at again when it is called.
+/// Reads a client's URL. A host that is a name is looked at again when it is called.
 ///
 /// # Errors
 /// [`BadTarget`] says what to write instead.
@@ -49,7 +51,7 @@ pub fn parse_target(text: &str, reach: Reach) -> Result<Url, BadTarget> {
         return Err(bad("must start with `https://` or `http://`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("must not have a user or password in it: use `webhook_secret`"));
+        return Err(bad("must not have a user or password in it"));
     }
     let address = match url.host() {
         Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
@@ -67,8 +69,9 @@ pub fn parse_target(text: &str, reach: Reach) -> Result<Url, BadTarget> {
 
 /// Resolves names with the system's resolver and refuses those that lead where none may.
 #[derive(Debug)]
-pub(super) struct GuardedResolver {
-    pub(super) reach: Reach,
+pub struct GuardedResolver {
+    /// Which addresses may be called.
+    pub reach: Reach,
 }
 
 impl Resolve for GuardedResolver {
