@@ -129,6 +129,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "plan",
             "provider",
             "queue",
+            "reach",
             "routines",
             "run",
             "runbook",
