@@ -27,9 +27,9 @@ pub(super) fn brokered(access: Access, folder: &Path) -> Result<Brokered, RunFai
     let failed = |detail: String| RunFailure::SandboxFailed { detail };
     let unique =
         unique(folder).map_err(|e| failed(format!("no token for the run's gateway: {e}")))?;
-    access
-        .brokered(&unique)
-        .map_err(|_| failed("the gateway cannot stand in for the credential any more".to_owned()))
+    let brokered = access.brokered(&unique);
+    brokered
+        .ok_or_else(|| failed("the gateway cannot stand in for the credential any more".to_owned()))
 }
 
 /// What makes the run's token unlike every other, from the first call on.

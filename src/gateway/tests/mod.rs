@@ -89,6 +89,7 @@ async fn scripted(script: &str) -> (ScriptedProvider, String) {
 }
 
 /// A service that answers everything alike.
+#[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
 async fn service(answer: fn(axum::extract::Request) -> axum::response::Response) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

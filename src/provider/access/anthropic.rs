@@ -29,20 +29,16 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     let mut access = Access::default();
     let mut faults = Vec::new();
     let mut upstream = DEFAULT_BASE_URL.to_owned();
-    if let Some(url) = keyring.get(BASE_URL) {
-        match base_url(BASE_URL, url) {
-            Ok(url) => {
-                access.set(BASE_URL, &url);
-                upstream = url;
-            }
-            Err(fault) => faults.push(fault),
+    match keyring.get(BASE_URL).map(|url| base_url(BASE_URL, url)) {
+        Some(Ok(url)) => {
+            access.set(BASE_URL, &url);
+            upstream = url;
         }
+        Some(Err(fault)) => faults.push(fault),
+        None => {}
     }
-    let broker = |variable, token_prefix, credential| {
-        let route =
-            Route { upstream: upstream.clone(), control: None, credential, wire: Wire::Messages };
-        Some(Broker { route, base_variable: BASE_URL, credential_variable: variable, token_prefix })
-    };
+    let broker =
+        |variable, prefix, credential| Some(broker(&upstream, variable, prefix, credential));
     match (keyring.get(KEY), keyring.get(GATEWAY_TOKEN), keyring.get(OAUTH)) {
         (Some(_), Some(_), _) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -78,12 +74,9 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         }
         (None, None, Some(token)) => {
             if !token.expose().trim().starts_with(OAUTH_PREFIX) {
-                faults.push(Finding::new(
-                    Code::MalformedCredential,
-                    format!(
-                        "{OAUTH} does not begin with `{OAUTH_PREFIX}`: make one with `claude setup-token`"
-                    ),
-                ));
+                let mend = "make one with `claude setup-token`";
+                let message = format!("{OAUTH} does not begin with `{OAUTH_PREFIX}`: {mend}");
+                faults.push(Finding::new(Code::MalformedCredential, message));
             }
             let token = trimmed(token);
             access.set_secret(OAUTH, &token);
@@ -92,6 +85,17 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         (None, None, None) => faults.push(missing(ProviderName::Anthropic)),
     }
     if faults.is_empty() { Ok(access) } else { Err(faults) }
+}
+
+fn broker(
+    upstream: &str,
+    credential_variable: &'static str,
+    token_prefix: &'static str,
+    credential: Credential,
+) -> Broker {
+    let upstream = upstream.to_owned();
+    let route = Route { upstream, control: None, credential, wire: Wire::Messages };
+    Broker { route, base_variable: BASE_URL, credential_variable, token_prefix }
 }
 
 fn misplaced(variable: &str, what: &str, right: &str) -> Finding {

@@ -89,12 +89,10 @@ impl Access {
     }
 
     /// The same access through a gateway at the socket: the sandbox gets a token that means nothing
-    /// outside it, made of `unique`. `Err` is this access, where a gateway cannot stand in for it.
-    ///
-    /// # Errors
-    /// This access as it was.
-    pub fn brokered(mut self, unique: &str) -> Result<Brokered, Self> {
-        let Some(broker) = self.broker.take() else { return Err(self) };
+    /// outside it, made of `unique`. `None` where a gateway cannot stand in for it.
+    #[must_use]
+    pub fn brokered(mut self, unique: &str) -> Option<Brokered> {
+        let broker = self.broker.take()?;
         let token = Secret::new(format!("{}runbookd-{unique}", broker.token_prefix));
         self.env.retain(|(name, _)| {
             *name != broker.base_variable && *name != broker.credential_variable
@@ -104,7 +102,7 @@ impl Access {
         self.set_secret(broker.credential_variable, &token);
         let real = broker.route.credential.secret();
         self.stand_in = real.map(|real| (real.clone(), token.clone()));
-        Ok(Brokered { access: self, route: broker.route, token })
+        Some(Brokered { access: self, route: broker.route, token })
     }
 }
 
