@@ -5,14 +5,16 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::execute::Run;
-use crate::gateway::{GatewayParts, GatewayRecord, Ledger};
+use crate::gateway::{GatewayParts, GatewayRecord, Ledger, Outcome};
 use crate::provider::{Access, Brokered};
 use crate::run::{RunFailure, error_chain};
 use crate::store::{LogFile, RunFolder, StoreError};
+use crate::telemetry::meters;
 use crate::trajectory::WireAccount;
 
 /// The file beside the socket with what makes the run's token unique: the next process must know the
@@ -73,6 +75,10 @@ pub(super) fn gateway_parts(
 }
 
 fn note(log: &Mutex<LogFile>, record: &GatewayRecord) {
+    if let (Some(took), false) = (record.duration_ms, record.outcome == Outcome::InFlight) {
+        let first_byte = record.first_byte_ms.map(Duration::from_millis);
+        meters::gateway_request(record.outcome.as_str(), Duration::from_millis(took), first_byte);
+    }
     let mut line = serde_json::to_vec(record).expect("our own types have string keys");
     line.push(b'\n');
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);

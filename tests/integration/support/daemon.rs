@@ -153,6 +153,13 @@ impl Daemon {
         assert_eq!(made.0, "HTTP/1.1 200 OK", "{made:?}");
     }
 
+    /// What an admin gets at a path.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let (status, body) = send(&self.address, ("GET", path), &self.token, "").await;
+        assert_eq!(status, "HTTP/1.1 200 OK", "{path}: {body}");
+        body
+    }
+
     /// Runs a tool against the daemon. Nothing where the tool could not be set up, which is a fault
     /// where everything is required.
     pub(crate) async fn tell(&self, tool: &str, arguments: &[&str]) -> Option<Ran> {

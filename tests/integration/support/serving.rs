@@ -59,6 +59,8 @@ impl Site {
         let child = self
             .home
             .command(&["serve", "--listen", "127.0.0.1:0"])
+            // The models of the stories are on this machine.
+            .env("RUNBOOKD_UPSTREAM_PRIVATE", "1")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(errors)
