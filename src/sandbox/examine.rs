@@ -1,8 +1,9 @@
 //! Which engine a run would get on this machine, what each lacks, and what would mend it. Nothing
 //! is made but an empty sandbox and an empty control group, which are gone again.
 
-use super::engine::{EngineChoice, EngineSettings, unenforced_by};
+use super::engine::unenforced_by;
 use super::host_folder::EngineKind;
+use super::settings::{EngineChoice, EngineSettings};
 use super::{bubblewrap, docker};
 use crate::run::{Check, CheckStatus};
 

@@ -19,6 +19,7 @@ mod live;
 mod lock;
 mod process;
 mod remove;
+mod settings;
 mod spec;
 
 pub use bubblewrap::Bubblewrap;
@@ -26,14 +27,13 @@ pub use collect::{
     AgentFolder, CollectError, CollectLimits, Collected, CollectedFile, Skip, Skipped, collect,
 };
 pub use docker::{Docker, DockerFault};
-pub use engine::{
-    DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineReport, EngineSettings, UnknownEngine,
-};
+pub use engine::{Engine, EngineReport};
 pub use error::{EngineFault, SandboxError};
 pub use examine::examine;
 pub use host_folder::{EngineKind, Folder};
 pub use images::{ImageFacts, ImagesHold, LibC, OnBuild, PrunedImage, SetPriv};
 pub use live::{Sandbox, SetupNote};
+pub use settings::{DEFAULT_CGROUP_ROOT, EngineChoice, EngineSettings, UnknownEngine};
 pub use spec::{
     AGENT_HOME, Access, AgentSignal, Exit, InvalidSpec, Mount, STAGED_ROOT, SandboxId,
     SandboxLimits, SandboxSpec, Setup, Source, StagedFile,

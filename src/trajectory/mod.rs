@@ -5,6 +5,7 @@ mod clip;
 mod document;
 mod event;
 mod model_name;
+mod read_back;
 mod recorder;
 mod run_event;
 mod step;
@@ -18,13 +19,16 @@ mod wire_account;
 pub use atif::{AtifDocument, AtifFacts};
 pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
 pub use document::{
-    DocumentError, DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, StartedFrom,
-    TrajectoryAgent, TrajectoryDocument, TrajectoryHead, TrajectorySession, content_type,
-    read_head, read_session, read_started_from,
+    DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, StartedFrom, TrajectoryDocument,
+    content_type,
 };
 pub use event::{
     AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,
     Task, TaskStage, TaskUsage, ToolResult, ToolResults, UserText,
+};
+pub use read_back::{
+    DocumentError, TrajectoryAgent, TrajectoryHead, TrajectorySession, read_head, read_session,
+    read_started_from,
 };
 pub use recorder::{Live, Recorder};
 pub use run_event::{FailureEvent, FinalUsage, FinishedEvent, RunEvent};

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::document::{DocumentError, read_map};
+use super::read_back::{DocumentError, read_map};
 use super::usage::{UsageReport, UsageSource};
 use super::wire_account::Reconciliation;
 use crate::run::{RunFailure, RunName, RunStatus};

@@ -14,6 +14,7 @@ use super::attend::{Clock, LetGo, Stop};
 use super::base::{Prepared, prepare};
 use super::claim::Claims;
 use super::ending::Ending;
+use super::fault::{no_access, not_prepared, not_provisioned, not_ready, sandbox_failed};
 use super::model::Model;
 use super::news::News;
 use super::record::{Ended, Record};
@@ -26,9 +27,9 @@ use super::watch::{Phase, RunUpdate, Watcher};
 use crate::gateway::Upstream;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
-use crate::run::{Finding, RunFailure, RunName, RunPlan, RunStatus, error_chain};
+use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment, Session};
-use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxError, SandboxId};
+use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::snapshot::Snapshots;
 use crate::store::{Store, StoreError};
@@ -466,42 +467,4 @@ pub(super) fn sandbox_id(
     let session = session_id.simple().to_string();
     let attempt = attempt.map(|number| format!("-{number}")).unwrap_or_default();
     SandboxId::new(&format!("{}-{}{attempt}", name.id, &session[..8]))
-}
-
-/// The plan was made with the same keyring, so this is a key that was taken away meanwhile.
-fn no_access(faults: &[Finding]) -> RunStatus {
-    RunStatus::Failed(RunFailure::Refused {
-        problems: faults.iter().map(Finding::sentence).collect(),
-    })
-}
-
-/// Something of ours that may do its part the next time.
-pub(super) fn not_ready(error: &dyn std::error::Error) -> Break {
-    Break::NotReady(sandbox_failure(error))
-}
-
-/// What contradicts the specification does so the next time too; an engine may have come back.
-fn not_provisioned(error: &SandboxError) -> Break {
-    let is_ours = matches!(error, SandboxError::Spec(_) | SandboxError::NoImage);
-    if is_ours { Break::Status(sandbox_failed(error)) } else { not_ready(error) }
-}
-
-/// An image that could not be had may be had the next time.
-fn not_prepared(status: RunStatus) -> Break {
-    match status {
-        RunStatus::Failed(failure @ RunFailure::SandboxFailed { .. }) => Break::NotReady(failure),
-        status @ (RunStatus::Pending
-        | RunStatus::Running
-        | RunStatus::Completed
-        | RunStatus::Failed(_)
-        | RunStatus::Cancelled) => Break::Status(status),
-    }
-}
-
-pub(super) fn sandbox_failed(error: &dyn std::error::Error) -> RunStatus {
-    RunStatus::Failed(sandbox_failure(error))
-}
-
-pub(super) fn sandbox_failure(error: &dyn std::error::Error) -> RunFailure {
-    RunFailure::SandboxFailed { detail: error_chain(error) }
 }

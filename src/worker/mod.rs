@@ -9,6 +9,7 @@ mod conclude;
 mod door;
 mod ending;
 mod execute;
+mod fault;
 mod follow;
 mod keep;
 mod lines;

@@ -1,17 +1,14 @@
 //! Chats that are passed on to a model: the clients, unmodified, the bytes, the key, the record.
 
 use std::cell::Cell;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::support::{
-    FakeModel, Home, POLL, Ran, Server, WORDS, frames, is_required, step, word_chunks,
+    FakeModel, Home, POLL, Ran, Server, WORDS, frames, run_tool, step, word_chunks,
 };
 
 /// Longer than anything takes on a busy machine.
@@ -19,9 +16,6 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// The key of the collection's service.
 const KEY: &str = "sk-made-up-of-the-team";
-
-/// The exit code of a tool that could not be set up here.
-const NOT_SET_UP: i32 = 69;
 
 /// A server whose collection `team` reaches a model of ours.
 struct Bench {
@@ -99,23 +93,7 @@ impl Bench {
 
     /// Tells a story of OpenAI's clients.
     async fn tell(&self, story: &str) -> Option<Ran> {
-        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/openai-clients");
-        let child = Command::new(tool)
-            .arg(story)
-            .env("JETTY_API_URL", self.url(""))
-            .env("JETTY_API_TOKEN", &self.team)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let ran = Ran::of(child).await;
-        if ran.code == Some(NOT_SET_UP) && !is_required() {
-            println!("SKIPPED: {}", ran.stderr);
-            return None;
-        }
-        Some(ran)
+        run_tool(("openai-clients", &[story]), (&self.server.address, &self.team)).await
     }
 
     /// Stops the server. No key is anywhere but at the model.

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::super::engine::EngineSettings;
 use super::super::examine::{Look, Ready, Standing};
 use super::super::host_folder::EngineKind;
+use super::super::settings::EngineSettings;
 use super::{Bubblewrap, USUAL_PATH, find_program};
 use crate::run::Check;
 

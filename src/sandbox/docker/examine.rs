@@ -10,9 +10,9 @@ use bollard::query_parameters::ListImagesOptions;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::super::engine::{EngineSettings, state_mark};
 use super::super::examine::{Look, Ready, Standing};
 use super::super::host_folder::EngineKind;
+use super::super::settings::{EngineSettings, state_mark};
 use super::{Docker, HELLO_LIMIT, local_socket, status, unlimited};
 use crate::run::Check;
 

@@ -101,6 +101,31 @@ async fn send(
     (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
+/// Runs a tool against a server, with a token. Nothing where the tool could not be set up, which is a
+/// fault where everything is required.
+pub(crate) async fn run_tool(
+    (tool, arguments): (&str, &[&str]),
+    (address, token): (&str, &str),
+) -> Option<Ran> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(tool);
+    let child = Command::new(program)
+        .args(arguments)
+        .env("JETTY_API_URL", format!("http://{address}"))
+        .env("JETTY_API_TOKEN", token)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let ran = Ran::of(child).await;
+    if ran.code == Some(NOT_SET_UP) && !is_required() {
+        println!("SKIPPED {tool}: {}", ran.stderr);
+        return None;
+    }
+    Some(ran)
+}
+
 /// A daemon that can do runs: an admin's token, a collection `team`, and in its environment a model
 /// that says what a script says.
 pub(crate) struct Daemon {
@@ -163,23 +188,7 @@ impl Daemon {
     /// Runs a tool against the daemon. Nothing where the tool could not be set up, which is a fault
     /// where everything is required.
     pub(crate) async fn tell(&self, tool: &str, arguments: &[&str]) -> Option<Ran> {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(tool);
-        let child = Command::new(program)
-            .args(arguments)
-            .env("JETTY_API_URL", format!("http://{}", self.address))
-            .env("JETTY_API_TOKEN", &self.token)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let ran = Ran::of(child).await;
-        if ran.code == Some(NOT_SET_UP) && !is_required() {
-            println!("SKIPPED {tool}: {}", ran.stderr);
-            return None;
-        }
-        Some(ran)
+        run_tool((tool, arguments), (&self.address, &self.token)).await
     }
 
     /// Runs the lines of a page of the documentation, in the daemon's home beside the runbooks of this

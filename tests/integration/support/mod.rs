@@ -10,7 +10,7 @@ mod serving;
 mod story;
 mod upstream;
 
-pub(crate) use daemon::{Daemon, Server};
+pub(crate) use daemon::{Daemon, Server, run_tool};
 pub(crate) use depot::{Depot, Process, job};
 pub(crate) use home::{Home, Ran};
 pub(crate) use scene::{Scene, Tokens};
