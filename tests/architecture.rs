@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
+    ("gateway", &["provider", "reach", "run", "secret", "trajectory"]),
     ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
@@ -35,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "worker",
         &[
             "database",
+            "gateway",
             "host",
             "inputs",
             "job",
@@ -59,8 +61,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "intake",
         &[
-            "archive", "catalog", "database", "host", "inputs", "job", "plan", "queue", "reach",
-            "run", "runbook", "secret", "snapshot", "store", "workflow",
+            "archive", "catalog", "database", "gateway", "host", "inputs", "job", "plan",
+            "provider", "queue", "reach", "run", "runbook", "secret", "snapshot", "store",
+            "workflow",
         ],
     ),
     ("records", &["job", "queue", "run", "store"]),
@@ -121,10 +124,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "client",
             "config",
             "daemon",
+            "gateway",
             "host",
             "plan",
             "provider",
             "queue",
+            "reach",
             "routines",
             "run",
             "runbook",
@@ -149,20 +154,27 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
     (
         "reqwest::",
-        &["src/toolchain/", "src/webhook/", "src/client/", "src/reach/", "src/upstream/"],
+        &[
+            "src/toolchain/",
+            "src/webhook/",
+            "src/client/",
+            "src/reach/",
+            "src/upstream/",
+            "src/gateway/",
+        ],
         "only the toolchain downloads, only webhooks and model calls go out, only the client asks a \
          server, only `reach` reads what a client points to",
     ),
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
         "axum::",
-        &["src/provider/scripted/", "src/api/"],
-        "only the API and the scripted provider serve HTTP",
+        &["src/provider/scripted/", "src/api/", "src/gateway/"],
+        "only the API, the scripted provider and the gateway serve HTTP",
     ),
     (
         "StatusCode::",
-        &["src/api/error.rs", "src/api/chat/error.rs"],
-        "the API's status codes stand in one place, and those of chats in theirs",
+        &["src/api/error.rs", "src/api/chat/error.rs", "src/gateway/"],
+        "the API's status codes stand in one place, those of chats and of the gateway in theirs",
     ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (

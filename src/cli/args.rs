@@ -11,7 +11,7 @@ use url::Url;
 use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
 };
-use crate::run::{Network, RunRef, Slug};
+use crate::run::{Credentials, Network, RunRef, Slug};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
@@ -67,6 +67,9 @@ pub(super) enum Command {
     Collection(CollectionCommand),
     /// Asks whether a server lives.
     Health(HealthArguments),
+    /// Stands between one run's sandbox and its model service. A server starts it.
+    #[command(hide = true)]
+    Gateway(GatewayArguments),
 }
 
 impl Command {
@@ -86,9 +89,16 @@ impl Command {
             | Self::Task(_)
             | Self::Env(_)
             | Self::Collection(_)
-            | Self::Health(_) => FOR_A_PERSON,
+            | Self::Health(_)
+            | Self::Gateway(_) => FOR_A_PERSON,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GatewayArguments {
+    /// The run's folder for its model service.
+    pub(super) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -284,6 +294,10 @@ pub(super) struct RunArguments {
     /// or `scripted`.
     #[arg(long, value_name = "PROVIDER")]
     pub(super) model_provider: Option<String>,
+    /// Where the model service's credential is: `gateway`, outside the sandbox, or `direct`, in it,
+    /// where the agent can read it.
+    #[arg(long, value_name = "PLACE", value_parser = credentials)]
+    pub(super) credentials: Option<Credentials>,
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.
     #[arg(long, value_name = "FILE")]
     pub(super) script: Option<PathBuf>,
@@ -326,6 +340,10 @@ pub(super) struct RunArguments {
     /// An agent CLI of your own instead of the pinned one. It must report the pinned version.
     #[arg(long, value_name = "PATH", hide_short_help = true)]
     pub(super) agent_cli: Option<PathBuf>,
+}
+
+fn credentials(word: &str) -> Result<Credentials, String> {
+    Credentials::from_word(word).ok_or_else(|| "write `gateway` or `direct`".to_owned())
 }
 
 /// `NAME=VALUE`.

@@ -13,6 +13,8 @@ use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
+use crate::gateway::{ENVIRONMENT, Program};
+use crate::reach::Reach;
 use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
 use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
@@ -23,7 +25,7 @@ use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::trajectory::one_line;
 use crate::worker::{self, AgentSource, Claims, Parts, sweep_sockets};
 
-/// The folder in the state folder with the sockets of model services in this process.
+/// The folder in the state folder with the model services of sandboxes.
 const SOCKETS: &str = "models";
 
 /// What a command asks of the parts.
@@ -61,6 +63,8 @@ pub(super) async fn build(
     reap(&engine, &claims, &sockets).await;
     Ok(Parts {
         engine,
+        // Whoever starts a run by hand chooses its model service.
+        gateway: gateway(settings, Reach::Private),
         claims,
         sockets,
         agents: agents(wanted.agent_cli, settings)?,
@@ -69,6 +73,13 @@ pub(super) async fn build(
         keyring: settings.keyring.clone(),
         clock: now,
     })
+}
+
+/// What gateways are started from.
+pub(super) fn gateway(settings: &Settings, reach: Reach) -> Program {
+    let environment =
+        ENVIRONMENT.iter().filter_map(|name| Some((*name, settings.keyring.get(name)?.clone())));
+    Program::this(environment.collect(), reach, settings.log_filter.clone())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the edge, where time comes in")]
@@ -209,7 +220,7 @@ pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
 
 /// Removes what runs left that were killed.
 async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
-    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)) {
+    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)).await {
         tracing::warn!(error = %e, "the sockets of killed runs were not removed");
     }
     let reaped = engine.reap(|id| claims.is_held(id)).await;

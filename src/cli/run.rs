@@ -164,6 +164,7 @@ fn overrides(arguments: &RunArguments) -> Overrides {
             .then(|| arguments.allowed_tools.clone()),
         disallowed_tools: arguments.disallowed_tools.clone(),
         network: arguments.network,
+        credentials: arguments.credentials,
         wall: arguments.timeout.map(Duration::from_secs),
         max_turns: arguments.max_turns,
         model_retries: arguments.model_retries,

@@ -147,11 +147,7 @@ impl Foundation {
             store,
             clock,
             readiness: Arc::new(Readiness::default()),
-            chats: Chats::new(if settings.server.private_upstreams {
-                Reach::Private
-            } else {
-                Reach::Public
-            }),
+            chats: Chats::new(upstream_reach(settings)),
             settings: ApiSettings {
                 max_json_bytes: settings.server.max_json_bytes,
                 answer_limit: settings.server.answer_limit,
@@ -206,6 +202,7 @@ fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings 
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
         min_free_disk_bytes: settings.server.min_free_disk_bytes,
+        upstream_reach: upstream_reach(settings),
         webhook_reach: reach(settings),
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
         snapshots,
@@ -215,6 +212,10 @@ fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings 
 /// Where the URLs of clients may lead.
 fn reach(settings: &Settings) -> Reach {
     if settings.server.private_webhooks { Reach::Private } else { Reach::Public }
+}
+
+fn upstream_reach(settings: &Settings) -> Reach {
+    if settings.server.private_upstreams { Reach::Private } else { Reach::Public }
 }
 
 /// Where the operator's door of a server with this state folder is.

@@ -8,11 +8,13 @@ use uuid::Uuid;
 use super::hide::hide_params;
 use super::target::Target;
 use super::{IntakeSettings, Lead, Submission};
+use crate::gateway::{Inadmissible, admit};
 use crate::inputs::{self, FilesError, Input, Named, StepInputs};
 use crate::job::{FrozenWorkflow, JobSecrets, JobSpec, LaterStep};
 use crate::plan::{Planned, plan};
+use crate::provider;
 use crate::reach::parse_target;
-use crate::run::{RunName, Slug};
+use crate::run::{Credentials, RunName, RunPlan, Slug};
 use crate::runbook::referenced_variables;
 use crate::secret::{Keyring, Secret};
 use crate::store::Store;
@@ -227,7 +229,21 @@ impl Bench<'_> {
                 to.push(finding.sentence());
             }
         }
+        if let Some(Err(bad)) = planned.plan.as_ref().and_then(|plan| self.admit(plan, &keyring)) {
+            problems.push(format!("{bad}."));
+        }
         unread(&planned, secrets, &keyring)
+    }
+}
+
+impl Bench<'_> {
+    /// Whether the run's model service may be asked, where a gateway asks it.
+    fn admit(&self, plan: &RunPlan, keyring: &Keyring) -> Option<Result<(), Inadmissible>> {
+        if plan.credentials == Credentials::Direct || plan.script.is_some() {
+            return None;
+        }
+        let access = provider::access(plan.provider, plan.runtime, keyring).ok()?;
+        access.upstream().map(|upstream| admit(upstream, self.settings.upstream_reach))
     }
 }
 

@@ -7,8 +7,8 @@ use super::request::RunRequest;
 use crate::provider;
 use crate::provider::scripted::Script;
 use crate::run::{
-    Code, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan, RuntimeName,
-    error_chain,
+    Code, Credentials, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan,
+    RuntimeName, error_chain,
 };
 use crate::runbook::{Position, Runbook};
 use crate::secret::Keyring;
@@ -70,6 +70,10 @@ impl Planned {
     }
 }
 
+/// The variable of an environment that says where its model services' credentials are while its runs
+/// last.
+const CREDENTIALS: &str = "RUNBOOKD_CREDENTIALS";
+
 /// Decides everything about a run before anything is started, and finds everything at once.
 #[must_use]
 pub fn plan(request: &RunRequest, keyring: &Keyring, snapshots: &Snapshots, draw: Draw) -> Planned {
@@ -114,7 +118,7 @@ impl Planner<'_> {
         let network = self.network();
         let permissions = self.permissions();
         let secrets = self.secrets();
-        self.credentials(runtime, provider);
+        let credentials = self.credentials(runtime, provider);
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -138,6 +142,7 @@ impl Planner<'_> {
             base,
             apt_packages,
             network,
+            credentials,
             limits,
             setup: front_matter.setup.clone(),
             permissions,
@@ -224,12 +229,44 @@ impl Planner<'_> {
         chosen.name
     }
 
-    fn credentials(&mut self, runtime: Option<RuntimeName>, provider: Option<ProviderName>) {
-        let (Some(runtime), Some(provider)) = (runtime, provider) else { return };
+    fn credentials(
+        &mut self,
+        runtime: Option<RuntimeName>,
+        provider: Option<ProviderName>,
+    ) -> Credentials {
+        let wanted = self.wanted_credentials();
+        let (Some(runtime), Some(provider)) = (runtime, provider) else { return wanted };
         match provider::access(provider, runtime, self.keyring) {
-            Ok(access) => self.findings.extend(access.findings),
+            Ok(access) => {
+                // Where there is nothing to hide, nothing is hidden badly.
+                let can_be_brokered = access.can_be_brokered() || access.secrets.is_empty();
+                self.findings.extend(access.findings);
+                if wanted == Credentials::Gateway && !can_be_brokered {
+                    self.find(
+                        Code::CredentialInSandbox,
+                        format!(
+                            "the gateway cannot stand in for this credential of {}: it is in the \
+                             sandbox, where the agent can read it",
+                            provider.as_str()
+                        ),
+                    );
+                    return Credentials::Direct;
+                }
+            }
             Err(faults) => self.findings.extend(faults),
         }
+        wanted
+    }
+
+    /// Where the credential is to be: the request's word, or that of the environment.
+    fn wanted_credentials(&mut self) -> Credentials {
+        let word = self.keyring.get(CREDENTIALS).map(|word| word.expose().trim().to_owned());
+        let of_environment = word.as_deref().map(Credentials::from_word);
+        if of_environment == Some(None) {
+            let message = format!("{CREDENTIALS} is neither `gateway` nor `direct`");
+            self.find(Code::MalformedCredential, message);
+        }
+        self.request.overrides.credentials.or(of_environment.flatten()).unwrap_or_default()
     }
 
     fn evaluation(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Former, McpServers, Network, Slug};
+use crate::run::{Credentials, Former, McpServers, Network, Slug};
 use crate::secret::Secret;
 
 /// A request to run a runbook. What it leaves open, the runbook decides, then the defaults.
@@ -74,6 +74,8 @@ pub struct Overrides {
     pub apt_packages: Option<Vec<String>>,
     /// What the sandbox can reach.
     pub network: Option<Network>,
+    /// Where the model service's credential is; the request of a client cannot say it.
+    pub credentials: Option<Credentials>,
     /// From the agent's start to its end.
     pub wall: Option<Duration>,
     /// Model turns of the main loop.

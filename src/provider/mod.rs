@@ -9,7 +9,7 @@ mod selection;
 #[cfg(test)]
 mod table;
 
-pub use access::{Access, SCRIPTED_SOCKET, access, credentials};
+pub use access::{Access, Brokered, Credential, Route, SCRIPTED_SOCKET, Wire, access, credentials};
 pub use examine::examine;
 pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price};
 pub use pricing::{Billed, estimate};

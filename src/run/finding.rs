@@ -86,6 +86,7 @@ pub enum Code {
     MissingKey,
     ConflictingCredentials,
     SeveralCredentials,
+    CredentialInSandbox,
     MalformedCredential,
     UnknownSnapshot,
     SnapshotNeedsDocker,
@@ -140,7 +141,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -151,6 +152,7 @@ impl Code {
         Self::MissingKey,
         Self::ConflictingCredentials,
         Self::SeveralCredentials,
+        Self::CredentialInSandbox,
         Self::MalformedCredential,
         Self::UnknownSnapshot,
         Self::SnapshotNeedsDocker,
@@ -258,6 +260,11 @@ impl Code {
             Self::SeveralCredentials => warning(
                 "several-credentials",
                 "More than one credential of the provider is set. The message says which is used.",
+            ),
+            Self::CredentialInSandbox => warning(
+                "credential-in-sandbox",
+                "The gateway cannot put this kind of credential on requests, so the agent has it. \
+                 The message says which provider's.",
             ),
             Self::MalformedCredential => error(
                 "malformed-credential",

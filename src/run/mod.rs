@@ -15,8 +15,8 @@ pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
 pub use plan::{
-    Asset, Base, Former, FormerFile, Limits, McpServers, Network, PermissionMode, Permissions,
-    ProviderName, RunPlan, RuntimeName,
+    Asset, Base, Credentials, Former, FormerFile, Limits, McpServers, Network, PermissionMode,
+    Permissions, ProviderName, RunPlan, RuntimeName,
 };
 pub use recipe::{ContextFile, ImageRecipe};
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

@@ -85,6 +85,35 @@ pub enum Network {
     Open,
 }
 
+/// Where the model service's credential is while a run lasts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credentials {
+    /// Outside the sandbox: a gateway puts it on each request. The sandbox has a token that is worth
+    /// nothing anywhere else.
+    #[default]
+    Gateway,
+    /// In the sandbox, where the agent can read it.
+    Direct,
+}
+
+impl Credentials {
+    /// The place that a word names.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Gateway, Self::Direct].into_iter().find(|place| place.as_str() == word)
+    }
+
+    /// The word in settings and records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Direct => "direct",
+        }
+    }
+}
+
 /// What a sandbox starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
@@ -266,6 +295,8 @@ pub struct RunPlan {
     pub apt_packages: Vec<String>,
     /// What the sandbox can reach.
     pub network: Network,
+    /// Where the model service's credential is.
+    pub credentials: Credentials,
     /// How much the run may take.
     pub limits: Limits,
     /// A shell script that prepares the sandbox before the agent starts.

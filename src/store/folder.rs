@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::StoreError;
 use super::arrivals::Arrivals;
 use super::layout::{
-    ARRIVALS, Area, Document, SETUP_LOG, SNAPSHOT_LOG, STOP_NOTE, VALIDATION_REPORT,
+    ARRIVALS, Area, Document, GATEWAY_LOG, SETUP_LOG, SNAPSHOT_LOG, STOP_NOTE, VALIDATION_REPORT,
 };
 use super::log::LogFile;
 use crate::run::{FormerFile, OutputCheck, ValidationReport};
@@ -209,6 +209,25 @@ impl RunFolder {
     /// [`StoreError::Write`] when it cannot be made.
     pub fn provider_log(&self) -> Result<LogFile, StoreError> {
         LogFile::extend(self.path.join("logs/provider.jsonl"))
+    }
+
+    /// Where the ledger of the run's gateway lies, `logs/gateway.jsonl`. The gateway writes it.
+    #[must_use]
+    pub fn gateway_log(&self) -> PathBuf {
+        self.path.join(GATEWAY_LOG)
+    }
+
+    /// The ledger of the run's gateway as it is; nothing where the run has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when it cannot be opened.
+    pub fn gateway_ledger(&self) -> Result<Option<File>, StoreError> {
+        let path = self.path.join(GATEWAY_LOG);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Read { path, source }),
+        }
     }
 
     /// Starts the log of the builds that the run's image needed, `logs/snapshot.txt`.

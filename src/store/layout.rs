@@ -62,6 +62,9 @@ pub const SETUP_LOG: &str = "logs/setup.txt";
 /// What was said while images were built, where some were.
 pub const SNAPSHOT_LOG: &str = "logs/snapshot.txt";
 
+/// The ledger of the gateway between the agent and its model service, inside a run's folder.
+pub(super) const GATEWAY_LOG: &str = "logs/gateway.jsonl";
+
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
 

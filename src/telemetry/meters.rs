@@ -20,13 +20,16 @@ const SANDBOX_START: &str = "runbookd_sandbox_start_seconds";
 const EVENT_LAG: &str = "runbookd_event_lag_seconds";
 const TOKENS: &str = "runbookd_tokens_total";
 const COST: &str = "runbookd_cost_microdollars_total";
+const GATEWAY_FIRST_BYTE: &str = "runbookd_gateway_first_byte_seconds";
+const GATEWAY_REQUESTS: &str = "runbookd_gateway_request_seconds";
 const CHATS: &str = "runbookd_chats_total";
 const WEBHOOKS: &str = "runbookd_webhook_deliveries_total";
 
 /// Borders of what a client waits for, in seconds.
 const SHORT: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
-/// Borders of what a sandbox takes to start, in seconds: from a namespace to an image's download.
+/// Borders of what a sandbox takes to start and a model to answer, in seconds: from a namespace to an
+/// image's download, from a list of models to a long reply.
 const LONG: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
 /// One recorder for the process: `metrics` has one place for it.
@@ -120,6 +123,13 @@ pub fn cost(basis: &'static str, microdollars: u64) {
     counter!(COST, "basis" => basis).increment(microdollars);
 }
 
+/// A request of an agent to its model ended in this way; it took so long in all, and so long to the
+/// first byte of an answer, where there was one.
+pub fn gateway_request(outcome: &'static str, took: Duration, first_byte: Option<Duration>) {
+    histogram!(GATEWAY_REQUESTS, "outcome" => outcome).record(took);
+    first_byte.iter().for_each(|first| histogram!(GATEWAY_FIRST_BYTE).record(*first));
+}
+
 /// A chat that was passed on to a model ended with this status, in the words of the wire.
 pub fn chat_ended(status: &'static str) {
     counter!(CHATS, "status" => status).increment(1);
@@ -131,7 +141,13 @@ pub fn webhook(outcome: &'static str) {
 }
 
 fn install() -> Option<PrometheusHandle> {
-    let suffixes = [(EVENT_LAG, SHORT), (HTTP_SECONDS, SHORT), (SANDBOX_START, LONG)];
+    let suffixes = [
+        (EVENT_LAG, SHORT),
+        (GATEWAY_FIRST_BYTE, LONG),
+        (GATEWAY_REQUESTS, LONG),
+        (HTTP_SECONDS, SHORT),
+        (SANDBOX_START, LONG),
+    ];
     let builder =
         suffixes.into_iter().fold(PrometheusBuilder::new(), |builder, (name, borders)| {
             builder
@@ -166,6 +182,16 @@ fn describe() {
     describe_counter!(
         COST,
         "Known costs of runs in millionths of a dollar, by how they are known."
+    );
+    describe_histogram!(
+        GATEWAY_FIRST_BYTE,
+        Unit::Seconds,
+        "From an agent's request to the first byte of its model's answer."
+    );
+    describe_histogram!(
+        GATEWAY_REQUESTS,
+        Unit::Seconds,
+        "Requests of agents to their models, by how they ended."
     );
     describe_counter!(CHATS, "Chats that were passed on to a model, by how they ended.");
     describe_counter!(WEBHOOKS, "Webhooks that were sent, by outcome.");

@@ -11,8 +11,10 @@ use super::event::McpServer;
 use super::recorder::Recorder;
 use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
+use super::wire_account::Reconciled;
 use crate::run::{
-    Limits, Network, PermissionMode, ProviderName, RunFailure, RunPlan, RunStatus, Verdict,
+    Credentials, Limits, Network, PermissionMode, ProviderName, RunFailure, RunPlan, RunStatus,
+    Verdict,
 };
 
 /// The version of `trajectory.json` that this program writes and reads.
@@ -40,6 +42,8 @@ pub struct DocumentFacts<'a> {
     pub recorder: &'a Recorder,
     /// The settled usage.
     pub usage: &'a UsageReport,
+    /// The same beside what was metered on the wire.
+    pub reconciled: &'a Reconciled,
     /// What it achieved.
     pub verdict: &'a Verdict,
     /// What was noticed beside the recorder's and the verdict's warnings, as sentences.
@@ -206,6 +210,7 @@ struct Config<'a> {
     apt_packages: &'a [String],
     started_from: Option<&'a StartedFrom>,
     network: Network,
+    credentials: Credentials,
     permission_mode: PermissionMode,
     allowed_tools: Option<&'a [String]>,
     disallowed_tools: &'a [String],
@@ -233,6 +238,8 @@ struct UsageView<'a> {
     source: UsageSource,
     total: Usage,
     models: &'a UsageByModel,
+    #[serde(flatten)]
+    reconciled: &'a Reconciled,
 }
 
 #[derive(Debug, Serialize)]
@@ -295,6 +302,7 @@ impl<'a> TrajectoryDocument<'a> {
                 source: facts.usage.source,
                 total: facts.usage.by_model.total(),
                 models: &facts.usage.by_model,
+                reconciled: facts.reconciled,
             },
             agent: agent(facts),
             agent_steps: facts.recorder.steps().collect(),
@@ -418,6 +426,7 @@ fn config<'a>(facts: &DocumentFacts<'a>) -> Config<'a> {
         apt_packages: &plan.apt_packages,
         started_from: facts.started_from,
         network: plan.network,
+        credentials: plan.credentials,
         permission_mode: plan.permissions.mode,
         allowed_tools: plan.permissions.allowed.as_deref(),
         disallowed_tools: &plan.permissions.denied,
@@ -481,6 +490,7 @@ mod tests {
             script: None,
             base: Base::Snapshot("maps".to_owned()),
             apt_packages: vec!["jq".to_owned()],
+            credentials: Credentials::Gateway,
             network: Network::None,
             limits: Limits {
                 wall: Duration::from_secs(60),
@@ -590,6 +600,7 @@ mod tests {
             times,
             recorder,
             usage: &recorder.usage(),
+            reconciled: &Reconciled::default(),
             verdict: &verdict,
             notes: &["A note of the worker.".to_owned()],
             results: &[ResultFile {

@@ -14,6 +14,7 @@ mod summary;
 mod usage;
 mod warnings;
 mod whole;
+mod wire_account;
 
 pub use atif::{AtifDocument, AtifFacts};
 pub use clip::{Arguments, Clipped, STEP_TEXT_BYTES, one_line};
@@ -36,3 +37,4 @@ pub use step_log::{MAX_FIRST_STEPS, MAX_LAST_STEPS};
 pub use summary::Summary;
 pub use usage::{CostBasis, ReplyLedger, Usage, UsageByModel, UsageReport, UsageSource};
 pub use whole::{SoFar, StepDocument, WholeRun, in_step, unbegun_step};
+pub use wire_account::{Reconciled, Reconciliation, WireAccount};

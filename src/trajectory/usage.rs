@@ -187,7 +187,7 @@ impl UsageByModel {
 
     /// The name under which `model` stands here. An agent counts under the name that it asked for,
     /// a provider answers with the release's full name.
-    fn name_of(&self, model: &str) -> Option<&str> {
+    pub(super) fn name_of(&self, model: &str) -> Option<&str> {
         if let Some((name, _)) = self.0.get_key_value(model) {
             return Some(name);
         }
@@ -236,6 +236,8 @@ pub enum UsageSource {
     Live,
     /// The agent's own totals, in its last result. Complete but for requests that broke off.
     AgentResult,
+    /// The gateway's ledger: what each reply that came whole said it used.
+    Wire,
     /// The session files that the agent left. Right for each reply; side calls are missing.
     SessionFiles,
 }
@@ -260,6 +262,7 @@ impl UsageReport {
             (UsageSource::SessionFiles, _) | (_, UsageSource::SessionFiles) => {
                 UsageSource::SessionFiles
             }
+            (UsageSource::Wire, _) | (_, UsageSource::Wire) => UsageSource::Wire,
             (UsageSource::AgentResult, UsageSource::AgentResult) => UsageSource::AgentResult,
         };
         let mut by_model = self.by_model.clone();

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::read_back::{DocumentError, read_map};
 use super::usage::{UsageReport, UsageSource};
+use super::wire_account::Reconciliation;
 use crate::run::{RunFailure, RunName, RunStatus};
 
 /// How large the steps' records may be whose agent's steps are all kept in that of the run, in bytes.
@@ -131,6 +132,17 @@ impl SoFar {
     }
 }
 
+/// How the agents' accounts compare with the wire's: as in the first step whose do not agree.
+fn reconciliation(documents: &[StepDocument]) -> Value {
+    let each = documents.iter().filter_map(|document| {
+        document.fields.get("usage")?.get("reconciliation").filter(|word| word.is_string())
+    });
+    let exact = json!(Reconciliation::Exact);
+    let mut each = each.peekable();
+    let first = each.peek().map_or(Value::Null, |word| (*word).clone());
+    each.find(|word| **word != exact).cloned().unwrap_or(first)
+}
+
 /// A sentence about a step.
 #[must_use]
 pub fn in_step(step: &str, sentence: &str) -> String {
@@ -183,7 +195,13 @@ impl WholeRun<'_> {
         }));
         put("warnings", sum.warnings.into());
         let SoFar { usage: UsageReport { source, by_model }, n_agent_steps, .. } = sum;
-        put("usage", json!({ "source": source, "total": by_model.total(), "models": by_model }));
+        put(
+            "usage",
+            json!({
+                "source": source, "total": by_model.total(), "models": by_model,
+                "reconciliation": reconciliation(&documents),
+            }),
+        );
         put("agent_steps", documents.iter().flat_map(agent_steps).collect());
         put("n_agent_steps", n_agent_steps.into());
         let n_left_out =

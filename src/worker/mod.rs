@@ -1,11 +1,13 @@
 //! One run, in order: run it, record it, finish it. `execute.rs` tells the story.
 
+mod account;
 mod agent;
 mod attend;
 mod backlog;
 mod base;
 mod claim;
 mod conclude;
+mod door;
 mod ending;
 mod execute;
 mod fault;

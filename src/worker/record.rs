@@ -21,8 +21,8 @@ use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
-    AtifDocument, AtifFacts, DocumentFacts, Recorder, ResultFile, RunTimes, StartedFrom,
-    StepDocument, TrajectoryDocument, UsageReport, read_started_from,
+    AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
+    StartedFrom, StepDocument, TrajectoryDocument, UsageReport, read_started_from,
 };
 
 /// How a run ended, with all that is known of it.
@@ -30,6 +30,7 @@ pub(super) struct Ended {
     status: RunStatus,
     recorder: Recorder,
     usage: UsageReport,
+    reconciled: Reconciled,
     notes: Vec<String>,
     remains: Remains,
     exit_code: Option<i32>,
@@ -42,6 +43,7 @@ impl Ended {
             status,
             recorder: Recorder::new(),
             usage: UsageReport::default(),
+            reconciled: Reconciled::default(),
             notes: Vec::new(),
             remains: Remains::default(),
             exit_code: None,
@@ -101,8 +103,8 @@ impl Ended {
             Err(failure) => RunStatus::Failed(failure),
         };
         notes.extend(seal.findings);
-        let usage = settle(plan, &recorder, folder, &mut notes);
-        Self { status, recorder, usage, notes, remains, exit_code }
+        let (usage, reconciled) = settle(plan, &recorder, folder, &mut notes);
+        Self { status, recorder, usage, reconciled, notes, remains, exit_code }
     }
 }
 
@@ -398,6 +400,7 @@ impl Record {
             },
             recorder: &ended.recorder,
             usage: &ended.usage,
+            reconciled: &ended.reconciled,
             verdict,
             notes: &notes,
             results: &results,

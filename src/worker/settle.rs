@@ -4,22 +4,37 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 
+use super::account::wire_account;
 use super::lines::MAX_LINE_BYTES;
 use crate::provider::{self, Billed};
 use crate::run::RunPlan;
 use crate::runtime;
 use crate::store::RunFolder;
-use crate::trajectory::{Recorder, Usage, UsageReport, UsageSource};
+use crate::trajectory::{Reconciled, Recorder, Usage, UsageReport, UsageSource};
 
-/// The best account of a run's usage, with its costs.
+/// The best account of a run's usage, with its costs, and how the agent's compares with the wire's.
 pub(super) fn settle(
     plan: &RunPlan,
     recorder: &Recorder,
     folder: &RunFolder,
     notes: &mut Vec<String>,
-) -> UsageReport {
-    let UsageReport { source, by_model } = account(plan, recorder, folder, notes);
-    UsageReport { source, by_model: by_model.priced(estimate) }
+) -> (UsageReport, Reconciled) {
+    let mut doubts = Vec::new();
+    let agent = account(plan, recorder, folder, &mut doubts);
+    let reconciled = Reconciled::new(&agent, wire_account(folder));
+    let metered = reconciled.wire.as_ref().map(|wire| &wire.models);
+    let metered = metered.filter(|models| !models.is_empty());
+    let UsageReport { source, by_model } = match metered {
+        // Where the agent's own totals are missing, those of the wire are whole.
+        Some(models) if agent.source != UsageSource::AgentResult => {
+            UsageReport { source: UsageSource::Wire, by_model: models.clone() }
+        }
+        Some(_) | None => {
+            notes.append(&mut doubts);
+            agent
+        }
+    };
+    (UsageReport { source, by_model: by_model.priced(estimate) }, reconciled)
 }
 
 fn estimate(model: &str, usage: &Usage) -> Option<f64> {

@@ -43,7 +43,7 @@ pub(super) fn sandbox_spec(
     let model_env = access.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     let results_dir = ("RESULTS_DIR".to_owned(), Secret::new(RESULTS_DIR.to_owned()));
     let given = plan.secrets.iter().chain(&plan.agent_env);
-    let given = given.map(|(name, value)| (name.clone(), value.clone()));
+    let given = given.map(|(name, value)| (name.clone(), access.stand_in(value)));
     let run_env = given.chain([results_dir]);
     let setup = plan.setup.as_ref().map(|script| Setup {
         script: script.clone(),

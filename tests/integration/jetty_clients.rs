@@ -30,7 +30,22 @@ async fn every_method_of_the_sdk_works() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdk_grades_with_a_run_on_docker() {
-    tell(EngineKind::Docker, "grade.mjs").await;
+    let Some(daemon) = Daemon::start(EngineKind::Docker, SCRIPT).await else { return };
+    if let Some(ran) = daemon.tell("public-clients", &["grade.mjs"]).await {
+        assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
+        // Its agent asked the model through the gateway: once for each turn, at least.
+        let figures = daemon.get("/metrics").await;
+        for name in [
+            "gateway_request_seconds_count{outcome=\"complete\"}",
+            "gateway_first_byte_seconds_count",
+        ] {
+            let line =
+                figures.lines().find_map(|line| line.strip_prefix("runbookd_")?.strip_prefix(name));
+            let n: u64 = line.and_then(|n| n.trim().parse().ok()).unwrap_or_default();
+            assert!(n >= 2, "{name}: {figures}");
+        }
+    }
+    daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use runbookd::plan::Overrides;
 use runbookd::provider::scripted::{
-    Fingerprint, LedgerEntry, Listen, Script, ScriptedProvider, Wire,
+    Delivery, Fingerprint, LedgerEntry, Listen, Script, ScriptedProvider, Wire,
 };
 use runbookd::run::Network;
 use serde_json::json;
@@ -20,6 +20,8 @@ stories! {
     bedrock_is_reached_by_static_keys,
     openrouter_is_reached_with_and_without_the_version_in_its_url,
     vertex_is_reached_through_a_gateway_that_signs,
+    the_key_is_nowhere_in_the_sandbox,
+    the_ledger_equals_what_was_sent_also_when_streams_break,
 }
 
 /// A sub-agent of the small model, then a file, then the end.
@@ -49,12 +51,18 @@ struct Wired {
     /// The variable with the server's address, and the path behind it.
     base: (&'static str, &'static str),
     model: &'static str,
+    /// How the agent's account compares with the wire's.
+    reconciliation: &'static str,
 }
 
 impl Wired {
     async fn run(self, stage: &Stage) -> (Scene, Vec<LedgerEntry>) {
+        self.run_script(stage, SCRIPT).await
+    }
+
+    async fn run_script(self, stage: &Stage, script: &str) -> (Scene, Vec<LedgerEntry>) {
         let address = "0.0.0.0:0".parse().unwrap();
-        let script = Script::parse(SCRIPT).unwrap();
+        let script = Script::parse(script).unwrap();
         let server = ScriptedProvider::start(script, Listen::Tcp(address)).await.unwrap();
         let Listen::Tcp(address) = server.address() else { panic!("a TCP address") };
         let url = format!("http://{}:{}{}", host(stage.kind), address.port(), self.base.1);
@@ -87,6 +95,7 @@ impl Wired {
             .map(|(m, u)| (m.clone(), json!([u["input"], u["output"], u["cache_read"]])))
             .collect();
         assert_eq!(counted, sent);
+        assert_eq!(scene.trajectory["usage"]["reconciliation"], self.reconciliation);
         assert_eq!(scene.trajectory["steps"]["run"]["config"]["model"], self.model);
         assert_eq!(scene.trajectory["steps"]["run"]["config"]["model_provider"], self.provider);
         (scene, ledger)
@@ -130,6 +139,7 @@ async fn anthropic_is_reached_by_key(stage: &Stage) {
         keys: vec![("ANTHROPIC_API_KEY", "sk-ant-api03-made-up")],
         base: ("ANTHROPIC_BASE_URL", ""),
         model: "claude-sonnet-4-6",
+        reconciliation: "exact",
     };
     let (_, ledger) = wired.run(stage).await;
     assert_eq!(
@@ -148,6 +158,7 @@ async fn anthropic_is_reached_by_a_subscriptions_token(stage: &Stage) {
         keys: vec![("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-made-up")],
         base: ("ANTHROPIC_BASE_URL", ""),
         model: "claude-opus-4-7",
+        reconciliation: "exact",
     };
     let (_, ledger) = wired.run(stage).await;
     assert_eq!(credentials(&messages(ledger)), bearer_is("sk-ant-oat01-made-up"));
@@ -159,6 +170,7 @@ async fn a_gateway_is_reached_by_its_token(stage: &Stage) {
         keys: vec![("ANTHROPIC_AUTH_TOKEN", "made-up-gateway-token")],
         base: ("ANTHROPIC_BASE_URL", "/anthropic/v1/"),
         model: "claude-sonnet-4-6",
+        reconciliation: "exact",
     };
     let (_, ledger) = wired.run(stage).await;
     assert!(messages(ledger.clone()).iter().all(|entry| entry.path == "/anthropic/v1/messages"));
@@ -181,6 +193,7 @@ async fn bedrock_is_reached_by_bearer_token(stage: &Stage) {
         ],
         base: ("ANTHROPIC_BEDROCK_BASE_URL", ""),
         model: "us.anthropic.claude-sonnet-4-6",
+        reconciliation: "exact",
     };
     let (_, ledger) = wired.run(stage).await;
     assert_eq!(asked(&ledger), set(BEDROCK_PATHS));
@@ -198,6 +211,7 @@ async fn bedrock_is_reached_by_static_keys(stage: &Stage) {
         ],
         base: ("ANTHROPIC_BEDROCK_BASE_URL", ""),
         model: "us.anthropic.claude-sonnet-4-6",
+        reconciliation: "agent_only",
     };
     let (_, ledger) = wired.run(stage).await;
     assert_eq!(asked(&ledger), set(BEDROCK_PATHS));
@@ -221,6 +235,7 @@ async fn openrouter_is_reached_with_and_without_the_version_in_its_url(stage: &S
             keys: vec![("OPENROUTER_API_KEY", "sk-or-made-up")],
             base: ("OPENROUTER_BASE_URL", path),
             model: "anthropic/claude-sonnet-4.6",
+            reconciliation: "exact",
         };
         let (_, ledger) = wired.run(stage).await;
         assert_eq!(
@@ -244,6 +259,7 @@ async fn vertex_is_reached_through_a_gateway_that_signs(stage: &Stage) {
         ],
         base: ("ANTHROPIC_VERTEX_BASE_URL", ""),
         model: "claude-sonnet-4-6",
+        reconciliation: "exact",
     };
     let (_, ledger) = wired.run(stage).await;
     let folder = "/projects/proj-x/locations/europe-west1/publishers/anthropic/models";
@@ -263,4 +279,94 @@ async fn vertex_is_reached_through_a_gateway_that_signs(stage: &Stage) {
 fn messages(mut ledger: Vec<LedgerEntry>) -> Vec<LedgerEntry> {
     ledger.retain(|entry| entry.method == "POST");
     ledger
+}
+
+/// The agent looks for the key everywhere that it can read. It is spelled so that no mask can hide a
+/// find.
+const SEARCH: &str = r#"
+turns:
+  - tools:
+      - Bash:
+          command: |
+            half=key-that; word="made-up-$half-is-real"
+            b64=$(printf %s "$word" | base64 -w0 | cut -c1-30)
+            hex=$(printf %s "$word" | od -An -tx1 | tr -d ' \n')
+            places="/proc/[0-9]*/environ /proc/[0-9]*/cmdline"
+            # No process has the pattern among its arguments, where it would be found itself.
+            pattern() { printf '%s|%s|%s\n' "$word" "$b64" "$hex"; }
+            { cat $places; env; grep -rahsE -f <(pattern) /app /logs /tmp /home /run /etc /opt/runbookd/in "$HOME"; } 2>/dev/null |
+              tr '\0' '\n' | grep -aE -f <(pattern) | grep -av 'half=key-that' | wc -l > /app/results/found.txt
+            env | grep -c '^ANTHROPIC_API_KEY=sk-ant-api03-runbookd-' > /app/results/tokens.txt
+            printenv GRADER_KEY | cut -c1-22 > /app/results/grader.txt
+          description: Look for the key
+  - text: Done.
+"#;
+
+async fn the_key_is_nowhere_in_the_sandbox(stage: &Stage) {
+    const KEY: &str = "made-up-key-that-is-real";
+    let address = "0.0.0.0:0".parse().unwrap();
+    let script = Script::parse(SEARCH).unwrap();
+    let server = ScriptedProvider::start(script, Listen::Tcp(address)).await.unwrap();
+    let Listen::Tcp(address) = server.address() else { panic!("a TCP address") };
+    let url = format!("http://{}:{}", host(stage.kind), address.port());
+    let story = Story {
+        provider: Some("anthropic"),
+        keys: vec![
+            ("ANTHROPIC_API_KEY", KEY),
+            ("GRADER_KEY", KEY),
+            ("ANTHROPIC_BASE_URL", url.leak()),
+        ],
+        // A runbook that wants the key as its own secret gets the token as well.
+        runbook: "---\nsecrets:\n  GRADER_KEY: { required: true }\n---\n# Look\n".to_owned(),
+        overrides: Overrides { network: Some(Network::None), ..Overrides::default() },
+        ..Story::scripted("")
+    };
+    let scene = story.run(stage).await;
+    let asked = messages(server.stop().await);
+    assert_eq!(credentials(&asked), key_is(KEY));
+    assert_eq!(scene.text("results/found.txt").trim(), "0");
+    assert_eq!(scene.text("results/tokens.txt").trim(), "1");
+    assert_eq!(scene.trajectory["steps"]["run"]["config"]["credentials"], "gateway");
+    assert_eq!(scene.trajectory["usage"]["reconciliation"], "exact");
+    assert_eq!(scene.text("results/grader.txt").trim(), "sk-ant-api03-runbookd-");
+    for file in scene.files() {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(KEY), "{}", file.display());
+    }
+}
+
+/// Streams that are cut and answers that are refused, on the way to a success.
+const TROUBLE: &str = "
+turns:
+  - fail: { status: 529 }
+  - drop: mid_block
+  - text: I write it.
+    tools: [ { Bash: { command: echo 1 > /app/results/a.txt, description: Write } } ]
+    usage: { input: 700, output: 60, cache_read: 40, cache_write_5m: 9 }
+  - fail: { status: 429, retry_after: 1 }
+  - text: Done.
+    usage: { input: 200, output: 20 }
+";
+
+async fn the_ledger_equals_what_was_sent_also_when_streams_break(stage: &Stage) {
+    let wired = Wired {
+        provider: "anthropic",
+        keys: vec![("ANTHROPIC_API_KEY", "sk-ant-api03-made-up")],
+        base: ("ANTHROPIC_BASE_URL", ""),
+        model: "claude-sonnet-4-6",
+        reconciliation: "exact",
+    };
+    let (scene, ledger) = wired.run_script(stage, TROUBLE).await;
+    let is_cut = |entry: &&LedgerEntry| entry.delivery == Delivery::Cut;
+    let n_cut = ledger.iter().filter(is_cut).count();
+    let wire = &scene.trajectory["usage"]["wire"];
+    assert_eq!(wire["requests"]["failed"], 2);
+    assert_eq!(wire["requests"]["broken"], n_cut);
+    let lost = &wire["broken_off"]["claude-sonnet-4-6"];
+    // The cut stream had told the input of the turn that it answered.
+    assert_eq!(json!([lost["input"], lost["cache_read"]]), json!([700, 40]));
+    let lines = scene.text("logs/gateway.jsonl");
+    let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last["outcome"], "complete");
+    assert!(last["first_byte_ms"].is_u64() && last["provider_request_id"].is_string(), "{last}");
 }

@@ -94,6 +94,7 @@ impl Bench {
             settings: IntakeSettings {
                 max_attempts: 3,
                 min_free_disk_bytes: 0,
+                upstream_reach: Reach::Public,
                 webhook_reach: Reach::Public,
                 shared_keys: None,
                 snapshots: Snapshots::built_in(),

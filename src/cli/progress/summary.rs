@@ -100,6 +100,7 @@ fn source(source: UsageSource) -> &'static str {
         UsageSource::None => "(nothing is known of the tokens)",
         UsageSource::Live => "(counts so far; the output is a lower bound)",
         UsageSource::AgentResult => "(the agent's own totals)",
+        UsageSource::Wire => "(from the gateway: the run was stopped)",
         UsageSource::SessionFiles => "(from the session files: the run was stopped)",
     }
 }

@@ -179,6 +179,7 @@ fn refuse_what_is_local(arguments: &RunArguments) -> Result<(), Trouble> {
         ("--results", common.results.is_some()),
         ("--setup", common.setup),
         ("--agent-cli", arguments.agent_cli.is_some()),
+        ("--credentials", arguments.credentials.is_some()),
         ("--model-retries", arguments.model_retries.is_some()),
         ("--permission-mode", arguments.permission_mode.is_some()),
         ("--allowed-tool", !arguments.allowed_tools.is_empty()),

@@ -1,5 +1,6 @@
 //! Anthropic's API: by key, by a subscription's token, or through a gateway that speaks it.
 
+use super::broker::{Broker, Credential, Route, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
 use crate::secret::{Keyring, Secret};
@@ -12,18 +13,32 @@ const OAUTH: &str = "CLAUDE_CODE_OAUTH_TOKEN";
 const GATEWAY_TOKEN: &str = "ANTHROPIC_AUTH_TOKEN";
 const BASE_URL: &str = "ANTHROPIC_BASE_URL";
 
+/// Where Anthropic itself is.
+const DEFAULT_BASE_URL: &str = "https://api.anthropic.com";
+
+/// How a key begins.
+const KEY_PREFIX: &str = "sk-ant-api03-";
+
 /// How a subscription's token begins (`claude setup-token` prints one).
 const OAUTH_PREFIX: &str = "sk-ant-oat";
+
+/// How the tokens of today begin.
+const OAUTH_TOKEN_PREFIX: &str = "sk-ant-oat01-";
 
 pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     let mut access = Access::default();
     let mut faults = Vec::new();
-    if let Some(url) = keyring.get(BASE_URL) {
-        match base_url(BASE_URL, url) {
-            Ok(url) => access.set(BASE_URL, &url),
-            Err(fault) => faults.push(fault),
+    let mut upstream = DEFAULT_BASE_URL.to_owned();
+    match keyring.get(BASE_URL).map(|url| base_url(BASE_URL, url)) {
+        Some(Ok(url)) => {
+            access.set(BASE_URL, &url);
+            upstream = url;
         }
+        Some(Err(fault)) => faults.push(fault),
+        None => {}
     }
+    let broker =
+        |variable, prefix, credential| Some(broker(&upstream, variable, prefix, credential));
     match (keyring.get(KEY), keyring.get(GATEWAY_TOKEN), keyring.get(OAUTH)) {
         (Some(_), Some(_), _) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -34,6 +49,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         )),
         (None, Some(token), _) if keyring.get(BASE_URL).is_some() => {
             access.set_secret(GATEWAY_TOKEN, token);
+            access.broker = broker(GATEWAY_TOKEN, "", Credential::Bearer(token.clone()));
         }
         (None, Some(_), _) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -46,7 +62,9 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             if key.expose().trim().starts_with(OAUTH_PREFIX) {
                 faults.push(misplaced(KEY, "a subscription's token", OAUTH));
             }
-            access.set_secret(KEY, &trimmed(key));
+            let key = trimmed(key);
+            access.set_secret(KEY, &key);
+            access.broker = broker(KEY, KEY_PREFIX, Credential::ApiKey(key));
             if oauth.is_some() {
                 access.findings.push(Finding::new(
                     Code::SeveralCredentials,
@@ -56,18 +74,28 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         }
         (None, None, Some(token)) => {
             if !token.expose().trim().starts_with(OAUTH_PREFIX) {
-                faults.push(Finding::new(
-                    Code::MalformedCredential,
-                    format!(
-                        "{OAUTH} does not begin with `{OAUTH_PREFIX}`: make one with `claude setup-token`"
-                    ),
-                ));
+                let mend = "make one with `claude setup-token`";
+                let message = format!("{OAUTH} does not begin with `{OAUTH_PREFIX}`: {mend}");
+                faults.push(Finding::new(Code::MalformedCredential, message));
             }
-            access.set_secret(OAUTH, &trimmed(token));
+            let token = trimmed(token);
+            access.set_secret(OAUTH, &token);
+            access.broker = broker(OAUTH, OAUTH_TOKEN_PREFIX, Credential::Bearer(token));
         }
         (None, None, None) => faults.push(missing(ProviderName::Anthropic)),
     }
     if faults.is_empty() { Ok(access) } else { Err(faults) }
+}
+
+fn broker(
+    upstream: &str,
+    credential_variable: &'static str,
+    token_prefix: &'static str,
+    credential: Credential,
+) -> Broker {
+    let upstream = upstream.to_owned();
+    let route = Route { upstream, control: None, credential, wire: Wire::Messages };
+    Broker { route, base_variable: BASE_URL, credential_variable, token_prefix }
 }
 
 fn misplaced(variable: &str, what: &str, right: &str) -> Finding {

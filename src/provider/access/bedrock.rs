@@ -1,5 +1,6 @@
 //! Bedrock: by its bearer token, or by static access keys, with which the CLI signs each request.
 
+use super::broker::{Broker, Credential, Route, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
 use crate::secret::Keyring;
@@ -32,15 +33,29 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             format!("{REGION} is not the name of a region: write one such as {DEFAULT_REGION}"),
         ));
     }
+    let mut upstream = format!("https://bedrock-runtime.{region}.amazonaws.com");
+    let mut control = Some(format!("https://bedrock.{region}.amazonaws.com"));
     if let Some(url) = keyring.get(BASE_URL) {
         match base_url(BASE_URL, url) {
-            Ok(url) => access.set(BASE_URL, &url),
+            Ok(url) => {
+                access.set(BASE_URL, &url);
+                (upstream, control) = (url, None);
+            }
             Err(fault) => faults.push(fault),
         }
     }
     match (keyring.get(BEARER), keyring.get(KEY_ID), keyring.get(KEY_SECRET)) {
         // The bearer token wins: the CLI takes it first, and two credentials are one too many.
-        (Some(token), _, _) => access.set_secret(BEARER, token),
+        (Some(token), _, _) => {
+            access.set_secret(BEARER, token);
+            let credential = Credential::Bearer(token.clone());
+            access.broker = Some(Broker {
+                route: Route { upstream, control, credential, wire: Wire::Bedrock },
+                base_variable: BASE_URL,
+                credential_variable: BEARER,
+                token_prefix: "ABSK",
+            });
+        }
         (None, Some(id), Some(secret)) => {
             access.set_secret(KEY_ID, id);
             access.set_secret(KEY_SECRET, secret);

@@ -4,13 +4,19 @@
 
 mod anthropic;
 mod bedrock;
+mod broker;
 mod openrouter;
 mod vertex;
+
+pub use broker::{Brokered, Credential, Route, Wire};
+
+use broker::Broker;
 
 use crate::run::{Code, Finding, ProviderName, RuntimeName};
 use crate::secret::{Keyring, Secret};
 
-/// Where the scripted provider's socket stands inside the sandbox.
+/// Where the socket of a model service in this process stands inside the sandbox: the scripted
+/// provider's, or the gateway's.
 pub const SCRIPTED_SOCKET: &str = "/run/runbookd/model/model.sock";
 
 /// A model service as one sandbox sees it.
@@ -24,6 +30,10 @@ pub struct Access {
     pub secrets: Vec<Secret>,
     /// What a person should know about this access.
     pub findings: Vec<Finding>,
+    /// The real credential and the token in its place, where a gateway is in between.
+    stand_in: Option<(Secret, Secret)>,
+    /// How a gateway can take the credential's place, where one can.
+    broker: Option<Broker>,
 }
 
 impl Access {

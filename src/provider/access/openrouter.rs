@@ -1,6 +1,7 @@
 //! OpenRouter: it speaks Anthropic's API under `/api`, and takes its key as a bearer token.
 
 use super::super::models::Model;
+use super::broker::{Broker, Credential, Route, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Finding, ProviderName};
 use crate::secret::Keyring;
@@ -25,13 +26,24 @@ const MODEL_VARIABLES: [(&str, &str); 4] = [
 pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     let mut access = Access::default();
     let mut faults = Vec::new();
+    let mut upstream = DEFAULT_BASE_URL.to_owned();
     match keyring.get(BASE_URL).map(|url| base_url(BASE_URL, url)) {
-        None => access.set("ANTHROPIC_BASE_URL", DEFAULT_BASE_URL),
-        Some(Ok(url)) => access.set("ANTHROPIC_BASE_URL", &url),
+        None => {}
+        Some(Ok(url)) => upstream = url,
         Some(Err(fault)) => faults.push(fault),
     }
+    access.set("ANTHROPIC_BASE_URL", &upstream);
     match keyring.get(KEY) {
-        Some(key) => access.set_secret("ANTHROPIC_AUTH_TOKEN", key),
+        Some(key) => {
+            access.set_secret("ANTHROPIC_AUTH_TOKEN", key);
+            let credential = Credential::Bearer(key.clone());
+            access.broker = Some(Broker {
+                route: Route { upstream, control: None, credential, wire: Wire::Messages },
+                base_variable: "ANTHROPIC_BASE_URL",
+                credential_variable: "ANTHROPIC_AUTH_TOKEN",
+                token_prefix: "sk-or-v1-",
+            });
+        }
         None => faults.push(missing(ProviderName::OpenRouter)),
     }
     // As `ANTHROPIC_API_KEY` the CLI would send the key to Anthropic as well. Empty, so that one

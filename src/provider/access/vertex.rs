@@ -1,5 +1,6 @@
 //! Vertex AI: a project, a region, and a service account's key file, or a gateway that signs.
 
+use super::broker::{Broker, Credential, Route, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
 use crate::secret::Keyring;
@@ -36,9 +37,13 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             format!("there is no project for vertex: set {PROJECT} or {CLOUD_PROJECT}"),
         )),
     }
+    let mut upstream = None;
     if let Some(url) = keyring.get(BASE_URL) {
         match base_url(BASE_URL, url) {
-            Ok(url) => access.set(BASE_URL, &url),
+            Ok(url) => {
+                access.set(BASE_URL, &url);
+                upstream = Some(url);
+            }
             Err(fault) => faults.push(fault),
         }
     }
@@ -52,7 +57,21 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             Code::MalformedCredential,
             format!("{CREDENTIALS_JSON} is not a service account's key: write the whole JSON file into it"),
         )),
-        (None, Some(_)) if keyring.get(BASE_URL).is_some() => access.pass(SKIP_AUTH, keyring),
+        (None, Some(_)) if keyring.get(BASE_URL).is_some() => {
+            access.pass(SKIP_AUTH, keyring);
+            // The CLI shows this one where it is not to ask Google for its own.
+            access.broker = upstream.map(|upstream| Broker {
+                route: Route {
+                    upstream,
+                    control: None,
+                    credential: Credential::None,
+                    wire: Wire::Vertex,
+                },
+                base_variable: BASE_URL,
+                credential_variable: "ANTHROPIC_AUTH_TOKEN",
+                token_prefix: "",
+            });
+        }
         (None, Some(_)) => faults.push(Finding::new(
             Code::ConflictingCredentials,
             format!("{SKIP_AUTH} is for a gateway that signs: set {BASE_URL} to its address"),

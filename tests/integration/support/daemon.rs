@@ -152,8 +152,12 @@ impl Daemon {
         let home = Home::new();
         let made = home.run(&["token", "create", "clients", "--admin"]).await;
         assert_eq!(made.code, Some(0), "{made:?}");
-        let env =
-            [("RUNBOOKD_ENGINE", engine.to_string()), ("RUNBOOKD_SNAPSHOTS", snapshots(&home))];
+        let env = [
+            ("RUNBOOKD_ENGINE", engine.to_string()),
+            ("RUNBOOKD_SNAPSHOTS", snapshots(&home)),
+            // The scripted model is on this machine.
+            ("RUNBOOKD_UPSTREAM_PRIVATE", "1".to_owned()),
+        ];
         let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
         let server = Server::start(&home, &env).await;
         let (pid, address) = (server.pid(), server.address.clone());
@@ -172,6 +176,13 @@ impl Daemon {
         let path = ("POST", "/api/v1/collections");
         let made = send(&self.address, path, &self.token, &team).await;
         assert_eq!(made.0, "HTTP/1.1 200 OK", "{made:?}");
+    }
+
+    /// What an admin gets at a path.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let (status, body) = send(&self.address, ("GET", path), &self.token, "").await;
+        assert_eq!(status, "HTTP/1.1 200 OK", "{path}: {body}");
+        body
     }
 
     /// Runs a tool against the daemon. Nothing where the tool could not be set up, which is a fault

@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::stage::{POLL, Stage, settings, until};
+use super::stage::{POLL, Stage, gateway, settings, until};
 use super::story::pinned;
 
 /// Often, so that every story shows that no sandbox goes that somebody needs.
@@ -90,6 +90,7 @@ impl<'a> Depot<'a> {
         };
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
+        let sockets = self.stage.models();
         let (agents, clock) = (self.agents.clone(), self.clock);
         let (file, key) = (self.path("queue.db"), self.path("vault.key"));
         let shutdown = Shutdown::default();
@@ -101,9 +102,10 @@ impl<'a> Depot<'a> {
             let parts = Parts {
                 engine,
                 claims: Claims::open(state.join("claims")).unwrap(),
-                sockets: state.join("models"),
+                sockets,
                 agents,
                 snapshots: Snapshots::built_in(),
+                gateway: gateway(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
                 clock,
@@ -138,6 +140,16 @@ impl<'a> Depot<'a> {
     }
 
     pub(crate) async fn submit_job(&self, process: &Process, job: JobSpec) -> RunName {
+        self.submit_with(process, job, &[]).await
+    }
+
+    /// [`Depot::submit_job`] with more in the collection's environment.
+    pub(crate) async fn submit_with(
+        &self,
+        process: &Process,
+        job: JobSpec,
+        environment: &[(&str, &str)],
+    ) -> RunName {
         let name = RunName {
             collection: Slug::new("team").unwrap(),
             task: Slug::new("story").unwrap(),
@@ -145,7 +157,11 @@ impl<'a> Depot<'a> {
         };
         let secret = ("MADE_UP_KEY".to_owned(), Secret::new("sk-made-up-in-a-job".to_owned()));
         let secrets = JobSecrets {
-            environment: [secret].into(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Secret::new((*value).to_owned())))
+                .chain([secret])
+                .collect(),
             webhook_secret: Some(Secret::new("made-up-key-of-a-webhook".to_owned())),
             ..JobSecrets::default()
         };
@@ -205,6 +221,7 @@ impl<'a> Depot<'a> {
         let settings = IntakeSettings {
             max_attempts: 3,
             min_free_disk_bytes: 0,
+            upstream_reach: Reach::Private,
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),

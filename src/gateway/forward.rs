@@ -1,0 +1,293 @@
+//! One request on its way: looked at, passed on with the real credential, and its answer metered
+//! while it comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::{Request, Response, StatusCode, request};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use tokio::time::timeout;
+
+use super::headers::{self, REQUEST_IDS, RETRY_COUNT};
+use super::inspect::inspect;
+use super::ledger::{GatewayRecord, Outcome};
+use super::meter::Meter;
+use super::policy::{self, Endpoint, Target};
+use super::refusal::Refusal;
+use super::server::Gate;
+use crate::run::error_chain;
+
+/// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
+/// MiB.
+const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// From a request's head to the end of its body. The agent is on this machine.
+const BODY_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a service may think before its answer begins: an answer in one piece begins when it is
+/// finished.
+const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(600);
+
+/// Largest answer that is no success, in bytes. It is a sentence, sometimes a web page.
+const MAX_ERROR_BYTES: usize = 1 << 20;
+
+/// What of a path the ledger keeps, in bytes.
+const MAX_PATH_CHARS: usize = 300;
+
+/// Answers one request.
+pub(super) async fn answer(gate: Arc<Gate>, request: Request<Body>) -> Response<Body> {
+    let since = Instant::now();
+    let (head, body) = request.into_parts();
+    let Some(seq) = gate.next_seq() else { return Refusal::UsedUp.response() };
+    let mut passing = Passing { record: begun(&gate, seq, &head), since, gate };
+    match passed_on(&mut passing, &head, body).await {
+        Ok((head, answer)) => passing.answered(head, answer).await,
+        Err(refusal) => passing.refused(&refusal),
+    }
+}
+
+fn begun(gate: &Gate, seq: u64, head: &request::Parts) -> GatewayRecord {
+    GatewayRecord {
+        seq,
+        at: (gate.clock)(),
+        outcome: Outcome::Refused,
+        method: head.method.to_string(),
+        path: head.uri.path().chars().take(MAX_PATH_CHARS).collect(),
+        endpoint: None,
+        model: None,
+        model_served: None,
+        n_retries: n_retries(&head.headers),
+        status: None,
+        usage: None,
+        first_byte_ms: None,
+        duration_ms: None,
+        n_request_bytes: 0,
+        n_answer_bytes: 0,
+        provider_request_id: None,
+        problem: None,
+    }
+}
+
+/// What is passed back to the agent.
+struct AnswerHead {
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+/// Looks at a request and asks the service, up to the head of its answer.
+async fn passed_on(
+    passing: &mut Passing,
+    head: &request::Parts,
+    body: Body,
+) -> Result<(AnswerHead, Option<reqwest::Response>), Refusal> {
+    let gate = Arc::clone(&passing.gate);
+    let target = policy::target(gate.route.wire, &head.method, head.uri.path());
+    let Target { endpoint, model } = target.ok_or(Refusal::Path)?;
+    passing.record.endpoint = Some(endpoint.as_str().to_owned());
+    if endpoint == Endpoint::Liveness {
+        // The agent CLI asks without its token, only to see that somebody is there.
+        let head = AnswerHead { status: StatusCode::OK, headers: HeaderMap::new() };
+        return Ok((head, None));
+    }
+    if !headers::shows(&head.headers, &gate.token) {
+        return Err(Refusal::Token);
+    }
+    let body = whole(body).await?;
+    passing.record.n_request_bytes = body.len() as u64;
+    passing.record.model = model;
+    if endpoint.has_prompt() {
+        let found = inspect(&body).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+        passing.record.model = passing.record.model.take().or(found.model);
+        if let Some(rule) = found.broken_rule {
+            return Err(Refusal::Rule(rule));
+        }
+    }
+    let url = url(&gate, head, endpoint);
+    let asked = gate.upstream.client.request(head.method.clone(), url);
+    let asked = asked.headers(headers::asked(&head.headers, &gate.route.credential)).body(body);
+    passing.goes_on();
+    let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
+    let answer = answer.map_err(|e| unreachable(&gate, e))?;
+    let head = AnswerHead { status: answer.status(), headers: headers::answered(answer.headers()) };
+    Ok((head, Some(answer)))
+}
+
+/// Where a request goes.
+fn url(gate: &Gate, head: &request::Parts, endpoint: Endpoint) -> String {
+    let route = &gate.route;
+    let control = route.control.as_ref().filter(|_| endpoint == Endpoint::Models);
+    let base = control.unwrap_or(&route.upstream);
+    let query = head.uri.query().and_then(policy::query);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{base}{}{query}", head.uri.path())
+}
+
+async fn whole(body: Body) -> Result<Bytes, Refusal> {
+    match timeout(BODY_LIMIT, to_bytes(body, MAX_REQUEST_BYTES)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(Refusal::Body("the request is larger than 64 MiB, or broke off")),
+        Err(_) => Err(Refusal::Body("the request did not come in time")),
+    }
+}
+
+/// Why a service was not reached. Its address can hold what an agent is not to know.
+fn unreachable(gate: &Gate, error: reqwest::Error) -> Refusal {
+    let error = error_chain(&error.without_url());
+    tracing::info!(run.id = %gate.run, error, "a model service cannot be reached");
+    Refusal::Unreachable(gate.redactor.redact_str(&error))
+}
+
+fn n_retries(headers: &HeaderMap) -> Option<u32> {
+    headers.get(RETRY_COUNT)?.to_str().ok()?.parse().ok()
+}
+
+/// A request on its way. However it ends, the ledger gets its line: a stream whose reader goes away
+/// is simply dropped.
+struct Passing {
+    record: GatewayRecord,
+    since: Instant,
+    gate: Arc<Gate>,
+}
+
+impl Passing {
+    /// From here on the service may bill it.
+    fn goes_on(&mut self) {
+        self.record.outcome = Outcome::InFlight;
+        self.gate.note(&self.record);
+        self.record.outcome = Outcome::Abandoned;
+    }
+
+    fn refused(mut self, refusal: &Refusal) -> Response<Body> {
+        self.record.outcome = match refusal {
+            Refusal::Unreachable(_) | Refusal::Silent => Outcome::Unreachable,
+            Refusal::Token
+            | Refusal::Path
+            | Refusal::Body(_)
+            | Refusal::Unreadable(_)
+            | Refusal::Rule(_)
+            | Refusal::UsedUp => Outcome::Refused,
+        };
+        self.record.status = Some(refusal.status().as_u16());
+        self.record.problem = Some(refusal.message());
+        refusal.response()
+    }
+
+    /// Hands the answer on.
+    async fn answered(
+        mut self,
+        head: AnswerHead,
+        answer: Option<reqwest::Response>,
+    ) -> Response<Body> {
+        self.record.status = Some(head.status.as_u16());
+        self.record.first_byte_ms = Some(self.elapsed_ms());
+        let id = REQUEST_IDS.iter().find_map(|name| head.headers.get(*name)?.to_str().ok());
+        self.record.provider_request_id = id.map(|id| id.chars().take(200).collect());
+        let body = match answer {
+            None => {
+                self.record.outcome = Outcome::Complete;
+                Body::empty()
+            }
+            Some(answer) if head.status.is_success() => {
+                let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+                let meter = Meter::new(kind.unwrap_or_default());
+                Body::from_stream(metered(self, meter, answer.bytes_stream()))
+            }
+            Some(answer) => Body::from(self.failed(answer).await),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        response
+    }
+
+    /// An error of the service, which may repeat the credential that it did not like.
+    async fn failed(mut self, mut answer: reqwest::Response) -> Vec<u8> {
+        self.record.outcome = Outcome::Failed;
+        let mut body = Vec::new();
+        while let Ok(Some(chunk)) = answer.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_ERROR_BYTES {
+                body.truncate(MAX_ERROR_BYTES);
+                break;
+            }
+        }
+        let body = self.gate.redactor.redact_str(&String::from_utf8_lossy(&body));
+        self.record.n_answer_bytes = body.len() as u64;
+        self.record.problem = Some(body.chars().take(MAX_PATH_CHARS).collect());
+        body.into_bytes()
+    }
+
+    /// The answer's bytes have ended, whole or not.
+    fn ended(&mut self, meter: Meter, is_whole: bool) {
+        let found = meter.finish(is_whole);
+        let is_message = self.record.endpoint.as_deref() == Some(Endpoint::Message.as_str());
+        self.record.outcome = if is_whole && (found.is_complete || !is_message) {
+            Outcome::Complete
+        } else {
+            Outcome::Broken
+        };
+        self.learn(found);
+    }
+
+    fn learn(&mut self, found: super::meter::Metered) {
+        self.record.model_served = found.model;
+        self.record.usage = found.usage;
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.record.duration_ms = Some(self.elapsed_ms());
+        self.gate.note(&self.record);
+    }
+}
+
+/// An answer as it passes, read along.
+struct Metering {
+    passing: Passing,
+    /// Taken when the bytes have ended.
+    meter: Option<Meter>,
+}
+
+impl Drop for Metering {
+    /// The agent went away in the middle of the answer.
+    fn drop(&mut self) {
+        if let Some(meter) = self.meter.take() {
+            self.passing.learn(meter.finish(false));
+        }
+    }
+}
+
+/// The same bytes, untouched.
+fn metered<S>(
+    passing: Passing,
+    meter: Meter,
+    bytes: S,
+) -> impl Stream<Item = Result<Bytes, reqwest::Error>>
+where
+    S: Stream<Item = Result<Bytes, reqwest::Error>> + Unpin,
+{
+    let metering = Metering { passing, meter: Some(meter) };
+    futures_util::stream::unfold((metering, bytes), |(mut metering, mut bytes)| async move {
+        let next = bytes.next().await;
+        match &next {
+            Some(Ok(chunk)) => {
+                metering.passing.record.n_answer_bytes += chunk.len() as u64;
+                metering.meter.iter_mut().for_each(|meter| meter.feed(chunk));
+            }
+            Some(Err(_)) | None => {
+                if let Some(meter) = metering.meter.take() {
+                    metering.passing.ended(meter, next.is_none());
+                }
+            }
+        }
+        next.map(|chunk| (chunk, (metering, bytes)))
+    })
+}

@@ -1,0 +1,148 @@
+//! What was asked through a gateway, a line for each request.
+//!
+//! A request that goes on to the model service has a line when it goes and another one when it has
+//! ended; the later one counts. So a request in the middle of which this process was killed is
+//! known, and what it cost is known to be unknown.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::trajectory::{Usage, UsageByModel};
+
+/// Most requests of one run. A loop that nothing else stops ends here, before the log fills a disk.
+pub const MAX_RECORDS: u64 = 100_000;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is on its way, or this process was killed meanwhile.
+    InFlight,
+    /// The answer came and was passed on whole.
+    Complete,
+    /// The model service answered with an error.
+    Failed,
+    /// The answer broke off.
+    Broken,
+    /// The agent did not wait for the end of the answer.
+    Abandoned,
+    /// It was not passed on.
+    Refused,
+    /// The model service could not be reached, or said nothing in time.
+    Unreachable,
+}
+
+impl Outcome {
+    /// The word in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InFlight => "in_flight",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Broken => "broken",
+            Self::Abandoned => "abandoned",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// One request. A line of `logs/gateway.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayRecord {
+    /// Its number among those of the run, from 1.
+    pub seq: u64,
+    /// When it came.
+    pub at: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The method.
+    pub method: String,
+    /// The path, without its query; clipped.
+    pub path: String,
+    /// What was asked for: `message`, `count_tokens`, `models`, `liveness`.
+    pub endpoint: Option<String>,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// The model that answered.
+    pub model_served: Option<String>,
+    /// How often the agent CLI had tried it before, by its own word.
+    pub n_retries: Option<u32>,
+    /// The status that the agent got.
+    pub status: Option<u16>,
+    /// What the answer said it used. Where it broke off, what it had said until then.
+    pub usage: Option<Usage>,
+    /// From its coming to the answer's first byte, in milliseconds.
+    pub first_byte_ms: Option<u64>,
+    /// From its coming to the answer's end, in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// Length of its body.
+    pub n_request_bytes: u64,
+    /// Length of the answer's body, as far as it was passed on.
+    pub n_answer_bytes: u64,
+    /// The name that the model service gave it.
+    pub provider_request_id: Option<String>,
+    /// Why it was not passed on, or what went wrong.
+    pub problem: Option<String>,
+}
+
+/// The sum of a run's requests.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ledger {
+    /// The newest line of each request.
+    records: BTreeMap<u64, GatewayRecord>,
+}
+
+impl Ledger {
+    /// Takes a line. A later one of the same request replaces it.
+    pub fn add(&mut self, record: GatewayRecord) {
+        self.records.insert(record.seq, record);
+    }
+
+    /// The number of the last request.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.records.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// The requests, in order.
+    pub fn records(&self) -> impl Iterator<Item = &GatewayRecord> {
+        self.records.values()
+    }
+
+    /// How many ended in each way.
+    #[must_use]
+    pub fn n_by_outcome(&self) -> BTreeMap<Outcome, u64> {
+        let mut counts = BTreeMap::new();
+        for record in self.records() {
+            *counts.entry(record.outcome).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// What the messages used that were passed on whole, by the model that was asked for. The agent
+    /// CLI counts the same: a stream that broke off is in none of its sums.
+    #[must_use]
+    pub fn counted(&self) -> UsageByModel {
+        self.sum(|record| record.outcome == Outcome::Complete)
+    }
+
+    /// What the others had used, as far as they told. It may be billed, and no agent counts it.
+    #[must_use]
+    pub fn uncounted(&self) -> UsageByModel {
+        self.sum(|record| record.outcome != Outcome::Complete)
+    }
+
+    fn sum(&self, counts: impl Fn(&GatewayRecord) -> bool) -> UsageByModel {
+        let mut sum = UsageByModel::default();
+        for record in self.records().filter(|record| counts(record)) {
+            if let (Some(model), Some(usage)) = (&record.model, &record.usage) {
+                sum.add(model, &Usage { requests_seen: 1, ..*usage });
+            }
+        }
+        sum
+    }
+}

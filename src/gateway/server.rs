@@ -1,0 +1,212 @@
+//! The gateway of one run: it listens on the run's socket, and ends with the run.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::forward::answer;
+use super::ledger::{GatewayRecord, MAX_RECORDS};
+use super::upstream::{Inadmissible, Upstream, admit};
+use crate::provider::Route;
+use crate::secret::{Redactor, Secret};
+
+/// Most connections of one run at the same time. An agent with sub-agents has a dozen; whatever else
+/// the sandbox opens waits in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// From a connection's start, or its last answer, to the end of the next request's head. Longer than
+/// the agent CLI's longest tool call, so that it does not meet a connection that was closed a moment
+/// ago.
+const HEAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// From the wish to stop to the end of the last answer. What is left is cut.
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// After a failed `accept` (no file descriptors left), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// There is no gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// It could not listen.
+    #[error("the gateway could not listen on the socket `{path}`", path = path.display())]
+    Listen {
+        /// The socket file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It must not ask its model service.
+    #[error(transparent)]
+    Inadmissible(#[from] Inadmissible),
+}
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    /// Whose it is.
+    pub run: String,
+    /// The socket file. It must not be there yet.
+    pub socket: PathBuf,
+    /// Where requests go, and as whom.
+    pub route: Route,
+    /// What the sandbox must show.
+    pub token: Secret,
+    /// Asks the service.
+    pub upstream: Upstream,
+    /// The number of the run's last request so far.
+    pub last_seq: u64,
+    /// Is told of every request, twice of those that go on. It must not block for long.
+    pub note: Box<dyn Fn(&GatewayRecord) + Send + Sync>,
+    /// The time.
+    pub clock: fn() -> Timestamp,
+}
+
+/// The running gateway of one run. Dropped without [`Gateway::stop`], it ends at once.
+#[derive(Debug)]
+pub struct Gateway {
+    stop: CancellationToken,
+    /// One task, which owns those of the connections: dropped, it ends them all.
+    serving: JoinSet<()>,
+}
+
+/// What the requests of one run share.
+pub(super) struct Gate {
+    pub(super) run: String,
+    pub(super) route: Route,
+    pub(super) token: Secret,
+    pub(super) upstream: Upstream,
+    pub(super) redactor: Redactor,
+    pub(super) clock: fn() -> Timestamp,
+    note: Box<dyn Fn(&GatewayRecord) + Send + Sync>,
+    last_seq: AtomicU64,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// The number of the next request; `None` when there were too many.
+    pub(super) fn next_seq(&self) -> Option<u64> {
+        let seq = self.last_seq.fetch_add(1, Ordering::Relaxed) + 1;
+        (seq <= MAX_RECORDS).then_some(seq)
+    }
+
+    /// Tells the ledger.
+    pub(super) fn note(&self, record: &GatewayRecord) {
+        (self.note)(record);
+    }
+}
+
+impl Gateway {
+    /// Listens, and passes on what may pass.
+    ///
+    /// # Errors
+    /// [`GatewayError`] when the socket cannot be made.
+    pub fn start(parts: GatewayParts) -> Result<Self, GatewayError> {
+        let places = std::iter::once(&parts.route.upstream).chain(&parts.route.control);
+        places.into_iter().try_for_each(|place| admit(place, parts.upstream.reach))?;
+        let GatewayParts { run, socket, route, token, upstream, last_seq, note, clock } = parts;
+        let listener = UnixListener::bind(&socket)
+            .map_err(|source| GatewayError::Listen { path: socket, source })?;
+        let redactor = Redactor::new(route.credential.secret());
+        let last_seq = AtomicU64::new(last_seq);
+        let gate = Gate { run, route, token, upstream, redactor, clock, note, last_seq };
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, Arc::new(gate), stop.clone()));
+        Ok(Self { stop, serving })
+    }
+
+    /// Takes no more requests, lets answers end for 2 seconds and cuts the rest. Then every request
+    /// has its last line.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        // The task ends by itself: each of its waits has a limit once the token is cancelled.
+        while let Some(ended) = self.serving.join_next().await {
+            if let Err(e) = ended {
+                tracing::error!(error = %e, "a gateway broke down");
+            }
+        }
+    }
+
+    /// Ends at once. What was on its way is cut.
+    pub async fn cut(mut self) {
+        self.serving.shutdown().await;
+    }
+}
+
+async fn serve(listener: UnixListener, gate: Arc<Gate>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // A place first: what cannot be served waits in the kernel's queue, which is bounded.
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place.expect("it is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let served = connection(stream, Arc::clone(&gate), stop.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(place);
+                });
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "a gateway takes no connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    let all_answered = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_LIMIT, all_answered).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+async fn connection(stream: UnixStream, gate: Arc<Gate>, stop: CancellationToken) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let gate = Arc::clone(&gate);
+        async move { Ok::<_, Infallible>(answer(gate, request.map(Body::new)).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = ended {
+        // The agent went away, or somebody in the sandbox does not speak HTTP. Nobody has to act.
+        tracing::debug!(error = %e, "a connection of a gateway broke");
+    }
+}

@@ -1,0 +1,118 @@
+//! What a gateway needs to stand between a sandbox and a model service, so that the credential
+//! never enters the sandbox.
+
+use super::{Access, SCRIPTED_SOCKET};
+use crate::secret::Secret;
+
+/// Over a socket the CLI only speaks http, and never looks the host's name up.
+const AT_THE_SOCKET: &str = "http://localhost";
+
+/// How a model service is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// Anthropic's Messages API, from itself, a gateway or OpenRouter.
+    Messages,
+    /// Amazon Bedrock: the model in the path, streams in AWS's frames.
+    Bedrock,
+    /// Google Vertex AI: the model in the path, streams as Anthropic's.
+    Vertex,
+}
+
+/// How a model service learns who asks.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// In `x-api-key`.
+    ApiKey(Secret),
+    /// In `authorization`.
+    Bearer(Secret),
+    /// It does not: it signs itself.
+    None,
+}
+
+impl Credential {
+    /// What nobody may see of it.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::ApiKey(secret) | Self::Bearer(secret) => Some(secret),
+            Self::None => None,
+        }
+    }
+}
+
+/// Where a gateway sends a run's requests, and as whom.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// What comes before the paths that the CLI asks for, without a slash at its end.
+    pub upstream: String,
+    /// What comes before the paths that list models, where they are served elsewhere.
+    pub control: Option<String>,
+    /// As whom.
+    pub credential: Credential,
+    /// How.
+    pub wire: Wire,
+}
+
+/// How an access changes when a gateway takes the credential's place.
+#[derive(Debug, Clone)]
+pub(super) struct Broker {
+    pub(super) route: Route,
+    /// The variable with the service's address.
+    pub(super) base_variable: &'static str,
+    /// The variable with the credential; the run's token takes its place.
+    pub(super) credential_variable: &'static str,
+    /// How the CLI and people know such a credential.
+    pub(super) token_prefix: &'static str,
+}
+
+impl Access {
+    /// Whether a gateway can take the credential's place.
+    #[must_use]
+    pub fn can_be_brokered(&self) -> bool {
+        self.broker.is_some()
+    }
+
+    /// Where a gateway would send what the sandbox asks, where one can take the credential's place.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&str> {
+        self.broker.as_ref().map(|broker| broker.route.upstream.as_str())
+    }
+
+    /// What the sandbox gets in place of a value: the run's token for the real credential, whatever
+    /// variable a runbook wants it in.
+    #[must_use]
+    pub fn stand_in(&self, value: &Secret) -> Secret {
+        match &self.stand_in {
+            Some((real, token)) if value.expose().trim() == real.expose() => token.clone(),
+            Some(_) | None => value.clone(),
+        }
+    }
+
+    /// The same access through a gateway at the socket: the sandbox gets a token that means nothing
+    /// outside it, made of `unique`. `None` where a gateway cannot stand in for it.
+    #[must_use]
+    pub fn brokered(mut self, unique: &str) -> Option<Brokered> {
+        let broker = self.broker.take()?;
+        let token = Secret::new(format!("{}runbookd-{unique}", broker.token_prefix));
+        self.env.retain(|(name, _)| {
+            *name != broker.base_variable && *name != broker.credential_variable
+        });
+        self.set("ANTHROPIC_UNIX_SOCKET", SCRIPTED_SOCKET);
+        self.set(broker.base_variable, AT_THE_SOCKET);
+        self.set_secret(broker.credential_variable, &token);
+        let real = broker.route.credential.secret();
+        self.stand_in = real.map(|real| (real.clone(), token.clone()));
+        Some(Brokered { access: self, route: broker.route, token })
+    }
+}
+
+/// An access through a gateway.
+#[derive(Debug)]
+pub struct Brokered {
+    /// What the sandbox gets.
+    pub access: Access,
+    /// Where the gateway sends what comes.
+    pub route: Route,
+    /// What the sandbox shows to the gateway.
+    pub token: Secret,
+}
