@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use url::Url;
 
+use crate::run::StallCeilings;
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -113,6 +114,9 @@ pub struct Settings {
     /// Whether every run may use every variable of this process (`RUNBOOKD_SHARE_KEYS=1`): for who
     /// runs the server for himself alone.
     pub share_keys: bool,
+    /// How long a run may do nothing at most, whatever its runbook says
+    /// (`RUNBOOKD_STALL_MODEL_SECONDS`, `…_TOOL_SECONDS`, `…_SILENT_SECONDS`, `…_LINGER_SECONDS`).
+    pub stall: StallCeilings,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -233,6 +237,7 @@ impl Settings {
         let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
+        let stall = stall_ceilings(&mut Reader { vars: &vars, faults: &mut faults });
         let settings = Self {
             state_dir,
             cache_dir,
@@ -259,6 +264,7 @@ impl Settings {
             },
             no_color: text("NO_COLOR").is_some(),
             share_keys,
+            stall,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };
         (settings, faults)
@@ -387,6 +393,19 @@ impl Reader<'_> {
     }
 }
 
+fn stall_ceilings(read: &mut Reader<'_>) -> StallCeilings {
+    let mut seconds = |name| {
+        let seconds: Option<NonZeroU32> = read.at_all(name, "a number of seconds above 0");
+        seconds.map(|seconds| Duration::from_secs(seconds.get().into()))
+    };
+    StallCeilings {
+        model: seconds("RUNBOOKD_STALL_MODEL_SECONDS"),
+        tool: seconds("RUNBOOKD_STALL_TOOL_SECONDS"),
+        silent: seconds("RUNBOOKD_STALL_SILENT_SECONDS"),
+        linger: seconds("RUNBOOKD_STALL_LINGER_SECONDS"),
+    }
+}
+
 fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogFormat {
     match vars.get("RUNBOOKD_LOG_FORMAT").map(String::as_str) {
         None | Some("text") => LogFormat::Text,
@@ -497,6 +516,22 @@ mod tests {
         };
         assert_eq!(["", "0", "7"].map(days), [Ok(Some(30)), Ok(None), Ok(Some(7))]);
         assert!(days("a week").is_err());
+    }
+
+    #[test]
+    fn the_operator_bounds_how_long_a_run_may_do_nothing() {
+        let vars = [
+            ("HOME", "/h"),
+            ("RUNBOOKD_STALL_TOOL_SECONDS", "90"),
+            ("RUNBOOKD_STALL_MODEL_SECONDS", ""),
+        ];
+        let tool = Some(Duration::from_secs(90));
+        let expected = StallCeilings { tool, ..StallCeilings::default() };
+        assert_eq!(settings(&vars).unwrap().stall, expected);
+        let error = settings(&[("HOME", "/h"), ("RUNBOOKD_STALL_LINGER_SECONDS", "0")]);
+        let expected =
+            "RUNBOOKD_STALL_LINGER_SECONDS is `0`: write a number of seconds above 0".to_owned();
+        assert_eq!(error.unwrap_err().faults, [expected]);
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl ExitCode {
             | RunFailure::WrongAgentVersion { .. }
             | RunFailure::SetupFailed { .. }
             | RunFailure::Timeout { .. }
+            | RunFailure::Stalled { .. }
             | RunFailure::OutputLimit { .. }
             | RunFailure::OutOfMemory { .. }
             | RunFailure::SandboxFailed { .. }

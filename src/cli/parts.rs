@@ -71,6 +71,7 @@ pub(super) async fn build(
         snapshots: wanted.snapshots,
         store,
         keyring: settings.keyring.clone(),
+        stall: settings.stall,
         clock: now,
     })
 }

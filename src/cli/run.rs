@@ -71,7 +71,7 @@ async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress
     signals.spawn(obey_signals(stop.clone()));
     for _ in 0..MAX_DRAWS {
         let plan = match plan(request, &parts.keyring, &parts.snapshots, draw()).accepted() {
-            Ok(plan) => plan,
+            Ok(plan) => parts.bounded(plan),
             Err(failure) => return refuse(&failure),
         };
         match execute(parts, &plan, &stop, &mut |update| progress.show(update)).await {

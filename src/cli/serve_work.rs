@@ -75,6 +75,7 @@ async fn workers(
         gateway: gateway(settings, api.runs.intake.settings.upstream_reach),
         store: api.store.clone(),
         keyring: [].into_iter().collect(),
+        stall: settings.stall,
         clock: now,
     };
     let floors = Floors {

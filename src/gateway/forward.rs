@@ -34,6 +34,10 @@ const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(600);
 /// Largest answer that is no success, in bytes. It is a sentence, sometimes a web page.
 const MAX_ERROR_BYTES: usize = 1 << 20;
 
+/// How often the ledger is told that an answer still comes. A reader of it needs to know whether one
+/// does, and not how fast.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
 /// What of a path the ledger keeps, in bytes.
 const MAX_PATH_CHARS: usize = 300;
 
@@ -42,7 +46,7 @@ pub(super) async fn answer(gate: Arc<Gate>, request: Request<Body>) -> Response<
     let since = Instant::now();
     let (head, body) = request.into_parts();
     let Some(seq) = gate.next_seq() else { return Refusal::UsedUp.response() };
-    let mut passing = Passing { record: begun(&gate, seq, &head), since, gate };
+    let mut passing = Passing { record: begun(&gate, seq, &head), since, told: since, gate };
     match passed_on(&mut passing, &head, body).await {
         Ok((head, answer)) => passing.answered(head, answer).await,
         Err(refusal) => passing.refused(&refusal),
@@ -149,6 +153,8 @@ fn n_retries(headers: &HeaderMap) -> Option<u32> {
 struct Passing {
     record: GatewayRecord,
     since: Instant,
+    /// When the ledger was told last.
+    told: Instant,
     gate: Arc<Gate>,
 }
 
@@ -158,6 +164,16 @@ impl Passing {
         self.record.outcome = Outcome::InFlight;
         self.gate.note(&self.record);
         self.record.outcome = Outcome::Abandoned;
+    }
+
+    /// More of the answer has come.
+    fn has_come(&mut self, n_bytes: usize) {
+        self.record.n_answer_bytes += n_bytes as u64;
+        if self.told.elapsed() >= PROGRESS_EVERY {
+            self.told = Instant::now();
+            let record = GatewayRecord { outcome: Outcome::InFlight, ..self.record.clone() };
+            self.gate.note(&record);
+        }
     }
 
     fn refused(mut self, refusal: &Refusal) -> Response<Body> {
@@ -279,7 +295,7 @@ where
         let next = bytes.next().await;
         match &next {
             Some(Ok(chunk)) => {
-                metering.passing.record.n_answer_bytes += chunk.len() as u64;
+                metering.passing.has_come(chunk.len());
                 metering.meter.iter_mut().for_each(|meter| meter.feed(chunk));
             }
             Some(Err(_)) | None => {

@@ -1,7 +1,7 @@
 //! What was asked through a gateway, a line for each request.
 //!
-//! A request that goes on to the model service has a line when it goes and another one when it has
-//! ended; the later one counts. So a request in the middle of which this process was killed is
+//! A request that goes on to the model service has a line when it goes, others while its answer comes,
+//! and one when it has ended; the latest one counts. So a request in the middle of which this process was killed is
 //! known, and what it cost is known to be unknown.
 
 use std::collections::BTreeMap;

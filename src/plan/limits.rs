@@ -1,7 +1,9 @@
 //! How much a run may take: what is asked for, within bounds, else the defaults.
 
+use std::time::Duration;
+
 use super::planner::Planner;
-use crate::run::{Code, Finding, Limits};
+use crate::run::{Code, Finding, Limits, StallLimits};
 
 /// Limits where neither the request nor the runbook sets them.
 mod default {
@@ -13,6 +15,14 @@ mod default {
     pub(super) const SETUP: Duration = Duration::from_secs(600);
     /// After its answer the CLI ends within seconds; a child that holds it open must not.
     pub(super) const LINGER: Duration = Duration::from_secs(30);
+    /// The agent CLI gives a request up after 5 minutes of silence and asks again; this is three of
+    /// those.
+    pub(super) const STALL_MODEL: Duration = Duration::from_secs(15 * 60);
+    /// The agent CLI ends a command after 10 minutes at most. What lasts longer without any work
+    /// (an MCP server's call has no limit of its own) waits for something that does not come.
+    pub(super) const STALL_TOOL: Duration = Duration::from_secs(30 * 60);
+    /// Between two requests the agent CLI takes seconds; hooks and MCP servers that start, a minute.
+    pub(super) const STALL_SILENT: Duration = Duration::from_secs(10 * 60);
     /// The CLI's own default, about three minutes of waiting.
     pub(super) const MODEL_RETRIES: u32 = 10;
     /// The CLI takes 150 MB; the rest is for compilers, browsers and data.
@@ -82,10 +92,12 @@ impl Planner<'_> {
             max_turns != Some(0),
             "the turn limit is 0: write at least 1, or leave it out".to_owned(),
         );
+        let (stall, linger) = self.stall();
         Limits {
             wall,
             setup,
-            linger: default::LINGER,
+            linger,
+            stall,
             max_turns,
             model_retries: overrides.model_retries.unwrap_or(default::MODEL_RETRIES),
             memory_bytes,
@@ -93,6 +105,24 @@ impl Planner<'_> {
             n_pids: default::N_PIDS,
             output_bytes: default::OUTPUT_BYTES,
         }
+    }
+
+    /// How long the run may do nothing, and how long its agent may take to exit.
+    fn stall(&mut self) -> (StallLimits, Duration) {
+        let asked = self.runbook.front_matter().stall;
+        let longest = Duration::from_secs(bound::MAX_WALL_SEC);
+        let all = [asked.model, asked.tool, asked.silent, asked.linger];
+        self.check(
+            "stall",
+            all.into_iter().flatten().all(|limit| limit <= longest),
+            format!("a time under `stall` is too long: write 1 to {}", bound::MAX_WALL_SEC),
+        );
+        let limits = StallLimits {
+            model: asked.model.unwrap_or(default::STALL_MODEL),
+            tool: asked.tool.unwrap_or(default::STALL_TOOL),
+            silent: asked.silent.unwrap_or(default::STALL_SILENT),
+        };
+        (limits, asked.linger.unwrap_or(default::LINGER))
     }
 
     fn check(&mut self, key: &str, fits: bool, message: String) {

@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::document;
 use super::view::{compose, settled};
 use crate::job::JobSpec;
-use crate::queue::{Job, ListFilter, Page, Queue, QueueError};
+use crate::queue::{Job, ListFilter, Page, Queue, QueueError, Status};
 use crate::run::{RunId, RunName, Slug};
 use crate::store::{Document, Label, RunFolder, Store, StoreError};
 
 /// Says of a listed run that only a part of it is told.
 const IS_SHORTENED: &str = "is_shortened";
+
+/// What a run is doing now, only while it goes on.
+const ACTIVITY: &str = "activity";
 
 /// What is known of a run cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,7 @@ impl Records {
     pub async fn see(&self, job: Job) -> Result<Seen, RecordError> {
         let mut read = self.read(job, document::whole).await?;
         self.add_spec(&mut read).await?;
-        Ok(read.seen())
+        Ok(self.with_activity(read.seen()))
     }
 
     /// A page of runs, newest first, and how many there are in all. [`Records::listed`] tells about
@@ -123,7 +126,7 @@ impl Records {
     pub async fn listed(&self, job: Job) -> Result<Seen, RecordError> {
         let mut read = self.read(job, document::listed).await?;
         self.add_spec(&mut read).await?;
-        Ok(read.seen())
+        Ok(self.with_activity(read.seen()))
     }
 
     /// A run as the queue alone knows it.
@@ -132,6 +135,15 @@ impl Records {
         let mut trajectory = compose(None, &job, None, &[]);
         trajectory.insert(IS_SHORTENED.to_owned(), true.into());
         Seen { job, trajectory }
+    }
+
+    /// Adds what a run is doing that goes on here.
+    fn with_activity(&self, mut seen: Seen) -> Seen {
+        let now = self.store.activities().of(&seen.job.name);
+        if let Some(now) = now.filter(|_| seen.job.status == Status::Running) {
+            seen.trajectory.insert(ACTIVITY.to_owned(), json!(now));
+        }
+        seen
     }
 
     /// What is known of a run without a document.

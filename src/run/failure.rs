@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::activity::Activity;
 
 /// Why a run failed. `Display` is a sentence for the person who started the run, [`Self::code`] a
 /// stable word for programs, [`Self::mend`] what to do about it. Part of what the worker saves of a
@@ -149,6 +152,19 @@ pub enum RunFailure {
         /// The limit.
         limit: Duration,
     },
+    /// Nothing went on in the run for longer than may be.
+    #[error(
+        "the run stalled (`{}`): {} for {} s, since {since:.0}",
+        activity.as_str(), activity.complaint(), quiet.as_secs()
+    )]
+    Stalled {
+        /// What it should have been doing.
+        activity: Activity,
+        /// When it was last seen to go on.
+        since: Timestamp,
+        /// How long it did nothing, of which we watched.
+        quiet: Duration,
+    },
     /// The agent wrote more than it may.
     #[error("the agent wrote more than {limit_bytes} bytes to its standard output")]
     OutputLimit {
@@ -262,6 +278,7 @@ impl RunFailure {
             Self::AgentUnavailable { .. } => "agent_unavailable",
             Self::SetupFailed { .. } => "setup_failed",
             Self::Timeout { .. } => "timeout",
+            Self::Stalled { .. } => "stalled",
             Self::OutputLimit { .. } => "output_limit",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::SnapshotFailed { .. } => "snapshot_failed",
@@ -321,6 +338,10 @@ impl RunFailure {
                 "Read logs/setup.txt in the results folder; the model was not asked."
             }
             Self::Timeout { .. } => "Raise the time limit, or split the runbook.",
+            Self::Stalled { .. } => {
+                "Read the last steps of the trajectory; where the run needs longer, raise its limit \
+                 under `stall` in the front matter (docs/stalls.md)."
+            }
             Self::OutputLimit { .. } => {
                 "Raise the output limit, or find out what floods the output."
             }

@@ -1,5 +1,6 @@
 //! One execution of a runbook: its name, its plan, where it stands, and every way it can fail.
 
+mod activity;
 mod check;
 mod error_chain;
 mod failure;
@@ -7,8 +8,10 @@ mod finding;
 mod id;
 mod plan;
 mod recipe;
+mod stall;
 mod status;
 
+pub use activity::{Activity, ActivityNow, StallCeilings, StallLimits};
 pub use check::{Check, CheckStatus};
 pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};
@@ -19,4 +22,5 @@ pub use plan::{
     Permissions, ProviderName, RunPlan, RuntimeName,
 };
 pub use recipe::{ContextFile, ImageRecipe};
+pub use stall::{Advice, Asking, Pulse, Signs, Stall, StallWatch};
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

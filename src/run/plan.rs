@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::activity::{StallCeilings, StallLimits};
 use super::id::RunName;
 use crate::secret::Secret;
 
@@ -215,6 +216,8 @@ pub struct Limits {
     /// process alive for ever after its answer.
     #[serde(rename = "linger_sec", serialize_with = "whole_seconds")]
     pub linger: Duration,
+    /// How long the run may do nothing.
+    pub stall: StallLimits,
     /// Model turns of the main loop; `None` leaves it to the other limits.
     pub max_turns: Option<u32>,
     /// How often a failing request to the provider is tried again.
@@ -229,7 +232,19 @@ pub struct Limits {
     pub output_bytes: u64,
 }
 
-fn whole_seconds<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+impl Limits {
+    /// The same, where the operator allows as much.
+    #[must_use]
+    pub fn within(self, ceilings: &StallCeilings) -> Self {
+        let linger = StallCeilings::lower(self.linger, ceilings.linger);
+        Self { linger, stall: self.stall.within(ceilings), ..self }
+    }
+}
+
+pub(super) fn whole_seconds<S: serde::Serializer>(
+    value: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(value.as_secs())
 }
 

@@ -11,7 +11,8 @@ use super::node::{Entry, Node, Refusal, Value};
 use super::position::Position;
 use super::secrets::{self, SecretDeclaration};
 use super::split::RawYaml;
-use super::values::{count, flag, paths, rules, share, size, text, texts, unfit};
+use super::stall::{self, StallTimes};
+use super::values::{count, flag, paths, rules, seconds, share, size, text, texts, unfit};
 use super::yaml;
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
@@ -53,6 +54,8 @@ pub struct FrontMatter {
     pub mcp_servers: BTreeMap<String, serde_json::Value>,
     /// `timeout_sec`: how long the agent may work.
     pub timeout: Option<Duration>,
+    /// `stall`: how long the run may do nothing.
+    pub stall: StallTimes,
     /// `max_turns`: how many model turns it may take.
     pub max_turns: Option<u32>,
     /// `cpus`: processors, as a share.
@@ -125,6 +128,7 @@ impl FrontMatter {
             "secrets" => self.secrets = secrets::read(key, node, unknown)?,
             "mcp_servers" => self.mcp_servers = mcp_servers(key, node)?,
             "timeout_sec" => self.timeout = seconds(key, node)?,
+            "stall" => self.stall = stall::read(key, node, unknown)?,
             "max_turns" => {
                 self.max_turns = count(key, "a whole number from 1, such as `50`", node)?;
             }
@@ -146,12 +150,6 @@ fn keys(root: &Node) -> Result<&[Entry], Refusal> {
             Err(Refusal { at: root.at, problem: Problem::NotMapping { found: root.in_words() } })
         }
     }
-}
-
-fn seconds(key: &str, node: &Node) -> Result<Option<Duration>, Refusal> {
-    let expected = "a whole number of seconds from 1, such as `1200`";
-    let seconds: Option<u32> = count(key, expected, node)?;
-    Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
 }
 
 /// The version as a text. A number has lost its spelling in the tree, so it is read once more.
@@ -265,6 +263,7 @@ secrets:
 mcp_servers:
   docs: {type: http, url: "https://example.com", headers: {n: [1, -2, 0.5, true, null]}}
 timeout_sec: 1200
+stall: {model_sec: 600, tool_sec: 7200, silent_sec: 60, linger_sec: 5, patience: 1}
 max_turns: 50
 cpus: 0.5
 memory: 512M
@@ -310,6 +309,12 @@ colour: red
                 }),
             )]),
             timeout: Some(Duration::from_mins(20)),
+            stall: StallTimes {
+                model: Some(Duration::from_mins(10)),
+                tool: Some(Duration::from_hours(2)),
+                silent: Some(Duration::from_mins(1)),
+                linger: Some(Duration::from_secs(5)),
+            },
             max_turns: Some(50),
             n_cpus: Some(0.5),
             memory_bytes: Some(512 << 20),
@@ -317,7 +322,8 @@ colour: red
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
                 UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 34 },
-                UnknownKey { name: "colour".to_owned(), line: 45 },
+                UnknownKey { name: "stall.patience".to_owned(), line: 38 },
+                UnknownKey { name: "colour".to_owned(), line: 46 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -344,6 +350,7 @@ colour: red
             "secrets",
             "mcp_servers",
             "timeout_sec",
+            "stall",
             "max_turns",
             "cpus",
             "memory",

@@ -1,5 +1,7 @@
 //! From YAML's values to the types that the front matter's keys have. What is unset gives `None`.
 
+use std::time::Duration;
+
 use super::error::{Problem, shown};
 use super::node::{Node, Refusal, Value};
 
@@ -34,6 +36,13 @@ pub(super) fn count<T: TryFrom<u64>>(
         number.as_u64().filter(|&n| n > 0).and_then(|n| T::try_from(n).ok())
     };
     number(key, expected, node, whole)
+}
+
+/// A whole number of seconds.
+pub(super) fn seconds(key: &str, node: &Node) -> Result<Option<Duration>, Refusal> {
+    let expected = "a whole number of seconds from 1, such as `1200`";
+    let seconds: Option<u32> = count(key, expected, node)?;
+    Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
 }
 
 /// A number above 0.

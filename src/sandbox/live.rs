@@ -10,6 +10,7 @@ use super::docker::Container;
 use super::engine::blocking;
 use super::error::SandboxError;
 use super::host_folder::{Folder, HostFolder};
+use super::pulse::{PulseReader, PulseSource};
 use super::spec::{AgentSignal, Exit, SandboxId};
 
 /// A sandbox that is there. Got only from [`super::Engine::provision`] and
@@ -83,6 +84,15 @@ impl Sandbox {
     #[must_use]
     pub fn setup_note(&self) -> SetupNote {
         SetupNote { id: self.id.clone(), folder: self.folder.clone() }
+    }
+
+    /// What reads the pulse of its processes.
+    #[must_use]
+    pub fn pulse_reader(&self) -> PulseReader {
+        PulseReader::new(match &self.live {
+            Live::Docker(container) => PulseSource::Docker(container.pulse()),
+            Live::Bubblewrap(cell) => PulseSource::Bubblewrap(cell.pulse()),
+        })
     }
 
     /// Starts the agent, or its setup script where it has one.

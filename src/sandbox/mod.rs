@@ -18,6 +18,7 @@ mod launcher;
 mod live;
 mod lock;
 mod process;
+mod pulse;
 mod remove;
 mod settings;
 mod spec;
@@ -33,6 +34,7 @@ pub use examine::examine;
 pub use host_folder::{EngineKind, Folder};
 pub use images::{ImageFacts, ImagesHold, LibC, OnBuild, PrunedImage, SetPriv};
 pub use live::{Sandbox, SetupNote};
+pub use pulse::PulseReader;
 pub use settings::{DEFAULT_CGROUP_ROOT, EngineChoice, EngineSettings, UnknownEngine};
 pub use spec::{
     AGENT_HOME, Access, AgentSignal, Exit, InvalidSpec, Mount, STAGED_ROOT, SandboxId,

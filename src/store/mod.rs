@@ -3,6 +3,7 @@
 //! `<root>/<collection>/<task>/<run id>/` holds all that is known of a run. It is the truth: a
 //! person can list it, read it with ordinary tools, copy it and archive it.
 
+mod activities;
 mod arrivals;
 mod events;
 mod files;
@@ -24,6 +25,7 @@ use crate::run::{RunName, RunRef, Slug};
 use layout::{EVENTS, STEPS};
 use live::LiveRuns;
 
+pub use activities::Activities;
 pub use arrivals::Arrivals;
 pub use events::{EventLog, EventReader, StoredEvent};
 pub use files::{ListedFile, Listing, StoredFile};
@@ -82,6 +84,7 @@ impl StoreError {
 pub struct Store {
     root: PathBuf,
     live: LiveRuns,
+    activities: Activities,
 }
 
 impl Store {
@@ -92,7 +95,14 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let create = |source| StoreError::Create { path: root.to_owned(), source };
         std::fs::create_dir_all(root).map_err(create)?;
-        Ok(Self { root: root.canonicalize().map_err(create)?, live: LiveRuns::default() })
+        let root = root.canonicalize().map_err(create)?;
+        Ok(Self { root, live: LiveRuns::default(), activities: Activities::default() })
+    }
+
+    /// What the runs of this process are doing now.
+    #[must_use]
+    pub fn activities(&self) -> &Activities {
+        &self.activities
     }
 
     /// How much the disk of the results still takes, in bytes.
@@ -109,7 +119,7 @@ impl Store {
     #[must_use]
     pub fn existing(root: &Path) -> Option<Self> {
         let root = root.canonicalize().ok().filter(|root| root.is_dir())?;
-        Some(Self { root, live: LiveRuns::default() })
+        Some(Self { root, live: LiveRuns::default(), activities: Activities::default() })
     }
 
     /// The runs that `wanted` names, sorted.

@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 const HTTP_SECONDS: &str = "runbookd_http_request_seconds";
 const RUNS: &str = "runbookd_runs_total";
 const RUNS_LIVE: &str = "runbookd_runs_live";
+const RUNS_BY_ACTIVITY: &str = "runbookd_runs_by_activity";
 const QUEUE_JOBS: &str = "runbookd_queue_jobs";
 const QUEUE_OLDEST: &str = "runbookd_queue_oldest_seconds";
 const SANDBOX_START: &str = "runbookd_sandbox_start_seconds";
@@ -85,6 +86,11 @@ pub fn run_ended(status: &'static str) {
 /// So many runs have a living sandbox here.
 pub fn runs_live(n: usize) {
     gauge!(RUNS_LIVE).set(float(n as u64));
+}
+
+/// So many runs do this now, in the words of the wire.
+pub fn runs_by_activity(activity: &'static str, n: usize) {
+    gauge!(RUNS_BY_ACTIVITY, "activity" => activity).set(float(n as u64));
 }
 
 /// So many jobs of the queue have this status.
@@ -170,6 +176,7 @@ fn describe() {
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time to the head of an answer.");
     describe_counter!(RUNS, "Runs that ended, by status.");
     describe_gauge!(RUNS_LIVE, "Runs with a living sandbox.");
+    describe_gauge!(RUNS_BY_ACTIVITY, "Runs whose agent is attended, by what they are doing.");
     describe_gauge!(QUEUE_JOBS, "Jobs of the queue, by status.");
     describe_gauge!(QUEUE_OLDEST, Unit::Seconds, "Wait of the oldest job that could run.");
     describe_histogram!(

@@ -496,6 +496,11 @@ mod tests {
                 wall: Duration::from_secs(60),
                 setup: Duration::from_secs(30),
                 linger: Duration::from_secs(5),
+                stall: crate::run::StallLimits {
+                    model: Duration::from_secs(20),
+                    tool: Duration::from_secs(40),
+                    silent: Duration::from_secs(10),
+                },
                 max_turns: Some(9),
                 model_retries: 10,
                 memory_bytes: 1 << 30,

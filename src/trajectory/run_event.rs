@@ -1,11 +1,12 @@
 //! What somebody who watches a run is told, in the form in which it stays on disk.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::recorder::Live;
 use super::step::StepUpdate;
 use super::usage::{Usage, UsageByModel, UsageSource};
-use crate::run::{RunFailure, RunStatus, Verdict};
+use crate::run::{Activity, RunFailure, RunStatus, Verdict};
 
 /// One piece of news. The payload of a line of `events.jsonl` (`docs/events.md`).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -97,6 +98,13 @@ pub enum RunEvent {
         total: Usage,
         /// What the agent is busy with, as one line.
         activity: Option<String>,
+    },
+    /// What the run is doing, as far as can be seen from outside.
+    Activity {
+        /// What it is doing.
+        state: Activity,
+        /// Since when.
+        since: Timestamp,
     },
     /// The run has ended. Nothing comes after it.
     Finished(Box<FinishedEvent>),

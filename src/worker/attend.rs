@@ -9,13 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::execute::{ASK_AGAIN, ENGINE_ABSENCE};
 use super::follow::{FollowError, Follower, Progress};
+use super::lookout::{Lookout, Reading, Sampler, Stream};
 use super::tenure::{Lost, Tenure};
 use super::watch::{RunUpdate, Watcher};
 use crate::host::blocking;
-use crate::run::{Limits, error_chain};
+use crate::run::{Limits, RunName, error_chain};
 use crate::runtime::StopReason;
 use crate::sandbox::{AgentSignal, Exit, Sandbox, SandboxError, SandboxId};
-use crate::store::RunFolder;
+use crate::store::{Activities, RunFolder};
 
 /// How often the agent's output is looked at. Live enough for a person; a look at a file that did
 /// not grow costs microseconds.
@@ -112,14 +113,18 @@ pub(super) async fn attend(
     bounds: Bounds<'_>,
     watch: Watcher<'_>,
 ) -> Attended {
-    let wall = bounds.since + bounds.limits.wall;
+    let limits = bounds.limits;
+    let wall = bounds.since + limits.wall;
+    let lookout = Lookout::new(limits, bounds.told_to, (bounds.clock)());
     let mut attendance = Attendance {
         follower: Some(follower),
         wall: if bounds.is_adopted { wall.max(Instant::now() + ADOPTION_GRACE) } else { wall },
         advanced: Instant::now(),
         bounds,
         stopped: None,
-        result_since: None,
+        lookout,
+        n_words_before: None,
+        has_result: false,
         ask_at: None,
         kill_at: None,
         is_killed: false,
@@ -157,6 +162,8 @@ pub(super) struct Bounds<'a> {
     pub(super) tenure: &'a Tenure,
     /// Where it is noted why the agent is asked to end.
     pub(super) folder: &'a RunFolder,
+    /// Where it is told what the run is doing, and under which name.
+    pub(super) told_to: (&'a Activities, &'a RunName),
 }
 
 struct Attendance<'a> {
@@ -167,8 +174,12 @@ struct Attendance<'a> {
     /// When the queue was told last how far the output has been read.
     advanced: Instant,
     stopped: Option<StopReason>,
-    /// When the agent's standing result arrived.
-    result_since: Option<Instant>,
+    /// Sees to it that the run goes on.
+    lookout: Lookout,
+    /// How many words of the agent were there when it was first looked at.
+    n_words_before: Option<u64>,
+    /// Whether the agent has given a result that stands.
+    has_result: bool,
     /// When the agent that has to end is asked to; `None` before and after.
     ask_at: Option<Instant>,
     /// When the agent that was asked to end is killed; `None` before and after.
@@ -185,6 +196,14 @@ struct StopNote {
     /// Its sandbox: what is said of one agent is not true of another of the same run.
     sandbox: String,
     reason: StopReason,
+}
+
+/// What is looked at again and again.
+struct Beats {
+    /// The agent's output.
+    look: Interval,
+    /// The signals from elsewhere.
+    sampler: Sampler,
 }
 
 /// What comes next for the sandbox.
@@ -208,8 +227,11 @@ impl Attendance<'_> {
     ) -> Result<Exit, AttendError> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (folder, is_adopted) = (self.bounds.folder.clone(), self.bounds.is_adopted);
+        let sampler = Sampler::new(sandbox.pulse_reader(), folder, is_adopted);
+        let mut beats = Beats { look, sampler };
         loop {
-            match self.until_next(sandbox, &mut look, watch).await? {
+            match self.until_next(sandbox, &mut beats, watch).await? {
                 Next::Ended(exit) => return Ok(exit),
                 Next::Stop(reason) => {
                     self.decide(sandbox.id(), reason).await;
@@ -226,7 +248,7 @@ impl Attendance<'_> {
     async fn until_next(
         &mut self,
         sandbox: &mut Sandbox,
-        look: &mut Interval,
+        beats: &mut Beats,
         watch: Watcher<'_>,
     ) -> Result<Next, AttendError> {
         let stop = self.bounds.stop;
@@ -235,6 +257,8 @@ impl Attendance<'_> {
         tokio::pin!(wait);
         loop {
             let deadline = self.deadline();
+            let stream = self.stream()?;
+            let has_spoken = self.n_words_before.is_some_and(|n| stream.heard.n_words > n);
             tokio::select! {
                 biased;
                 let_go = stop.let_go() => return Err(AttendError::LetGo(let_go)),
@@ -244,11 +268,42 @@ impl Attendance<'_> {
                 }
                 exit = &mut wait => return Ok(Next::Ended(exit?)),
                 () = sleep_until(deadline) => return Ok(self.expired()),
-                _ = look.tick() => if let Some(reason) = self.look(watch).await? {
+                _ = beats.look.tick() => if let Some(reason) = self.look(watch).await? {
                     return Ok(Next::Stop(reason));
+                },
+                reading = beats.sampler.next(stream, has_spoken), if self.stopped.is_none() => {
+                    if let Some(reason) = self.weigh(&reading, watch)? {
+                        return Ok(Next::Stop(reason));
+                    }
                 }
             }
         }
+    }
+
+    /// What the agent has told so far.
+    fn stream(&self) -> Result<Stream, AttendError> {
+        let follower = self.follower.as_ref().ok_or(AttendError::Reader)?;
+        Ok(Stream {
+            heard: follower.heard(),
+            has_open_call: follower.recorder().has_open_call(),
+            has_result: self.has_result,
+        })
+    }
+
+    /// Weighs whether the run goes on, and says why the agent has to end, if it has to.
+    fn weigh(
+        &mut self,
+        reading: &Reading,
+        watch: Watcher<'_>,
+    ) -> Result<Option<StopReason>, AttendError> {
+        let stream = self.stream()?;
+        self.n_words_before.get_or_insert(stream.heard.n_words);
+        let now = (self.bounds.clock)();
+        let (reason, warning) = self.lookout.weigh(reading, stream, now, watch);
+        if let (Some(warning), Some(follower)) = (warning, self.follower.as_mut()) {
+            follower.note(warning);
+        }
+        Ok(reason)
     }
 
     /// The next moment at which something expires.
@@ -261,8 +316,7 @@ impl Attendance<'_> {
             // kill that does not work.
             return Instant::now() + NEVER;
         }
-        let linger = self.result_since.map(|since| since + self.bounds.limits.linger);
-        linger.map_or(self.wall, |linger| linger.min(self.wall))
+        self.wall
     }
 
     /// What the deadline that has passed calls for.
@@ -271,8 +325,6 @@ impl Attendance<'_> {
             Next::Ask
         } else if self.stopped.is_some() {
             Next::Kill
-        } else if self.result_since.is_some() {
-            Next::Stop(StopReason::Lingered)
         } else {
             Next::Stop(StopReason::Timeout(self.bounds.limits.wall))
         }
@@ -360,11 +412,7 @@ impl Attendance<'_> {
                 progress.updates.iter().cloned().for_each(|step| watch(RunUpdate::Step(step)));
                 watch(RunUpdate::Live(follower.recorder().live()));
             }
-            self.result_since = match (progress.has_result, self.result_since) {
-                (true, None) => Some(Instant::now()),
-                (true, since) => since,
-                (false, _) => None,
-            };
+            self.has_result = progress.has_result;
             if self.advanced.elapsed() >= ADVANCE_EVERY {
                 self.advanced = Instant::now();
                 self.bounds.tenure.advance(n_bytes, (self.bounds.clock)()).await?;

@@ -27,7 +27,7 @@ use super::watch::{Phase, RunUpdate, Watcher};
 use crate::gateway::Program;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
-use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
+use crate::run::{RunFailure, RunName, RunPlan, RunStatus, StallCeilings, error_chain};
 use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
@@ -66,8 +66,18 @@ pub struct Parts {
     pub store: Store,
     /// Where credentials come from.
     pub keyring: Keyring,
+    /// How long a run may do nothing at most, whatever its runbook says.
+    pub stall: StallCeilings,
     /// The time.
     pub clock: Clock,
+}
+
+impl Parts {
+    /// The plan, with no limit above what the operator allows.
+    #[must_use]
+    pub fn bounded(&self, plan: RunPlan) -> RunPlan {
+        RunPlan { limits: plan.limits.within(&self.stall), ..plan }
+    }
 }
 
 /// Runs a plan to its end. Whatever happens to the run is in the report; an error means that there

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::heard::Heard;
 use super::lines::{Ending, Lines, MAX_LINE_BYTES};
 use crate::run::{RunFailure, RuntimeName};
 use crate::runtime;
@@ -24,6 +25,9 @@ use crate::trajectory::{AgentEvent, Recorder, StepUpdate};
 /// How much is read at once, in bytes. Large enough for speed, small enough that a flood cannot
 /// keep the run's other watches waiting.
 const READ_BYTES: usize = 1 << 20;
+
+/// Most findings of one run that are noted from outside. A run can be slow many times.
+const MAX_FINDINGS: usize = 20;
 
 /// The agent's output could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +80,7 @@ pub(super) struct Follower {
     keep: Keep,
     recorder: Recorder,
     n_lines: u64,
+    heard: Heard,
     findings: Vec<String>,
     chunk: Vec<u8>,
     clean: Vec<u8>,
@@ -102,6 +107,7 @@ impl Follower {
             keep,
             recorder: Recorder::new(),
             n_lines: 0,
+            heard: Heard::default(),
             findings: Vec::new(),
             chunk: vec![0; READ_BYTES],
             clean: Vec::new(),
@@ -116,6 +122,18 @@ impl Follower {
     /// The record so far.
     pub(super) fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// What the agent's words told of whether the run goes on.
+    pub(super) fn heard(&self) -> Heard {
+        self.heard
+    }
+
+    /// Notes something that looked wrong, as a whole sentence for the record.
+    pub(super) fn note(&mut self, finding: String) {
+        if self.findings.len() < MAX_FINDINGS && !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
     }
 
     /// Reads what is new, at most [`READ_BYTES`] of it.
@@ -200,10 +218,11 @@ impl Follower {
             log.append(&self.clean)?;
         }
         let mut progress = Progress::default();
-        let Self { runtime, lines, recorder, n_lines, clean, keep, .. } = self;
+        let Self { runtime, lines, recorder, n_lines, heard, clean, keep, .. } = self;
         lines.feed(clean, |line, ending| {
             *n_lines += 1;
             let event = event(*runtime, line, ending);
+            heard.take(&event);
             if progress.must_stop.is_none() {
                 progress.must_stop = runtime::early_stop(*runtime, &event);
             }

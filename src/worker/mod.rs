@@ -12,8 +12,10 @@ mod ending;
 mod execute;
 mod fault;
 mod follow;
+mod heard;
 mod keep;
 mod lines;
+mod lookout;
 mod model;
 mod news;
 mod part;
@@ -28,6 +30,7 @@ mod stage;
 mod stay;
 mod tenure;
 mod watch;
+mod wire;
 
 pub use agent::AgentSource;
 pub use attend::{Clock, Stop};

@@ -110,6 +110,10 @@ impl<'a> News<'a> {
                 self.write(RunEvent::Note { text: text.clone() });
                 false
             }
+            RunUpdate::Activity(now) => {
+                self.write(RunEvent::Activity { state: now.state, since: now.since });
+                false
+            }
         };
         if !is_old {
             (self.outer)(update);

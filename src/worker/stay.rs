@@ -124,6 +124,7 @@ impl Run<'_> {
             is_adopted: adopted.is_some(),
             tenure,
             folder: record.folder(),
+            told_to: (parts.store.activities(), &plan.name),
         };
         let attended = attend(sandbox, follower, bounds, watch).await;
         match attended.exit {

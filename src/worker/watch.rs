@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::run::RunName;
+use crate::run::{ActivityNow, RunName};
 use crate::trajectory::{Live, StepUpdate};
 
 /// News of a run.
@@ -23,6 +23,8 @@ pub enum RunUpdate {
     Step(StepUpdate),
     /// Where the agent is and what it has used.
     Live(Live),
+    /// What the run is doing, as far as can be seen from outside.
+    Activity(ActivityNow),
 }
 
 /// The parts of a run, in order.

@@ -31,6 +31,7 @@ mod runs_prompt;
 mod runs_provider;
 mod runs_resume;
 mod runs_setup;
+mod runs_stall;
 mod runs_stop;
 mod runs_usage;
 mod runs_walls;

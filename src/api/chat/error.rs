@@ -139,6 +139,7 @@ fn blame(code: &str) -> Blame {
         | "no_result"
         | "did_nothing"
         | "timeout"
+        | "stalled"
         | "output_limit"
         | "out_of_memory"
         | "cancelled"

@@ -11,8 +11,8 @@ use tower::ServiceExt as _;
 
 use super::support::{Answer, Bench, new_year};
 use crate::job::{JobSecrets, JobSpec};
-use crate::queue::{Ended, Finish, LeaseLimits, WorkerId};
-use crate::run::{RunId, RunName, Slug};
+use crate::queue::{Ended, Finish, Grant, LeaseLimits, WorkerId};
+use crate::run::{Activity, ActivityNow, RunId, RunName, Slug};
 use crate::secret::Secret;
 
 /// What the form's parts are parted by.
@@ -91,24 +91,53 @@ pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_else(|| panic!("no text `{key}` in {value}"))
 }
 
-/// Works on the oldest run as a worker would, without a sandbox.
-pub(super) async fn finish_one(bench: &Bench) -> RunName {
+/// Begins with the oldest run as a worker would, without a sandbox.
+async fn start_one(bench: &Bench) -> Grant {
     let worker = WorkerId::new("w".to_owned());
     let limits = LeaseLimits { per_collection: 9, exceptions: Default::default() };
     let queue = &bench.api.queue;
     let leased = queue.lease(&worker, uuid::Uuid::new_v4(), &limits, new_year()).await;
     let leased = leased.unwrap().expect("a run waits");
     queue.started(&leased.grant, new_year()).await.unwrap();
-    let finish = Finish {
+    leased.grant
+}
+
+fn completed() -> Finish {
+    Finish {
         ended: Ended::Completed,
         reason: None,
         exit_code: Some(0),
         total_bytes: 0,
         usage: Default::default(),
         duration: None,
-    };
-    queue.finish(&leased.grant, &finish, new_year()).await.unwrap();
-    leased.grant.name
+    }
+}
+
+/// Works on the oldest run as a worker would, to its end.
+pub(super) async fn finish_one(bench: &Bench) -> RunName {
+    let grant = start_one(bench).await;
+    bench.api.queue.finish(&grant, &completed(), new_year()).await.unwrap();
+    grant.name
+}
+
+#[tokio::test]
+async fn what_a_run_is_doing_is_told_while_it_goes_on() {
+    let bench = Bench::new().await;
+    with_task(&bench, runnable()).await;
+    let answer = run(&bench, &[]).await.json();
+    let path = format!("/api/v1/db/trajectory/team/hello/{}", text(&answer, "trajectory_id"));
+    let seen = async || bench.ask(&bench.team, "GET", &path, "").await.json();
+    let now = ActivityNow { state: Activity::ToolRunning, since: new_year() };
+    let activities = bench.api.store.activities();
+    activities.tell(&name(text(&answer, "trajectory_id")), Some(now));
+    assert_eq!(seen().await.get("activity"), None, "it waits");
+    let grant = start_one(&bench).await;
+    let expected = json!({"state": "tool_running", "since": "2026-01-01T00:00:00Z"});
+    assert_eq!(seen().await["activity"], expected);
+    let listed = bench.ask(&bench.team, "GET", "/api/v1/db/trajectories/team/hello", "").await;
+    assert_eq!(listed.json()["trajectories"][0]["activity"], expected);
+    bench.api.queue.finish(&grant, &completed(), new_year()).await.unwrap();
+    assert_eq!(seen().await.get("activity"), None, "it has ended");
 }
 
 #[tokio::test]

@@ -52,6 +52,9 @@ fn line(update: &RunUpdate) -> Value {
             "total": live.usage.by_model.total(),
             "activity": live.activity,
         }),
+        RunUpdate::Activity(now) => {
+            json!({ "event": "activity", "state": now.state, "since": now.since })
+        }
     }
 }
 

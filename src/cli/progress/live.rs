@@ -70,7 +70,10 @@ impl Live {
                 self.tokens = words::tokens(&live);
                 self.activity = live.activity.unwrap_or_default();
             }
-            RunUpdate::Opened { .. } | RunUpdate::Note(_) | RunUpdate::Step(_) => {}
+            RunUpdate::Opened { .. }
+            | RunUpdate::Note(_)
+            | RunUpdate::Step(_)
+            | RunUpdate::Activity(_) => {}
         }
         let parts: Vec<&str> = [&self.tokens, &self.activity]
             .into_iter()

@@ -21,7 +21,7 @@ pub(super) fn line(update: &RunUpdate) -> Option<String> {
         RunUpdate::Phase(phase) => self::phase(phase),
         RunUpdate::Note(note) => Some(format!("! {note}")),
         RunUpdate::Step(step) => Some(self::step(step)),
-        RunUpdate::Live(_) => None,
+        RunUpdate::Live(_) | RunUpdate::Activity(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::run::{RunId, RunName, Slug};
+use crate::run::{ActivityNow, RunId, RunName, Slug};
 use crate::trajectory::{Live, StepUpdate, Usage, UsageByModel, UsageReport, UsageSource};
 use crate::worker::{Phase, RunUpdate};
 
@@ -55,6 +55,7 @@ pub(super) fn update(event: &Value, place: &str) -> Option<RunUpdate> {
             in_sub_agent,
         }),
         "usage" => RunUpdate::Live(live(event)?),
+        "activity" => RunUpdate::Activity(ActivityNow::deserialize(event).ok()?),
         _ => return None,
     })
 }

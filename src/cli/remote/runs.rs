@@ -118,6 +118,10 @@ fn shown(name: &RunName, run: &Value) -> String {
             lines.push(format!("{word:<8} {value}"));
         }
     };
+    if run["activity"].is_object() {
+        let (state, since) = (text(&run["activity"]["state"]), text(&run["activity"]["since"]));
+        line("doing", &format!("{state} since {since}").into());
+    }
     line("error", &run["error"]);
     line("mend", &run["failure"]["mend"]);
     line("created", &run["created"]);

@@ -19,6 +19,7 @@ use super::super::launcher::{LAUNCHED_FD, LAUNCHED_FILE, SECCOMP_FD, SETUP_FD, S
 use super::super::process::{self, Process};
 use super::super::spec::{AgentSignal, Exit, SandboxId};
 use super::args::STATUS_FLAG;
+use super::pulse::CellPulse;
 
 /// How long `bwrap` may take to make its namespaces. It takes milliseconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -281,15 +282,13 @@ impl Cell {
         }
     }
 
+    /// Tells what the processes have done.
+    pub(in super::super) fn pulse(&self) -> CellPulse {
+        CellPulse::new(self.folder.clone())
+    }
+
     fn status(&self) -> Status {
-        let text = fs::read_to_string(self.folder.out(STATUS_FILE)).unwrap_or_default();
-        let mut status = Status::default();
-        // A line that is still being written does not parse, and does the next time.
-        for line in text.lines().filter_map(|line| serde_json::from_str::<StatusLine>(line).ok()) {
-            status.child_pid = line.child_pid.or(status.child_pid);
-            status.exit_code = line.exit_code.or(status.exit_code);
-        }
-        status
+        status(&self.folder)
     }
 
     fn init(&self) -> io::Result<Option<Process>> {
@@ -319,6 +318,22 @@ impl Cell {
     }
 }
 
+fn status(folder: &HostFolder) -> Status {
+    let text = fs::read_to_string(folder.out(STATUS_FILE)).unwrap_or_default();
+    let mut status = Status::default();
+    // A line that is still being written does not parse, and does the next time.
+    for line in text.lines().filter_map(|line| serde_json::from_str::<StatusLine>(line).ok()) {
+        status.child_pid = line.child_pid.or(status.child_pid);
+        status.exit_code = line.exit_code.or(status.exit_code);
+    }
+    status
+}
+
+/// The number that the init of a sandbox had when it was started.
+pub(super) fn init_pid(folder: &HostFolder) -> Option<i32> {
+    status(folder).child_pid
+}
+
 /// Removes what an earlier daemon left of a sandbox, except for its folder.
 pub(in super::super) async fn reap(
     id: SandboxId,
@@ -334,7 +349,7 @@ pub(in super::super) fn processes_below(sandboxes: &Path) -> Vec<i32> {
 }
 
 /// Only an engine's command line has this flag and a path in our folder.
-fn is_engine_of(root: &Path, command: &[&OsStr]) -> bool {
+pub(super) fn is_engine_of(root: &Path, command: &[&OsStr]) -> bool {
     command.contains(&OsStr::new(STATUS_FLAG))
         && command.iter().any(|argument| Path::new(argument).starts_with(root))
 }

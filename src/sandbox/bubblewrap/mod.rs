@@ -3,6 +3,7 @@
 mod args;
 mod cell;
 mod examine;
+mod pulse;
 mod seccomp;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 pub(super) use cell::{Cell, processes_below, reap};
 pub(super) use examine::{CHECK, examine};
+pub(super) use pulse::CellPulse;
 
 use super::cgroup::{Cgroup, Cgroups};
 use super::error::SandboxError;

@@ -5,6 +5,7 @@ mod container;
 mod examine;
 mod look;
 mod prune;
+mod pulse;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 pub(super) use container::Container;
 pub(super) use examine::{CHECK, examine};
+pub(super) use pulse::ContainerPulse;
 
 use super::error::{EngineFault, SandboxError};
 use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging};

@@ -133,6 +133,12 @@ impl Recorder {
         &self.summary
     }
 
+    /// Whether a tool was called that has given no result.
+    #[must_use]
+    pub fn has_open_call(&self) -> bool {
+        !self.open_calls.is_empty()
+    }
+
     /// What looked wrong so far, as sentences.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

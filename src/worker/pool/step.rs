@@ -63,7 +63,7 @@ pub(super) async fn prepared(shared: &Shared, leased: &Leased) -> Result<Prepare
     let draw = JobSpec::draw(&name, session_of(session, leased.step));
     let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
     let notes = job.notes.into_iter().chain(plan.notes).collect();
-    let plan = RunPlan { notes, ..plan };
+    let plan = shared.parts.bounded(RunPlan { notes, ..plan });
     Ok(Prepared { plan, parts: Parts { keyring, ..shared.parts.clone() }, part: job.part })
 }
 

@@ -17,7 +17,7 @@ use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
 use runbookd::reach::Reach;
 use runbookd::records::Records;
-use runbookd::run::{Network, RunId, RunName, Slug};
+use runbookd::run::{Network, RunId, RunName, Slug, StallCeilings};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
@@ -107,6 +107,7 @@ impl<'a> Depot<'a> {
                 snapshots: Snapshots::built_in(),
                 gateway: gateway(),
                 store: Store::open(&results).unwrap(),
+                stall: StallCeilings::default(),
                 keyring: Keyring::default(),
                 clock,
             };

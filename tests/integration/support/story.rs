@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
-use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
+use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug, StallCeilings};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
@@ -151,6 +151,7 @@ impl Story {
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
             keyring: self.keyring(),
+            stall: StallCeilings::default(),
             clock: jiff::Timestamp::now,
         }
     }

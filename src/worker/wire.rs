@@ -1,0 +1,238 @@
+//! What the ledger of a run's gateway tells of whether the run goes on. The file is followed while it
+//! grows; whoever writes it may be another process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use serde::Deserialize;
+
+use super::heard::limits_the_rate;
+use super::lines::{Ending, Lines};
+use crate::gateway::Outcome;
+use crate::run::{Asking, error_chain};
+use crate::store::RunFolder;
+
+/// Longest line, in bytes. What is longer was not written by a gateway.
+const MAX_LINE_BYTES: usize = 64 << 10;
+
+/// How much is read at once, in bytes: a few hundred requests.
+const READ_BYTES: usize = 128 << 10;
+
+/// How much of the file one look reads, in pieces. A look comes every few seconds.
+const MAX_PIECES: usize = 64;
+
+/// Requests for no answer of a model.
+const ASIDE: [&str; 2] = ["liveness", "models"];
+
+/// What a line tells. It has more fields.
+#[derive(Debug, Clone, Deserialize)]
+struct Line {
+    seq: u64,
+    outcome: Outcome,
+    status: Option<u16>,
+    endpoint: Option<String>,
+    #[serde(default)]
+    n_answer_bytes: u64,
+}
+
+/// What the lines so far add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct WireSigns {
+    /// How often bytes of an answer were seen to have come.
+    pub(super) n_signs: u64,
+    n_limits: u64,
+    is_limited: bool,
+    /// The requests on their way, with the bytes of their answers so far.
+    in_flight: BTreeMap<u64, u64>,
+}
+
+impl WireSigns {
+    fn take(&mut self, line: &Line) {
+        if line.endpoint.as_deref().is_some_and(|endpoint| ASIDE.contains(&endpoint)) {
+            return;
+        }
+        let before = match line.outcome {
+            Outcome::InFlight => self.in_flight.insert(line.seq, line.n_answer_bytes),
+            Outcome::Complete
+            | Outcome::Failed
+            | Outcome::Broken
+            | Outcome::Abandoned
+            | Outcome::Refused
+            | Outcome::Unreachable => self.in_flight.remove(&line.seq),
+        };
+        let has_grown = line.n_answer_bytes > before.unwrap_or(0);
+        let goes_on = match line.outcome {
+            Outcome::Complete => true,
+            Outcome::InFlight | Outcome::Broken | Outcome::Abandoned => has_grown,
+            // The bytes of an error are no answer.
+            Outcome::Failed | Outcome::Refused | Outcome::Unreachable => false,
+        };
+        if goes_on {
+            self.n_signs += 1;
+            self.is_limited = false;
+        }
+        if line.outcome == Outcome::Failed && line.status.is_some_and(limits_the_rate) {
+            self.n_limits += 1;
+            self.is_limited = true;
+        }
+    }
+
+    /// Whether a request is on its way.
+    pub(super) fn asking(&self) -> Asking {
+        if self.in_flight.is_empty() { Asking::Nothing } else { Asking::InFlight }
+    }
+
+    /// The number of the last word that the rate is limited, unless something went on since.
+    pub(super) fn rate_limit(&self) -> Option<u64> {
+        self.is_limited.then_some(self.n_limits)
+    }
+}
+
+/// Follows the ledger.
+pub(super) struct WireTail {
+    folder: RunFolder,
+    /// `None` until there is one.
+    file: Option<File>,
+    lines: Lines,
+    signs: WireSigns,
+    /// Requests from before this process. Their gateway may have ended with its own process, and then
+    /// nobody writes down that they have ended.
+    inherited: BTreeSet<u64>,
+    is_adopted: bool,
+    /// Whether it could not be read: told once.
+    is_broken: bool,
+}
+
+impl WireTail {
+    /// A ledger that may come later, or never.
+    pub(super) fn new(folder: RunFolder, is_adopted: bool) -> Self {
+        Self {
+            folder,
+            file: None,
+            lines: Lines::new(MAX_LINE_BYTES),
+            signs: WireSigns::default(),
+            inherited: BTreeSet::new(),
+            is_adopted,
+            is_broken: false,
+        }
+    }
+
+    /// Reads what is new. `has_spoken` is whether the agent said something since this process has the
+    /// run: then it does not wait for what it asked before. Nothing where there is no gateway. Blocks.
+    pub(super) fn look(&mut self, has_spoken: bool) -> Option<WireSigns> {
+        let is_first = self.file.is_none();
+        match self.read() {
+            Ok(()) => self.is_broken = false,
+            Err(e) if !std::mem::replace(&mut self.is_broken, true) => {
+                tracing::warn!(error = %error_chain(&e), "the ledger of a run cannot be followed");
+            }
+            Err(_) => {}
+        }
+        self.file.as_ref()?;
+        if is_first && self.is_adopted {
+            self.inherited = self.signs.in_flight.keys().copied().collect();
+        }
+        if has_spoken {
+            for seq in std::mem::take(&mut self.inherited) {
+                self.signs.in_flight.remove(&seq);
+            }
+        }
+        (!self.is_broken).then(|| self.signs.clone())
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = self.folder.gateway_ledger().map_err(io::Error::other)?;
+        }
+        let Self { file: Some(file), lines, signs, .. } = self else { return Ok(()) };
+        let mut piece = vec![0; READ_BYTES];
+        for _ in 0..MAX_PIECES {
+            let n = file.read(&mut piece)?;
+            if n == 0 {
+                break;
+            }
+            lines.feed(&piece[..n], |line, ending| match ending {
+                // A torn line tells nothing; its request has an earlier one.
+                Ending::Newline | Ending::EndOfStream => {
+                    serde_json::from_slice(line).into_iter().for_each(|line| signs.take(&line));
+                }
+                Ending::TooLong => {}
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(seq: u64, outcome: Outcome, n_answer_bytes: u64, status: u16) -> Line {
+        let endpoint = Some("message".to_owned());
+        Line { seq, outcome, status: Some(status), endpoint, n_answer_bytes }
+    }
+
+    #[test]
+    fn a_request_is_on_its_way_until_its_last_line_and_bytes_of_an_answer_are_signs() {
+        use Asking::{InFlight, Nothing};
+        use Outcome as O;
+        let mut signs = WireSigns::default();
+        let steps = [
+            (line(1, O::InFlight, 0, 0), (0, None, InFlight)),
+            (line(1, O::InFlight, 10, 200), (1, None, InFlight)),
+            (line(1, O::InFlight, 10, 200), (1, None, InFlight)),
+            (line(1, O::Complete, 20, 200), (2, None, Nothing)),
+            (line(2, O::InFlight, 0, 0), (2, None, InFlight)),
+            (line(2, O::Failed, 99, 429), (2, Some(1), Nothing)),
+            (line(3, O::InFlight, 0, 0), (2, Some(1), InFlight)),
+            (line(4, O::InFlight, 0, 0), (2, Some(1), InFlight)),
+            (line(3, O::Failed, 99, 529), (2, Some(2), InFlight)),
+            (line(4, O::Broken, 5, 200), (3, None, Nothing)),
+            (line(5, O::Unreachable, 0, 502), (3, None, Nothing)),
+            (line(6, O::Failed, 99, 500), (3, None, Nothing)),
+        ];
+        for (line, expected) in steps {
+            signs.take(&line);
+            let found = (signs.n_signs, signs.rate_limit(), signs.asking());
+            assert_eq!(found, expected, "{line:?}");
+        }
+        signs.take(&Line { endpoint: Some("models".to_owned()), ..line(7, O::InFlight, 0, 0) });
+        assert_eq!(signs.asking(), Nothing);
+    }
+
+    #[test]
+    fn a_request_that_nobody_ends_counts_until_the_agent_goes_on() {
+        use std::io::Write as _;
+
+        use crate::run::{RunId, RunName, Slug};
+        use crate::store::Store;
+
+        let root = tempfile::tempdir().unwrap();
+        let name = RunName {
+            collection: Slug::new("team").unwrap(),
+            task: Slug::new("hello").unwrap(),
+            id: RunId::from_uuid(uuid::Uuid::nil()),
+        };
+        let folder = Store::open(root.path()).unwrap().run(&name).unwrap();
+        let mut tail = WireTail::new(folder.clone(), true);
+        assert_eq!(tail.look(true), None, "there is no ledger yet");
+        let write = |text: &str| {
+            std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(folder.path().join("logs/gateway.jsonl"))
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
+        };
+        std::fs::create_dir_all(folder.path().join("logs")).unwrap();
+        write(r#"{"seq": 1, "outcome": "in_flight", "status": null, "endpoint": "message"}"#);
+        write("\nnot a line\n{\"seq\": 2, \"outc");
+        assert_eq!(tail.look(false).unwrap().asking(), Asking::InFlight);
+        write("ome\": \"in_flight\", \"endpoint\": \"message\"}\n");
+        assert_eq!(tail.look(true).unwrap().in_flight, BTreeMap::from([(2, 0)]));
+        write("{\"seq\": 2, \"outcome\": \"complete\", \"endpoint\": \"message\"}\n");
+        assert_eq!(tail.look(true).unwrap().asking(), Asking::Nothing);
+    }
+}
