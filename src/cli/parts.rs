@@ -70,6 +70,8 @@ pub(super) async fn build(
     Ok(Parts {
         engine,
         upstream,
+        guard: settings.guard,
+        redact_artifacts: settings.redact_artifacts,
         claims,
         sockets,
         agents: agents(wanted.agent_cli, settings)?,

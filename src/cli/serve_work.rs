@@ -73,6 +73,8 @@ async fn workers(
         agents,
         snapshots: foundation.snapshots.clone(),
         upstream: upstream(api.runs.intake.settings.upstream_reach).await?,
+        guard: settings.guard,
+        redact_artifacts: settings.redact_artifacts,
         store: api.store.clone(),
         keyring: [].into_iter().collect(),
         clock: now,

@@ -11,8 +11,10 @@ use uuid::Uuid;
 
 use super::execute::Run;
 use crate::gateway::{GatewayParts, GatewayRecord, Ledger, Outcome};
+use crate::guard::Guard;
 use crate::provider::{Access, Brokered};
 use crate::run::{RunFailure, error_chain};
+use crate::secret::Redactor;
 use crate::store::{LogFile, RunFolder, StoreError};
 use crate::telemetry::meters;
 use crate::trajectory::WireAccount;
@@ -62,24 +64,29 @@ pub(super) fn gateway_parts(
     // A line that was torn by the end of an earlier process ends here; an empty one is none.
     log.append(b"\n")?;
     let log = Mutex::new(log);
+    let credential = brokered.route.credential.secret().into_iter().chain([&brokered.token]);
+    let redactor = Redactor::new(credential.chain(run.plan.secret_values()));
+    let guard = Guard::new(run.plan.guard.and(run.parts.guard), redactor.clone());
     Ok(GatewayParts {
         run: run.plan.name.clone(),
         socket: socket.to_owned(),
         route: brokered.route,
         token: brokered.token,
         upstream: run.parts.upstream.clone(),
+        guard,
         last_seq,
-        note: Box::new(move |record| note(&log, record)),
+        note: Box::new(move |record| note(&log, &redactor, record)),
         clock: run.parts.clock,
     })
 }
 
-fn note(log: &Mutex<LogFile>, record: &GatewayRecord) {
+fn note(log: &Mutex<LogFile>, redactor: &Redactor, record: &GatewayRecord) {
     if let (Some(took), false) = (record.duration_ms, record.outcome == Outcome::InFlight) {
         let first_byte = record.first_byte_ms.map(Duration::from_millis);
         meters::gateway_request(record.outcome.as_str(), Duration::from_millis(took), first_byte);
     }
-    let mut line = serde_json::to_vec(record).expect("our own types have string keys");
+    let line = serde_json::to_vec(record).expect("our own types have string keys");
+    let mut line = redactor.redact(&line).into_owned();
     line.push(b'\n');
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(e) = log.append(&line) {
@@ -99,6 +106,7 @@ pub(super) fn wire_account(folder: &RunFolder) -> Option<WireAccount> {
         requests: outcomes.map(|(outcome, n)| (outcome.as_str().to_owned(), n)).collect(),
         models: ledger.counted(),
         broken_off: ledger.uncounted(),
+        guard: ledger.guard(),
     })
 }
 

@@ -25,6 +25,7 @@ use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::gateway::Upstream;
+use crate::guard::Guardrails;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
 use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
@@ -62,6 +63,10 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// Asks model services, in the agents' stead.
     pub upstream: Upstream,
+    /// What the prompts of every run must not hold. A run may only want more.
+    pub guard: Guardrails,
+    /// Whether the files of every run are masked.
+    pub redact_artifacts: bool,
     /// Where the record goes.
     pub store: Store,
     /// Where credentials come from.
@@ -167,6 +172,7 @@ impl Run<'_> {
     ) -> Result<Done, Unfinished> {
         let Self { parts, plan, record, .. } = self;
         let events = self.insist(|| parts.store.event_log(&plan.name)).await?;
+        let events = events.masked_by(record.redactor().clone());
         let mut news = News::new(events, parts.clock, watch);
         let folder = record.folder().path().to_owned();
         news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
@@ -215,6 +221,7 @@ impl Run<'_> {
     ) -> Result<(), StoreError> {
         let Self { parts, plan, record, .. } = self;
         let events = parts.store.event_log(&plan.name)?;
+        let events = events.masked_by(record.redactor().clone());
         if events.is_closed() {
             return Ok(());
         }

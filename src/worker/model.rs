@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::door;
 use super::execute::Run;
 use crate::gateway::{Gateway, GatewayError};
+use crate::plan::GUARD_NEEDS_GATEWAY;
 use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
 use crate::provider::{Access, SCRIPTED_SOCKET};
 use crate::run::{Credentials, RunFailure, error_chain};
@@ -51,6 +52,9 @@ impl Model {
             return Ok((Self::scripted(script, &run.parts.sockets, id).await?, access));
         }
         match plan.credentials {
+            Credentials::Direct if !plan.guard.and(run.parts.guard).is_off() => {
+                Err(RunFailure::Refused { problems: vec![format!("{GUARD_NEEDS_GATEWAY}.")] })
+            }
             Credentials::Direct => Ok((Self { service: Service::Remote, socket: None }, access)),
             Credentials::Gateway => Self::behind_gateway(run, id, access),
         }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
 use runbookd::gateway::Upstream;
+use runbookd::guard::Guardrails;
 use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
@@ -106,6 +107,8 @@ impl<'a> Depot<'a> {
                 agents,
                 snapshots: Snapshots::built_in(),
                 upstream: Upstream::new(Reach::Private).unwrap(),
+                guard: Guardrails::default(),
+                redact_artifacts: false,
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
                 clock,
@@ -222,6 +225,7 @@ impl<'a> Depot<'a> {
             max_attempts: 3,
             min_free_disk_bytes: 0,
             upstream_reach: Reach::Private,
+            guard: Guardrails::default(),
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::gateway::Upstream;
+use runbookd::guard::Guardrails;
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::reach::Reach;
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
@@ -148,6 +149,8 @@ impl Story {
                 AgentSource::Executable(path)
             }),
             upstream: Upstream::new(Reach::Private).unwrap(),
+            guard: Guardrails::default(),
+            redact_artifacts: false,
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
             keyring: self.keyring(),
