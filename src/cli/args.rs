@@ -67,6 +67,9 @@ pub(super) enum Command {
     Collection(CollectionCommand),
     /// Asks whether a server lives.
     Health(HealthArguments),
+    /// Stands between one run's sandbox and its model service. A server starts it.
+    #[command(hide = true)]
+    Gateway(GatewayArguments),
 }
 
 impl Command {
@@ -86,9 +89,16 @@ impl Command {
             | Self::Task(_)
             | Self::Env(_)
             | Self::Collection(_)
-            | Self::Health(_) => FOR_A_PERSON,
+            | Self::Health(_)
+            | Self::Gateway(_) => FOR_A_PERSON,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GatewayArguments {
+    /// The run's folder for its model service.
+    pub(super) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
