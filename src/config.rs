@@ -13,6 +13,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::run::StallCeilings;
+use crate::guard::Guardrails;
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -117,6 +118,11 @@ pub struct Settings {
     /// How long a run may do nothing at most, whatever its runbook says
     /// (`RUNBOOKD_STALL_MODEL_SECONDS`, `…_TOOL_SECONDS`, `…_SILENT_SECONDS`, `…_LINGER_SECONDS`).
     pub stall: StallCeilings,
+    /// What the prompts of every run and chat must not hold (`RUNBOOKD_GUARD_SECRETS` and
+    /// `RUNBOOKD_GUARD_PII`: `off`, `mask` or `block`). A collection may only want more.
+    pub guard: Guardrails,
+    /// Whether secrets are masked in the files of every run (`RUNBOOKD_REDACT_ARTIFACTS=1`).
+    pub redact_artifacts: bool,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -238,6 +244,13 @@ impl Settings {
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
         let stall = stall_ceilings(&mut Reader { vars: &vars, faults: &mut faults });
+        let guard = Guardrails::read(|name| vars.get(name).map(String::as_str));
+        let guard = guard.unwrap_or_else(|wrong| {
+            faults.extend(wrong.iter().map(ToString::to_string));
+            Guardrails::default()
+        });
+        let redact_artifacts =
+            Reader { vars: &vars, faults: &mut faults }.flag("RUNBOOKD_REDACT_ARTIFACTS");
         let settings = Self {
             state_dir,
             cache_dir,
@@ -265,6 +278,8 @@ impl Settings {
             no_color: text("NO_COLOR").is_some(),
             share_keys,
             stall,
+            guard,
+            redact_artifacts,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };
         (settings, faults)

@@ -6,6 +6,7 @@
 
 // Domain: plain data and rules. No async, no files, no network, no clock.
 pub mod cadence;
+pub mod guard;
 pub mod run;
 pub mod runbook;
 pub mod secret;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     // Domain: plain data and rules.
     ("secret", &[]),
-    ("run", &["secret"]),
+    ("guard", &["secret"]),
+    ("run", &["guard", "secret"]),
     ("runbook", &["run"]),
-    ("trajectory", &["run"]),
+    ("trajectory", &["guard", "run"]),
     ("workflow", &["run", "runbook"]),
     ("cadence", &[]),
     // Adapters: each owns one outside thing.
@@ -21,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
-    ("gateway", &["provider", "reach", "run", "secret", "trajectory"]),
+    ("gateway", &["guard", "provider", "reach", "run", "secret", "trajectory"]),
     ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),
@@ -29,14 +30,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["run", "trajectory"]),
     ("provider", &["run", "secret"]),
     // Flow.
-    ("plan", &["provider", "run", "runbook", "runtime", "secret", "snapshot"]),
-    ("job", &["plan", "run", "secret", "workflow"]),
+    ("plan", &["guard", "provider", "run", "runbook", "runtime", "secret", "snapshot"]),
+    ("job", &["guard", "plan", "run", "secret", "workflow"]),
     ("inputs", &["archive", "job", "run", "store"]),
     (
         "worker",
         &[
             "database",
             "gateway",
+            "guard",
             "host",
             "inputs",
             "job",
@@ -61,7 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "intake",
         &[
-            "archive", "catalog", "database", "gateway", "host", "inputs", "job", "plan",
+            "archive", "catalog", "database", "gateway", "guard", "host", "inputs", "job", "plan",
             "provider", "queue", "reach", "run", "runbook", "secret", "snapshot", "store",
             "workflow",
         ],
@@ -71,7 +73,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("upstream", &["provider", "reach", "run", "secret"]),
     ("webhook", &["catalog", "queue", "reach", "records", "run", "secret", "telemetry"]),
     // What every layer above the domain may tell of itself.
-    ("telemetry", &[]),
+    ("telemetry", &["secret"]),
     // Edge.
     (
         "api",
@@ -80,6 +82,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "cadence",
             "catalog",
             "database",
+            "guard",
             "intake",
             "queue",
             "reach",
@@ -95,7 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "workflow",
         ],
     ),
-    ("config", &["run", "sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
+    ("config", &["guard", "run", "sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
     (
         "daemon",
         &[
@@ -187,7 +190,8 @@ const DOORS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Domain rooms do no I/O and know no time.
-const DOMAIN: &[&str] = &["secret", "run", "runbook", "trajectory", "job", "workflow", "cadence"];
+const DOMAIN: &[&str] =
+    &["secret", "guard", "run", "runbook", "trajectory", "job", "workflow", "cadence"];
 const NOT_IN_DOMAIN: &[&str] =
     &["async fn", ".await", "tokio::", "std::fs", "std::net", "std::process", "tracing::", "now()"];
 

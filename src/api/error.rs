@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::run::error_chain;
+use crate::secret::Redactor;
 
 /// What a client is told after a failure of ours. The reason stands in the log alone.
 const INTERNAL: &str = "Internal error. The server's log has the reason";
@@ -243,7 +244,7 @@ impl ApiError {
 
     pub(super) fn body(&self, envelope: Envelope, request_id: Option<&str>) -> Value {
         let detail = self.detail(request_id);
-        match envelope {
+        let body = match envelope {
             Envelope::Detail => json!({ "detail": detail }),
             Envelope::OpenAi => {
                 let (kind, code) = self.open_ai_words();
@@ -254,7 +255,8 @@ impl ApiError {
                 };
                 json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
             }
-        }
+        };
+        without_credentials(body)
     }
 
     fn render(&self, envelope: Envelope, request_id: Option<&str>) -> Response {
@@ -267,6 +269,13 @@ impl ApiError {
         }
         response
     }
+}
+
+/// An error can repeat what the client sent. Its form stays: a mask stands inside of texts.
+fn without_credentials(body: Value) -> Value {
+    let text = body.to_string();
+    let masked = Redactor::shapes().redact_str(&text);
+    if masked == text { body } else { serde_json::from_str(&masked).unwrap_or(Value::Null) }
 }
 
 impl IntoResponse for ApiError {

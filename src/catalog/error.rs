@@ -17,8 +17,6 @@ pub enum Kind {
     Routine,
     /// A webhook delivery.
     Delivery,
-    /// An uploaded file.
-    Upload,
 }
 
 impl fmt::Display for Kind {
@@ -29,7 +27,6 @@ impl fmt::Display for Kind {
             Self::Token => "API key",
             Self::Routine => "routine",
             Self::Delivery => "webhook delivery",
-            Self::Upload => "file",
         })
     }
 }

@@ -30,7 +30,6 @@ pub use row::Page;
 pub use schedule::{Due, Fire};
 pub use tasks::{NewTask, Task, TaskFlags, TaskPatch};
 pub use tokens::{Authentication, Scope, Token, TokenPatch};
-pub use uploads::{NewUpload, Upload, UploadKey};
 
 /// The catalog. Clones share it.
 #[derive(Debug, Clone)]

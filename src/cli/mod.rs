@@ -87,5 +87,6 @@ fn say(words: &str) {
 fn complain(words: &str) {
     use std::io::Write as _;
     // Where nobody reads standard error there is nobody to tell.
+    let words = crate::secret::Redactor::shapes().redact_str(words);
     let _ = writeln!(std::io::stderr(), "runbookd: {words}");
 }

@@ -63,6 +63,8 @@ pub(super) async fn build(
     reap(&engine, &claims, &sockets).await;
     Ok(Parts {
         engine,
+        guard: settings.guard,
+        redact_artifacts: settings.redact_artifacts,
         // Whoever starts a run by hand chooses its model service.
         gateway: gateway(settings, Reach::Private),
         claims,

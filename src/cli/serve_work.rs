@@ -72,6 +72,8 @@ async fn workers(
         sockets: folder.join("models"),
         agents,
         snapshots: foundation.snapshots.clone(),
+        guard: settings.guard,
+        redact_artifacts: settings.redact_artifacts,
         gateway: gateway(settings, api.runs.intake.settings.upstream_reach),
         store: api.store.clone(),
         keyring: [].into_iter().collect(),

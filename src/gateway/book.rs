@@ -5,30 +5,32 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use super::ledger::GatewayRecord;
+use crate::secret::Redactor;
 
 /// A ledger that grows.
 #[derive(Debug)]
 pub(super) struct Book {
     file: File,
+    redactor: Redactor,
     /// Whether the last line may lack its end.
     is_torn: bool,
 }
 
 impl Book {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, redactor: Redactor) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let mut last = [b'\n'];
         if file.metadata()?.len() > 0 {
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;
         }
-        Ok(Self { file, is_torn: last != *b"\n" })
+        Ok(Self { file, redactor, is_torn: last != *b"\n" })
     }
 
     /// Writes a line. One that was torn before it, by a full disk or by a gateway's end, ends first.
     pub(super) fn write(&mut self, record: &GatewayRecord) -> io::Result<()> {
         let mut line = if self.is_torn { b"\n".to_vec() } else { Vec::new() };
-        serde_json::to_writer(&mut line, record)?;
+        line.extend_from_slice(&self.redactor.redact(&serde_json::to_vec(record)?));
         line.push(b'\n');
         let written = self.file.write_all(&line);
         self.is_torn = written.is_err();
@@ -53,7 +55,7 @@ mod tests {
         let line = r#"{"seq":2,"at":"1970-01-01T00:00:00Z","outcome":"complete","method":"GET",
             "path":"/","n_request_bytes":0,"n_answer_bytes":0}"#;
         let record: GatewayRecord = serde_json::from_str(line).unwrap();
-        let mut book = Book::open(&path).unwrap();
+        let mut book = Book::open(&path, Redactor::shapes()).unwrap();
         book.write(&record).unwrap();
         book.write(&record).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

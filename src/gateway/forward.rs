@@ -18,6 +18,7 @@ use super::meter::Meter;
 use super::policy::{self, Endpoint, Target};
 use super::refusal::Refusal;
 use super::server::Gate;
+use crate::guard::{Judged, Verdict};
 use crate::run::error_chain;
 
 /// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
@@ -72,6 +73,7 @@ fn begun(gate: &Gate, seq: u64, head: &request::Parts) -> GatewayRecord {
         n_answer_bytes: 0,
         provider_request_id: None,
         problem: None,
+        guard: Vec::new(),
     }
 }
 
@@ -99,7 +101,7 @@ async fn passed_on(
     if !headers::shows(&head.headers, &gate.token) {
         return Err(Refusal::Token);
     }
-    let body = whole(body).await?;
+    let mut body = whole(body).await?;
     passing.record.n_request_bytes = body.len() as u64;
     passing.record.model = model;
     if endpoint.has_prompt() {
@@ -108,6 +110,7 @@ async fn passed_on(
         if let Some(rule) = found.broken_rule {
             return Err(Refusal::Rule(rule));
         }
+        body = guarded(passing, body).await?;
     }
     let url = url(&gate, head, endpoint);
     let asked = gate.upstream.client.request(head.method.clone(), url);
@@ -117,6 +120,22 @@ async fn passed_on(
     let answer = answer.map_err(|e| unreachable(&gate, e))?;
     let head = AnswerHead { status: answer.status(), headers: headers::answered(answer.headers()) };
     Ok((head, Some(answer)))
+}
+
+/// What goes on of a prompt where guardrails are set. Looking through a long one takes time that
+/// others should not wait for.
+async fn guarded(passing: &mut Passing, body: Bytes) -> Result<Bytes, Refusal> {
+    let Some(guard) = passing.gate.guard.clone() else { return Ok(body) };
+    let looking = tokio::task::spawn_blocking(move || (guard.judge(&body), body)).await;
+    let (judged, body) =
+        looking.map_err(|_| Refusal::Guard("the guardrails broke down".to_owned()))?;
+    let Judged { findings, verdict } = judged.map_err(|e| Refusal::Unreadable(error_chain(&e)))?;
+    passing.record.guard = findings;
+    match verdict {
+        Verdict::Passes => Ok(body),
+        Verdict::Masked(masked) => Ok(masked.into()),
+        Verdict::Blocked(why) => Err(Refusal::Guard(why)),
+    }
 }
 
 /// Where a request goes.
@@ -184,6 +203,7 @@ impl Passing {
             | Refusal::Body(_)
             | Refusal::Unreadable(_)
             | Refusal::Rule(_)
+            | Refusal::Guard(_)
             | Refusal::UsedUp => Outcome::Refused,
         };
         self.record.status = Some(refusal.status().as_u16());

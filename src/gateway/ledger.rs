@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::guard::{GuardFinding, GuardSummary, summed};
 use crate::trajectory::{Usage, UsageByModel};
 
 /// Most requests of one run. A loop that nothing else stops ends here, before the log fills a disk.
@@ -87,6 +88,9 @@ pub struct GatewayRecord {
     pub provider_request_id: Option<String>,
     /// Why it was not passed on, or what went wrong.
     pub problem: Option<String>,
+    /// What the guardrails found in its prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guard: Vec<GuardFinding>,
 }
 
 /// The sum of a run's requests.
@@ -121,6 +125,12 @@ impl Ledger {
             *counts.entry(record.outcome).or_insert(0) += 1;
         }
         counts
+    }
+
+    /// What the guardrails found, in all of them together.
+    #[must_use]
+    pub fn guard(&self) -> Vec<GuardSummary> {
+        summed(self.records().map(|record| record.guard.as_slice()))
     }
 
     /// What the messages used that were passed on whole, by the model that was asked for. The agent

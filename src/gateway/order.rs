@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::guard::Guardrails;
 use crate::provider::{Credential, Route, Wire};
 use crate::reach::Reach;
 use crate::secret::Secret;
@@ -25,6 +26,13 @@ pub struct GatewayOrder {
     /// What the sandbox must show.
     #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
     pub token: Secret,
+    /// What its prompts must not hold.
+    #[serde(default)]
+    pub guard: Guardrails,
+    /// The run's own secrets: nothing of them goes into the ledger, and prompts can be kept free of
+    /// them.
+    #[serde(default, serialize_with = "all_exposed", deserialize_with = "all_hidden")]
+    pub secrets: Vec<Secret>,
     /// Which addresses may be asked.
     #[serde(with = "ReachText")]
     pub reach: Reach,
@@ -83,9 +91,19 @@ pub(super) fn hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Er
     String::deserialize(from).map(Secret::new)
 }
 
+fn all_exposed<S: Serializer>(secrets: &[Secret], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(secrets.iter().map(Secret::expose))
+}
+
+fn all_hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D::Error> {
+    let secrets = Vec::<String>::deserialize(from)?;
+    Ok(secrets.into_iter().map(Secret::new).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::GuardAction;
 
     #[test]
     fn an_order_arrives_as_it_was_given_and_shows_no_secret() {
@@ -98,6 +116,8 @@ mod tests {
                 wire: Wire::Bedrock,
             },
             token: Secret::new("sk-ant-made-up-token".to_owned()),
+            guard: Guardrails { pii: GuardAction::Mask, ..Guardrails::default() },
+            secrets: vec![Secret::new("made-up-and-known".to_owned())],
             reach: Reach::Public,
             ledger: PathBuf::from("/made/up/gateway.jsonl"),
             last_seq: 7,
@@ -108,10 +128,13 @@ mod tests {
         let read: GatewayOrder = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
         assert_eq!(read.route.credential.secret().unwrap().expose(), "sk-ant-made-up-key");
-        assert!(!format!("{order:?}").contains("made-up-key"));
+        let shown = format!("{order:?}");
+        assert!(!shown.contains("made-up-key") && !shown.contains("known"), "{shown}");
         // What an older server does not know of has its default.
         let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
-        older.as_object_mut().unwrap().remove("log_filter");
+        for name in ["log_filter", "guard", "secrets"] {
+            older.as_object_mut().unwrap().remove(name);
+        }
         assert!(serde_json::from_value::<GatewayOrder>(older).is_ok());
     }
 }

@@ -26,7 +26,9 @@ use super::order::{GatewayOrder, MAX_ORDER_BYTES};
 use super::place::{Identity, Place};
 use super::server::{Gateway, GatewayError, GatewayParts};
 use super::upstream::{Upstream, UpstreamError};
+use crate::guard::Guard;
 use crate::run::error_chain;
+use crate::secret::Redactor;
 
 /// How long the order may take to come. The server is on this machine.
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
@@ -135,7 +137,9 @@ impl Serving {
     ) -> Result<Self, ProcessError> {
         let lock = lock(&place)?;
         let identity = place.identity().map_err(ProcessError::Place)?;
-        let book = Book::open(&order.ledger).map_err(ProcessError::Ledger)?;
+        let credential = order.route.credential.secret().into_iter().chain([&order.token]);
+        let redactor = Redactor::new(credential.chain(&order.secrets));
+        let book = Book::open(&order.ledger, redactor.clone()).map_err(ProcessError::Ledger)?;
         let book = Arc::new(Mutex::new(book));
         let until_deadline = Duration::try_from(order.deadline.duration_since(clock()));
         let deadline = Instant::now() + until_deadline.unwrap_or_default();
@@ -145,7 +149,8 @@ impl Serving {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let gateway = open_model(order, &place, Arc::clone(&book), clock)?;
+        let guard = Guard::new(order.guard, redactor);
+        let gateway = open_model((order, guard), &place, Arc::clone(&book), clock)?;
         let control = listen(&place).map_err(ProcessError::Place)?;
         let control = Control::start(control, who);
         Ok(Self { gateway, control, book, place, identity, deadline, _lock: lock })
@@ -194,7 +199,7 @@ fn lock(place: &Place) -> Result<File, ProcessError> {
 /// Serves the agent. Its socket takes the place of the one before it in one step, open to everybody:
 /// the agent has a user of its own, and the folder above is ours alone.
 fn open_model(
-    order: GatewayOrder,
+    (order, guard): (GatewayOrder, Option<Guard>),
     place: &Place,
     book: Arc<Mutex<Book>>,
     clock: fn() -> Timestamp,
@@ -209,6 +214,7 @@ fn open_model(
         route,
         token,
         upstream: Upstream::new(reach)?,
+        guard,
         last_seq,
         note: Box::new(move |record| note(&book, record)),
         clock,

@@ -19,6 +19,8 @@ pub(super) enum Refusal {
     Unreadable(String),
     /// What is asked for would reach the network past the sandbox.
     Rule(String),
+    /// The prompt holds what must not leave.
+    Guard(String),
     /// There were too many in all.
     UsedUp,
     /// The model service cannot be reached.
@@ -40,6 +42,7 @@ impl Refusal {
             Self::Rule(rule) => format!(
                 "blocked by policy: {rule}, with a network of its own; do not try to get around it"
             ),
+            Self::Guard(why) => format!("blocked by policy: {why}; do not try to get around it"),
             Self::UsedUp => "this run has made too many requests".to_owned(),
             Self::Unreachable(why) => format!("the model service cannot be reached: {why}"),
             Self::Silent => "the model service did not begin to answer in time".to_owned(),
@@ -55,7 +58,7 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, "invalid_request_error")
             }
             // Not 403: the agent CLI takes that for a bad key.
-            Self::Rule(_) => (StatusCode::BAD_REQUEST, "invalid_request_error"),
+            Self::Rule(_) | Self::Guard(_) => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             Self::UsedUp => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, "api_error"),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, "timeout_error"),

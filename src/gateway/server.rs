@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::forward::answer;
 use super::ledger::{GatewayRecord, MAX_RECORDS};
 use super::upstream::{Inadmissible, Upstream, admit};
+use crate::guard::Guard;
 use crate::provider::Route;
 use crate::secret::{Redactor, Secret};
 
@@ -68,6 +69,8 @@ pub struct GatewayParts {
     pub token: Secret,
     /// Asks the service.
     pub upstream: Upstream,
+    /// Looks through prompts, where guardrails are set.
+    pub guard: Option<Guard>,
     /// The number of the run's last request so far.
     pub last_seq: u64,
     /// Is told of every request, twice of those that go on. It must not block for long.
@@ -91,6 +94,7 @@ pub(super) struct Gate {
     pub(super) token: Secret,
     pub(super) upstream: Upstream,
     pub(super) redactor: Redactor,
+    pub(super) guard: Option<Guard>,
     pub(super) clock: fn() -> Timestamp,
     note: Box<dyn Fn(&GatewayRecord) + Send + Sync>,
     last_seq: AtomicU64,
@@ -123,12 +127,13 @@ impl Gateway {
     pub fn start(parts: GatewayParts) -> Result<Self, GatewayError> {
         let places = std::iter::once(&parts.route.upstream).chain(&parts.route.control);
         places.into_iter().try_for_each(|place| admit(place, parts.upstream.reach))?;
-        let GatewayParts { run, socket, route, token, upstream, last_seq, note, clock } = parts;
+        let GatewayParts { run, socket, route, token, upstream, guard, last_seq, note, clock } =
+            parts;
         let listener = UnixListener::bind(&socket)
             .map_err(|source| GatewayError::Listen { path: socket, source })?;
         let redactor = Redactor::new(route.credential.secret());
         let last_seq = AtomicU64::new(last_seq);
-        let gate = Gate { run, route, token, upstream, redactor, clock, note, last_seq };
+        let gate = Gate { run, route, token, upstream, redactor, guard, clock, note, last_seq };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::new(gate), stop.clone()));

@@ -11,7 +11,7 @@ use super::{IntakeSettings, Lead, Submission};
 use crate::gateway::{Inadmissible, admit};
 use crate::inputs::{self, FilesError, Input, Named, StepInputs};
 use crate::job::{FrozenWorkflow, JobSecrets, JobSpec, LaterStep};
-use crate::plan::{Planned, plan};
+use crate::plan::{GUARD_NEEDS_GATEWAY, Planned, plan};
 use crate::provider;
 use crate::reach::parse_target;
 use crate::run::{Credentials, RunName, RunPlan, Slug};
@@ -232,11 +232,20 @@ impl Bench<'_> {
         if let Some(Err(bad)) = planned.plan.as_ref().and_then(|plan| self.admit(plan, &keyring)) {
             problems.push(format!("{bad}."));
         }
+        if planned.plan.as_ref().is_some_and(|plan| self.escapes_guard(plan)) {
+            problems.push(format!("{GUARD_NEEDS_GATEWAY}."));
+        }
         unread(&planned, secrets, &keyring)
     }
 }
 
 impl Bench<'_> {
+    /// Whether the server's guardrails could not look through the run's prompts.
+    fn escapes_guard(&self, plan: &RunPlan) -> bool {
+        let is_direct = plan.credentials == Credentials::Direct && plan.script.is_none();
+        is_direct && !self.settings.guard.is_off()
+    }
+
     /// Whether the run's model service may be asked, where a gateway asks it.
     fn admit(&self, plan: &RunPlan, keyring: &Keyring) -> Option<Result<(), Inadmissible>> {
         if plan.credentials == Credentials::Direct || plan.script.is_some() {

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::guard::{GUARD_PII, GUARD_SECRETS};
 use crate::run::RunName;
 use crate::secret::{Keyring, Secret};
 
@@ -110,7 +111,26 @@ impl JobSecrets {
     pub fn keyring(&self, shared: Option<&Keyring>) -> Keyring {
         let own = self.environment.iter().chain(&self.params);
         let own = own.map(|(name, value)| (name.clone(), value.clone()));
-        shared.cloned().unwrap_or_default().with(own)
+        let strictest = GUARDS.into_iter().filter_map(|name| {
+            let sources = [self.environment.get(name), self.params.get(name)];
+            let said = sources.into_iter().chain([shared.and_then(|shared| shared.get(name))]);
+            let strictest = said.flatten().max_by_key(|word| strictness(word.expose()))?;
+            Some((name.to_owned(), strictest.clone()))
+        });
+        shared.cloned().unwrap_or_default().with(own).with(strictest)
+    }
+}
+
+/// Settings that a request may only make stricter.
+const GUARDS: [&str; 3] = [GUARD_SECRETS, GUARD_PII, "RUNBOOKD_REDACT_ARTIFACTS"];
+
+/// What cannot be read is the strictest: it is refused.
+fn strictness(word: &str) -> u8 {
+    match word.trim() {
+        "" | "off" | "0" => 0,
+        "mask" => 1,
+        "block" | "1" => 2,
+        _ => 3,
     }
 }
 

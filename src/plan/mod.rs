@@ -7,5 +7,5 @@ mod permissions;
 mod planner;
 mod request;
 
-pub use planner::{Draw, Planned, RESULTS_DIR, plan};
+pub use planner::{Draw, GUARD_NEEDS_GATEWAY, Planned, RESULTS_DIR, plan};
 pub use request::{GivenFile, Overrides, RunRequest};

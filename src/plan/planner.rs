@@ -4,6 +4,7 @@
 use uuid::Uuid;
 
 use super::request::RunRequest;
+use crate::guard::Guardrails;
 use crate::provider;
 use crate::provider::scripted::Script;
 use crate::run::{
@@ -11,7 +12,7 @@ use crate::run::{
     RuntimeName, error_chain,
 };
 use crate::runbook::{Position, Runbook};
-use crate::secret::Keyring;
+use crate::secret::{Keyring, Secret};
 use crate::snapshot::Snapshots;
 
 /// Where a run leaves what it made, inside the sandbox.
@@ -74,6 +75,13 @@ impl Planned {
 /// last.
 const CREDENTIALS: &str = "RUNBOOKD_CREDENTIALS";
 
+/// The variable of an environment that says whether the files of its runs are masked.
+const REDACT_ARTIFACTS: &str = "RUNBOOKD_REDACT_ARTIFACTS";
+
+/// Why a run is refused whose prompts nobody could look through.
+pub const GUARD_NEEDS_GATEWAY: &str = "guardrails are set for its prompts, and with its credential \
+    in the sandbox the agent asks the model service itself, past them";
+
 /// Decides everything about a run before anything is started, and finds everything at once.
 #[must_use]
 pub fn plan(request: &RunRequest, keyring: &Keyring, snapshots: &Snapshots, draw: Draw) -> Planned {
@@ -119,6 +127,8 @@ impl Planner<'_> {
         let permissions = self.permissions();
         let secrets = self.secrets();
         let credentials = self.credentials(runtime, provider);
+        let guard = self.guard(credentials, provider);
+        let redact_artifacts = self.redact_artifacts();
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -143,6 +153,8 @@ impl Planner<'_> {
             apt_packages,
             network,
             credentials,
+            guard,
+            redact_artifacts,
             limits,
             setup: front_matter.setup.clone(),
             permissions,
@@ -267,6 +279,37 @@ impl Planner<'_> {
             self.find(Code::MalformedCredential, message);
         }
         self.request.overrides.credentials.or(of_environment.flatten()).unwrap_or_default()
+    }
+
+    /// What the collection wants of its prompts.
+    fn guard(&mut self, credentials: Credentials, provider: Option<ProviderName>) -> Guardrails {
+        let read = Guardrails::read(|name| self.keyring.get(name).map(Secret::expose));
+        let rails = read.unwrap_or_else(|faults| {
+            for fault in faults {
+                self.find(Code::UnreadableSetting, fault.to_string());
+            }
+            Guardrails::default()
+        });
+        let leaves = provider.is_some_and(|provider| provider != ProviderName::Scripted);
+        if leaves && !rails.is_off() && credentials == Credentials::Direct {
+            self.find(Code::GuardNeedsGateway, GUARD_NEEDS_GATEWAY);
+        }
+        rails
+    }
+
+    /// Whether the runbook or the collection wants its files masked.
+    fn redact_artifacts(&mut self) -> bool {
+        let word = self.keyring.get(REDACT_ARTIFACTS).map(|word| word.expose().trim().to_owned());
+        let of_collection = match word.as_deref() {
+            None | Some("" | "0") => false,
+            Some("1") => true,
+            Some(_) => {
+                let message = format!("{REDACT_ARTIFACTS} is neither `0` nor `1`");
+                self.find(Code::UnreadableSetting, message);
+                true
+            }
+        };
+        of_collection || self.runbook.front_matter().redact_artifacts == Some(true)
     }
 
     fn evaluation(&mut self) {

@@ -88,6 +88,8 @@ pub enum Code {
     SeveralCredentials,
     CredentialInSandbox,
     MalformedCredential,
+    UnreadableSetting,
+    GuardNeedsGateway,
     UnknownSnapshot,
     SnapshotNeedsDocker,
     MissingTools,
@@ -141,7 +143,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 48] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -154,6 +156,8 @@ impl Code {
         Self::SeveralCredentials,
         Self::CredentialInSandbox,
         Self::MalformedCredential,
+        Self::UnreadableSetting,
+        Self::GuardNeedsGateway,
         Self::UnknownSnapshot,
         Self::SnapshotNeedsDocker,
         Self::MissingTools,
@@ -269,6 +273,16 @@ impl Code {
             Self::MalformedCredential => error(
                 "malformed-credential",
                 "A credential is set that cannot be right by its shape. It is never printed.",
+            ),
+            Self::UnreadableSetting => error(
+                "unreadable-setting",
+                "A setting of the collection's environment cannot be read. The message says which, \
+                 and what it may be.",
+            ),
+            Self::GuardNeedsGateway => error(
+                "guard-needs-gateway",
+                "Guardrails look through prompts in the gateway, and this run would not use it. Use \
+                 a credential that the gateway can put on, or switch the guardrails off.",
             ),
             Self::UnknownSnapshot => error(
                 "unknown-snapshot",

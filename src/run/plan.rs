@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::activity::{StallCeilings, StallLimits};
 use super::id::RunName;
-use crate::secret::Secret;
+use crate::guard::Guardrails;
+use crate::secret::{Secret, names_a_secret};
 
 /// The agent CLIs that runbookd can drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -312,6 +313,10 @@ pub struct RunPlan {
     pub network: Network,
     /// Where the model service's credential is.
     pub credentials: Credentials,
+    /// What its prompts must not hold, as far as its collection says so.
+    pub guard: Guardrails,
+    /// Whether secrets are masked in the files that it leaves, too.
+    pub redact_artifacts: bool,
     /// How much the run may take.
     pub limits: Limits,
     /// A shell script that prepares the sandbox before the agent starts.
@@ -346,13 +351,7 @@ impl RunPlan {
     /// The values of the plan that nobody may see: the declared secrets, and of the other variables
     /// those whose name says so. (The others are words like `production`, which stand everywhere.)
     pub fn secret_values(&self) -> impl Iterator<Item = &Secret> {
-        let names_a_secret = |name: &str| {
-            let name = name.to_ascii_uppercase();
-            ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"]
-                .iter()
-                .any(|word| name.contains(word))
-        };
-        let given = self.agent_env.iter().filter(move |(name, _)| names_a_secret(name));
+        let given = self.agent_env.iter().filter(|(name, _)| names_a_secret(name));
         self.secrets.values().chain(given.map(|(_, value)| value))
     }
 }

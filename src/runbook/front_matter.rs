@@ -64,6 +64,8 @@ pub struct FrontMatter {
     pub memory_bytes: Option<u64>,
     /// `network_enabled`.
     pub network_enabled: Option<bool>,
+    /// `redact_artifacts`: whether secrets are masked in the files of the results, too.
+    pub redact_artifacts: Option<bool>,
     /// `origin`: where the runbook comes from. Kept, not interpreted.
     pub origin: Option<serde_json::Value>,
     /// The keys that nothing reads, in their order. They change nothing, and a person should know.
@@ -135,6 +137,7 @@ impl FrontMatter {
             "cpus" => self.n_cpus = share(key, "a number above 0, such as `2` or `0.5`", node)?,
             "memory" => self.memory_bytes = size(key, node)?,
             "network_enabled" => self.network_enabled = flag(key, node)?,
+            "redact_artifacts" => self.redact_artifacts = flag(key, node)?,
             "origin" => self.origin = (!node.is_unset()).then(|| node.to_json()),
             _ => unknown.push((key.clone(), *at)),
         }
@@ -268,6 +271,7 @@ max_turns: 50
 cpus: 0.5
 memory: 512M
 network_enabled: false
+redact_artifacts: true
 origin:
   url: https://example.com/a
   2024: kept
@@ -319,6 +323,7 @@ colour: red
             n_cpus: Some(0.5),
             memory_bytes: Some(512 << 20),
             network_enabled: Some(false),
+            redact_artifacts: Some(true),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
                 UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 34 },
@@ -355,6 +360,7 @@ colour: red
             "cpus",
             "memory",
             "network_enabled",
+            "redact_artifacts",
             "origin",
         ];
         for unset in ["", " null", " ~", " ''", " \"  \"", " |\n\n", "\n  # Only a comment."] {

@@ -1,12 +1,21 @@
 //! A value that is never printed, and the redactor that keeps it out of everything we write.
 
+mod escape;
 mod keyring;
 mod redactor;
+mod scan;
+mod shapes;
+mod spellings;
+mod stream;
+mod tail;
+#[cfg(test)]
+mod tests;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-pub use keyring::Keyring;
-pub use redactor::{MASK, MIN_MASKED_BYTES, RedactedStream, Redactor};
+pub use keyring::{Keyring, names_a_secret};
+pub use redactor::{FoundSecret, KNOWN_SECRET, MASK, MIN_MASKED_BYTES, Redactor};
+pub use stream::RedactedStream;
 
 /// A credential or another value that must not be seen. `Debug` shows only that it is there, there
 /// is no `Display` and no `Serialize`, and the memory is wiped when it is dropped.
@@ -30,15 +39,5 @@ impl Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret([hidden])")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_never_shown_by_debug() {
-        assert_eq!(format!("{:?}", Secret::new("sk-made-up".to_owned())), "Secret([hidden])");
     }
 }

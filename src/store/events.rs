@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::live::LiveRuns;
 use crate::run::RunName;
+use crate::secret::Redactor;
 
 /// How much a reader takes at once, in bytes. Large enough for speed, small enough for many readers.
 const READ_BYTES: usize = 256 << 10;
@@ -30,6 +31,7 @@ pub struct EventLog {
     file: File,
     run: RunName,
     live: LiveRuns,
+    redactor: Redactor,
     seq: u64,
     n_updates: u64,
     /// The step that began last, where the run has several, and the updates before it.
@@ -74,7 +76,14 @@ impl EventLog {
         let found = scan(&file).map_err(write)?;
         file.set_len(found.n_bytes).map_err(write)?;
         let Scanned { seq, n_updates, part, is_closed, .. } = found;
-        Ok(Self { path, file, run, live, seq, n_updates, part, is_closed, torn_at: None })
+        let redactor = Redactor::shapes();
+        Ok(Self { path, file, run, live, redactor, seq, n_updates, part, is_closed, torn_at: None })
+    }
+
+    /// The same with more to mask than the shapes of credentials.
+    #[must_use]
+    pub fn masked_by(self, redactor: Redactor) -> Self {
+        Self { redactor, ..self }
     }
 
     /// How many updates of the agent's fold are in the file; of the last step's agent, where the run
@@ -158,7 +167,8 @@ impl EventLog {
         if self.is_closed {
             return Ok(());
         }
-        let mut text = serde_json::to_vec(line).map_err(|e| self.fault(e.into()))?;
+        let text = serde_json::to_vec(line).map_err(|e| self.fault(e.into()))?;
+        let mut text = self.redactor.redact(&text).into_owned();
         text.push(b'\n');
         // A part of a line would make the next one unreadable.
         self.mend().map_err(|source| self.fault(source))?;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::StoreError;
 use super::arrivals::Arrivals;
 use super::layout::{
@@ -16,6 +18,9 @@ use crate::secret::{RedactedStream, Redactor};
 /// Largest `validation_report.json` that is read, in bytes. Reports have a few kilobytes; a larger
 /// file is the agent's mistake and must not fill memory.
 const MAX_REPORT_BYTES: u64 = 4 << 20;
+
+/// How much of a file tells whether it is a text, in bytes.
+const TEXT_HEAD_BYTES: u64 = 8 << 10;
 
 /// How much of a file is masked at once, in bytes.
 const REDACT_CHUNK_BYTES: usize = 1 << 20;
@@ -337,6 +342,27 @@ impl RunFolder {
         Ok(files)
     }
 
+    /// Masks secrets in the texts of an area. Other files stay as they are: a mask would break them.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] or [`StoreError::Write`]; the files before the fault are masked.
+    pub fn redact_texts(&self, area: Area, redactor: &Redactor) -> Result<MaskedFiles, StoreError> {
+        let mut found = MaskedFiles::default();
+        visit_files(&self.area(area), 0, &mut |file| {
+            let read = |source| StoreError::Read { path: file.to_owned(), source };
+            if !is_text(file).map_err(read)? {
+                found.n_binary += 1;
+                return Ok(());
+            }
+            let masked = redact_file(file, redactor)
+                .map_err(|source| StoreError::Write { path: file.to_owned(), source })?;
+            found.n_texts += 1;
+            found.n_masked += u64::from(masked);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Masks known secrets in every file of an area. Returns how many files held one.
     ///
     /// # Errors
@@ -351,6 +377,27 @@ impl RunFolder {
         })?;
         Ok(n_masked)
     }
+}
+
+/// What was masked in the files of an area. Part of `trajectory.json`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaskedFiles {
+    /// Texts that were looked through.
+    pub n_texts: u64,
+    /// Those of them that held a secret.
+    pub n_masked: u64,
+    /// Other files, which are as the agent left them.
+    pub n_binary: u64,
+}
+
+/// Whether a file is a text, judged by its first bytes: those of pictures, archives and documents
+/// have control characters among them. A text of 16-bit characters is none.
+fn is_text(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)?.take(TEXT_HEAD_BYTES).read_to_end(&mut head)?;
+    let is_written =
+        |byte: &u8| !byte.is_ascii_control() || b"\t\n\r\x08\x0b\x0c\x1b".contains(byte);
+    Ok(!head.starts_with(b"%PDF-") && head.iter().all(is_written))
 }
 
 /// Whether a relative path leads to something below its starting point.

@@ -29,6 +29,7 @@ pub use activities::Activities;
 pub use arrivals::Arrivals;
 pub use events::{EventLog, EventReader, StoredEvent};
 pub use files::{ListedFile, Listing, StoredFile};
+pub use folder::MaskedFiles;
 pub use folder::RunFolder;
 pub use labels::Label;
 pub use layout::{Area, Document, SETUP_LOG, SNAPSHOT_LOG};

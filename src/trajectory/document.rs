@@ -491,6 +491,8 @@ mod tests {
             base: Base::Snapshot("maps".to_owned()),
             apt_packages: vec!["jq".to_owned()],
             credentials: Credentials::Gateway,
+            guard: crate::guard::Guardrails::default(),
+            redact_artifacts: false,
             network: Network::None,
             limits: Limits {
                 wall: Duration::from_secs(60),

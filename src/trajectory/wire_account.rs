@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
+use crate::guard::GuardSummary;
 
 /// How the two accounts compare. Part of `trajectory.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,6 +31,9 @@ pub struct WireAccount {
     pub models: UsageByModel,
     /// What the others had told until they broke off. It may be billed, and no agent counts it.
     pub broken_off: UsageByModel,
+    /// What the guardrails found in its prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guard: Vec<GuardSummary>,
 }
 
 /// Tokens of the agent's account that are more (or, below zero, less) than the wire's.
@@ -132,6 +136,7 @@ mod tests {
             requests: [("complete".to_owned(), 1)].into(),
             models: by_model(wire),
             broken_off: UsageByModel::default(),
+            guard: Vec::new(),
         };
         let reconciled = Reconciled::new(&agent, Some(wire));
         let models: Vec<_> = reconciled.difference.keys().cloned().collect();

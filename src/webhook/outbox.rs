@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, CatalogError, Delivery, DeliveryOutcome, NewDelive
 use crate::queue::{Ended, Status};
 use crate::records::{RecordError, Records, wire_status};
 use crate::run::{RunName, error_chain};
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use crate::telemetry::meters;
 
 /// Webhooks that are sent at the same time. One slow receiver must not hold the others up.
@@ -101,7 +101,7 @@ impl Outbox {
             run: news.run.clone(),
             url: news.url.to_owned(),
             secret: news.secret,
-            body: message(&trajectory),
+            body: Redactor::shapes().redact_str(&message(&trajectory)),
         };
         Ok(self.catalog.enqueue_delivery(&new, now).await?)
     }
@@ -198,6 +198,7 @@ impl Sender {
             }
             Err(refusal) => {
                 let (run, attempt, error) = (&delivery.run, delivery.attempt, refusal.why);
+                let error = Redactor::new(delivery.secret.as_ref()).redact_str(&error);
                 tracing::warn!(run.id = %run, attempt, error, "a webhook did not arrive");
                 let is_last = usize::try_from(attempt).is_ok_and(|n| n > RETRY_AFTER.len());
                 meters::webhook(if refusal.may_pass && !is_last { "retried" } else { "given_up" });

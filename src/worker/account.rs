@@ -21,6 +21,7 @@ pub(super) fn wire_account(folder: &RunFolder) -> Option<WireAccount> {
         requests: outcomes.map(|(outcome, n)| (outcome.as_str().to_owned(), n)).collect(),
         models: ledger.counted(),
         broken_off: ledger.uncounted(),
+        guard: ledger.guard(),
     })
 }
 

@@ -231,6 +231,7 @@ impl BuildLog<'_> {
         if self.file.is_none() {
             self.file = self.record.folder().snapshot_log().ok();
         }
+        let line = &self.record.redactor().redact_str(line);
         let written = self.file.as_mut().map(|file| file.append(format!("{line}\n").as_bytes()));
         if let Some(Err(error)) = written {
             tracing::warn!(error = %error_chain(&error), "a line of the build's log was lost");

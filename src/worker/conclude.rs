@@ -11,7 +11,7 @@ use crate::sandbox::{
     AgentFolder, CollectLimits, Collected, CollectedFile, Folder, Sandbox, SandboxError, collect,
 };
 use crate::secret::Redactor;
-use crate::store::{Area, LogFile, RunFolder, SETUP_LOG, StoreError};
+use crate::store::{Area, LogFile, MaskedFiles, RunFolder, SETUP_LOG, StoreError};
 
 /// What is collected of `/app/results`. A report with its pictures has megabytes and a few hundred
 /// files; more is a mistake (a virtual environment, a checkout) that must not fill the disk.
@@ -35,6 +35,17 @@ pub(super) struct Remains {
     pub(super) setup_tail: String,
     /// What could not be collected, as whole sentences.
     pub(super) warnings: Vec<String>,
+    /// What was masked in the results, where that was wanted.
+    #[serde(default)]
+    pub(super) masked: Option<MaskedFiles>,
+}
+
+/// What is masked of what an agent left.
+pub(super) struct Masking {
+    /// What masks it.
+    pub(super) redactor: Redactor,
+    /// Whether the results are masked as the logs are.
+    pub(super) results: bool,
 }
 
 /// An agent's end could not be brought about, or its remains could not be kept.
@@ -55,7 +66,7 @@ pub(super) enum ConcludeError {
 pub(super) async fn conclude(
     sandbox: &mut Sandbox,
     folder: &RunFolder,
-    redactor: Redactor,
+    Masking { redactor, results }: Masking,
     stop: &Stop,
     has_setup: bool,
 ) -> (Remains, Result<(), ConcludeError>) {
@@ -68,6 +79,7 @@ pub(super) async fn conclude(
             setup_log: has_setup.then(|| sandbox.setup_log().to_owned()),
             folder: folder.clone(),
             redactor,
+            masks_results: results,
         };
         match blocking(move || collection.collect()).await {
             Ok(collected) => collected,
@@ -88,6 +100,8 @@ struct Collection {
     setup_log: Option<PathBuf>,
     folder: RunFolder,
     redactor: Redactor,
+    /// Whether they are masked in the results, too.
+    masks_results: bool,
 }
 
 impl Collection {
@@ -106,9 +120,25 @@ impl Collection {
         remains.logs = sessions.into_iter().map(below(Area::Sessions)).collect();
         let redacted = self.folder.redact(Area::Sessions, &self.redactor);
         let redacted = redacted.map(|_| ()).map_err(ConcludeError::Store);
+        let results = self.mask_results(&mut remains);
         let stderr = self.keep_stderr(&mut remains);
         let setup = self.keep_setup_log(&mut remains);
-        (remains, redacted.and(stderr).and(setup))
+        (remains, redacted.and(results).and(stderr).and(setup))
+    }
+
+    /// Masks the results where that is wanted. Their sizes are those of the masked files.
+    fn mask_results(&self, remains: &mut Remains) -> Result<(), ConcludeError> {
+        if !self.masks_results {
+            return Ok(());
+        }
+        remains.masked = Some(self.folder.redact_texts(Area::Results, &self.redactor)?);
+        let area = self.folder.area(Area::Results);
+        for file in &mut remains.results {
+            if let Ok(metadata) = std::fs::metadata(area.join(&file.path)) {
+                file.bytes = metadata.len();
+            }
+        }
+        Ok(())
     }
 
     fn keep_stderr(&self, remains: &mut Remains) -> Result<(), ConcludeError> {

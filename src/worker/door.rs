@@ -117,6 +117,8 @@ impl Keeper {
             run: run.plan.name.to_string(),
             route: brokered.route,
             token: brokered.token,
+            guard: run.plan.guard.and(run.parts.guard),
+            secrets: run.plan.secret_values().cloned().collect(),
             reach: program.reach,
             ledger,
             last_seq: 0,

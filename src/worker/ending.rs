@@ -95,6 +95,7 @@ mod tests {
             stderr_tail: "oh".to_owned(),
             setup_tail: String::new(),
             warnings: vec!["One was left out.".to_owned()],
+            masked: None,
         };
         let seal = Seal { n_bytes: 9, findings: vec!["It shrank.".to_owned()] };
         let limit = Duration::from_millis(1_500);

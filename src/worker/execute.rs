@@ -25,6 +25,7 @@ use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::gateway::Program;
+use crate::guard::Guardrails;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
 use crate::run::{RunFailure, RunName, RunPlan, RunStatus, StallCeilings, error_chain};
@@ -60,6 +61,10 @@ pub struct Parts {
     pub agents: AgentSource,
     /// What can be built to start from.
     pub snapshots: Snapshots,
+    /// What the prompts of every run must not hold. A run may only want more.
+    pub guard: Guardrails,
+    /// Whether the files of every run are masked.
+    pub redact_artifacts: bool,
     /// What stands between sandboxes and model services is started from.
     pub gateway: Program,
     /// Where the record goes.
@@ -177,6 +182,7 @@ impl Run<'_> {
     ) -> Result<Done, Unfinished> {
         let Self { parts, plan, record, .. } = self;
         let events = self.insist(|| parts.store.event_log(&plan.name)).await?;
+        let events = events.masked_by(record.redactor().clone());
         let mut news = News::new(events, parts.clock, watch);
         let folder = record.folder().path().to_owned();
         news.tell(RunUpdate::Opened { name: plan.name.clone(), folder });
@@ -228,6 +234,7 @@ impl Run<'_> {
     ) -> Result<(), StoreError> {
         let Self { parts, plan, record, .. } = self;
         let events = parts.store.event_log(&plan.name)?;
+        let events = events.masked_by(record.redactor().clone());
         if events.is_closed() {
             return Ok(());
         }

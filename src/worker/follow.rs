@@ -153,7 +153,7 @@ impl Follower {
     pub(super) fn finish(mut self, now: Timestamp) -> Result<(Recorder, Seal), FollowError> {
         while self.advance(now)?.more {}
         self.clean.clear();
-        let empty = RedactedStream::new(Redactor::new([]));
+        let empty = RedactedStream::new(Redactor::nothing());
         std::mem::replace(&mut self.redacted, empty).finish(&mut self.clean);
         self.ingest(now)?;
         let lines = std::mem::replace(&mut self.lines, Lines::new(MAX_LINE_BYTES));

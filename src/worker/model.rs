@@ -10,6 +10,7 @@ use super::door::{self, Door};
 use super::execute::Run;
 use crate::gateway::{Place, ShortPath};
 use crate::host::blocking;
+use crate::plan::GUARD_NEEDS_GATEWAY;
 use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
 use crate::provider::{Access, SCRIPTED_SOCKET};
 use crate::run::{Credentials, RunFailure, error_chain};
@@ -48,6 +49,9 @@ impl Model {
             return Ok((Self::scripted(script, place(&run.parts.sockets, id)?).await?, access));
         }
         match plan.credentials {
+            Credentials::Direct if !plan.guard.and(run.parts.guard).is_off() => {
+                Err(RunFailure::Refused { problems: vec![format!("{GUARD_NEEDS_GATEWAY}.")] })
+            }
             Credentials::Direct => Ok((Self { service: Service::Remote, place: None }, access)),
             Credentials::Gateway => Self::behind_gateway(run, id, access).await,
         }

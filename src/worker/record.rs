@@ -19,7 +19,8 @@ use crate::queue::JobUsage;
 use crate::run::{RunFailure, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
-use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
+use crate::secret::Redactor;
+use crate::store::{Area, Document, MaskedFiles, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
     AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
     StartedFrom, StepDocument, TrajectoryDocument, UsageReport, read_started_from,
@@ -149,6 +150,8 @@ pub(super) struct Record {
     init_params: Map<String, Value>,
     /// What the sandbox starts from, once that is settled.
     settled: OnceLock<Settled>,
+    /// Masks what nobody may read in it.
+    redactor: Redactor,
 }
 
 /// What was settled before the sandbox was made.
@@ -162,7 +165,7 @@ impl Record {
     /// not be there: the name was drawn for this run alone.
     pub(super) fn open(parts: &Parts, plan: &RunPlan) -> Result<Self, StoreError> {
         let now = (parts.clock)();
-        let place = Place { folder: parts.store.create(&plan.name)?, part: None };
+        let place = Place::new(parts, plan, (parts.store.create(&plan.name)?, None));
         Self::begin(place, plan, (now, now))
     }
 
@@ -184,7 +187,7 @@ impl Record {
         part: Option<Part>,
         (created, started): (Timestamp, Option<Timestamp>),
     ) -> Result<Self, StoreError> {
-        let Place { folder, part } = Place::of(parts, plan, part)?;
+        let Place { folder, part, redactor } = Place::of(parts, plan, part)?;
         let record = Self {
             folder,
             place: storage_place(plan, part.as_ref()),
@@ -194,6 +197,7 @@ impl Record {
             settled: OnceLock::new(),
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
+            redactor,
         };
         if let Some(at) = started {
             record.started.get_or_init(|| at);
@@ -206,7 +210,7 @@ impl Record {
     }
 
     fn begin(
-        Place { folder, part }: Place,
+        Place { folder, part, redactor }: Place,
         plan: &RunPlan,
         (created, opened): (Timestamp, Timestamp),
     ) -> Result<Self, StoreError> {
@@ -224,12 +228,18 @@ impl Record {
             started: OnceLock::new(),
             init_params: plan.init_params.clone(),
             settled: OnceLock::new(),
+            redactor,
         };
         // A later step begins in the middle of its run.
         let is_later = record.part.as_ref().is_some_and(|part| part.index() > 0);
         let at = if is_later { record.opened } else { record.created };
         record.write(plan, &Ended::without_agent(RunStatus::Pending), &Verdict::default(), at)?;
         Ok(record)
+    }
+
+    /// Masks the run's secrets: those that it was given.
+    pub(super) fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     pub(super) fn folder(&self) -> &RunFolder {
@@ -279,7 +289,7 @@ impl Record {
             recorder: &ended.recorder,
             usage: &ended.usage,
         });
-        self.folder.write(Document::Atif, &json(&atif))?;
+        self.folder.write(Document::Atif, &self.redactor.redact(&json(&atif)))?;
         // The time in the queue is not the run's.
         let begun = self.started.get().map_or(self.opened, |started| self.opened.min(*started));
         let took = Duration::try_from(now.duration_since(begun)).unwrap_or_default();
@@ -310,7 +320,8 @@ impl Record {
 
     fn notes(&self, ended: &Ended) -> Vec<String> {
         let settled = self.settled.get().map(|settled| settled.notes.as_slice());
-        settled.unwrap_or_default().iter().chain(&ended.notes).cloned().collect()
+        let masked = ended.remains.masked.as_ref().map(masked_note);
+        settled.unwrap_or_default().iter().chain(&ended.notes).cloned().chain(masked).collect()
     }
 
     fn verdict(&self, plan: &RunPlan, ended: &Ended) -> Verdict {
@@ -351,7 +362,7 @@ impl Record {
         }
         let mut log = self.folder.provider_log()?;
         for entry in ledger {
-            let mut line = json(entry);
+            let mut line = self.redactor.redact(&json(entry)).into_owned();
             line.push(b'\n');
             log.append(&line)?;
         }
@@ -406,7 +417,7 @@ impl Record {
             results: &results,
             other_files: &logs,
         });
-        let document = json(&document);
+        let document = self.redactor.redact(&json(&document)).into_owned();
         self.folder.write(Document::Trajectory, &document)?;
         let Some(part) = &self.part else { return Ok(()) };
         let unreadable = |source| PartError::Document { step: part.step().to_owned(), source };
@@ -419,18 +430,36 @@ impl Record {
 struct Place {
     folder: RunFolder,
     part: Option<Part>,
+    redactor: Redactor,
 }
 
 impl Place {
+    fn new(parts: &Parts, plan: &RunPlan, (folder, part): (RunFolder, Option<Part>)) -> Self {
+        // Where there is no access the run says why; then there is nothing of it to mask.
+        let access = provider::access(plan.provider, plan.runtime, &parts.keyring).ok();
+        let known = access.iter().flat_map(|access| &access.secrets);
+        let redactor = Redactor::new(known.chain(plan.secret_values()));
+        Self { folder, part, redactor }
+    }
+
     /// A run that a queue knows has its name for itself: its folder may be there.
     fn of(parts: &Parts, plan: &RunPlan, part: Option<Part>) -> Result<Self, StoreError> {
         let folder = parts.store.step(&plan.name, part.as_ref().and_then(Part::slug).as_ref())?;
-        Ok(Self { folder, part })
+        Ok(Self::new(parts, plan, (folder, part)))
     }
 }
 
 fn storage_place(plan: &RunPlan, part: Option<&Part>) -> String {
     crate::store::step_path(&plan.name, part.and_then(Part::slug).as_ref())
+}
+
+/// What a person should know of results that are not as the agent left them.
+fn masked_note(files: &MaskedFiles) -> String {
+    format!(
+        "Secrets were masked in {} of the {} texts in results; {} other files, which are no texts, \
+         are as the agent left them.",
+        files.n_masked, files.n_texts, files.n_binary
+    )
 }
 
 /// A collected file under the path by which clients ask for it.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::attend::{AttendError, Attended, Bounds, LetGo, Stop, attend};
-use super::conclude::{ConcludeError, Remains, conclude};
+use super::conclude::{ConcludeError, Masking, Remains, conclude};
 use super::ending::{Ending, How};
 use super::execute::{ASK_AGAIN, Break, ENGINE_ABSENCE, Run};
 use super::fault::{sandbox_failed, sandbox_failure};
@@ -67,8 +67,10 @@ impl Run<'_> {
         // Whatever came of it: nothing of the agent goes on, and its sandbox does not stay.
         watch(RunUpdate::Phase(Phase::Collecting));
         let has_setup = plan.setup.is_some();
+        let results = plan.redact_artifacts || self.parts.redact_artifacts;
+        let masking = Masking { redactor, results };
         let (remains, concluded) =
-            conclude(&mut sandbox, record.folder(), redactor, stop, has_setup).await;
+            conclude(&mut sandbox, record.folder(), masking, stop, has_setup).await;
         let kept = record.keep_ledger(&model.stop().await);
         let (ending, recorder) = self.sum_up(attended, remains, concluded).await;
         match self.save(&ending).await {
@@ -226,7 +228,7 @@ impl Run<'_> {
                 arrivals: self.record.folder().arrivals().map_err(|e| store_failed(&e))?,
             };
             // What is in the log is masked.
-            let follower = Follower::open(&log, self.plan.runtime, Redactor::new([]), keep)
+            let follower = Follower::open(&log, self.plan.runtime, Redactor::nothing(), keep)
                 .map_err(|e| store_failed(&e))?;
             finish(Some(follower), (self.parts.clock)()).await.map_err(RunStatus::Failed)?.0
         } else {

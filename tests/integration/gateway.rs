@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use runbookd::gateway::{Contact, GatewayOrder, LaunchError, Place, Program, Who};
+use runbookd::guard::Guardrails;
 use runbookd::provider::{Credential, Route, Wire};
 use runbookd::reach::Reach;
 use runbookd::secret::Secret;
@@ -47,6 +48,8 @@ impl Scene {
                 wire: Wire::Messages,
             },
             token: Secret::new("sk-ant-made-up-token".to_owned()),
+            guard: Guardrails::default(),
+            secrets: Vec::new(),
             reach: Reach::Private,
             ledger: self.ledger(),
             last_seq: 0,

@@ -25,6 +25,7 @@ mod jetty_clients;
 mod runs_agent;
 mod runs_broken;
 mod runs_fake;
+mod runs_guard;
 mod runs_outcomes;
 mod runs_permissions;
 mod runs_prompt;

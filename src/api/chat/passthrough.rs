@@ -16,8 +16,9 @@ use super::request::ChatRequest;
 use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::catalog::{Collection, NewTask};
+use crate::guard::{Guard, GuardFinding, Guardrails, Judged, Unreadable, Verdict};
 use crate::run::{RunId, RunName};
-use crate::secret::{Keyring, Redactor};
+use crate::secret::{Keyring, Redactor, Secret};
 use crate::upstream::{Endpoint, Keys, RawBody, Service, choose};
 use crate::workflow::Workflow;
 
@@ -56,6 +57,8 @@ pub(super) struct Chat {
     pub(super) hidden: Vec<String>,
     /// Masks the collection's keys.
     pub(super) redactor: Redactor,
+    /// What the guardrails found in it.
+    pub(super) guard: Vec<GuardFinding>,
     /// When it came.
     pub(super) created: Timestamp,
     /// They are free again when this is dropped.
@@ -111,6 +114,8 @@ async fn admit(
         .map_err(|_| ChatError::field("", "the body must be one JSON object"))?
         .without_ours(&request.bytes);
     let redactor = redactor(keys, &endpoint);
+    let rails = rails(api, &own)?;
+    let (body, guard) = guarded(rails, &own, &redactor, body).await?;
     Ok(Chat {
         name: RunName { collection: collection.name, task, id },
         model,
@@ -120,9 +125,44 @@ async fn admit(
         body,
         hidden: collection.redacted_param_keys,
         redactor,
+        guard,
         created,
         place: (place, room),
     })
+}
+
+/// What the server and the collection want of prompts.
+fn rails(api: &Shared, own: &Keyring) -> Result<Guardrails, ApiError> {
+    let read = Guardrails::read(|name| own.get(name).map(Secret::expose));
+    let wanted = read.map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        ApiError::BadRequest(format!("The collection's environment: {}", faults.join("; ")))
+    })?;
+    Ok(wanted.and(api.runs.intake.settings.guard))
+}
+
+/// What goes on of a request, and what was found in it.
+async fn guarded(
+    rails: Guardrails,
+    own: &Keyring,
+    redactor: &Redactor,
+    body: Bytes,
+) -> Result<(Bytes, Vec<GuardFinding>), ChatError> {
+    let redactor = redactor.knowing(own.secrets());
+    let Some(guard) = Guard::new(rails, redactor) else { return Ok((body, Vec::new())) };
+    // Looking through a long prompt takes time that others should not wait for.
+    let looking = tokio::task::spawn_blocking(move || (guard.judge(&body), body)).await;
+    let (judged, body) = looking.map_err(|e| ApiError::internal("the guardrails broke down", e))?;
+    let unread =
+        |e: Unreadable| ChatError::field("messages", format!("{e}: it cannot be passed on"));
+    let Judged { findings, verdict } = judged.map_err(unread)?;
+    match verdict {
+        Verdict::Passes => Ok((body, findings)),
+        Verdict::Masked(masked) => Ok((masked.into(), findings)),
+        Verdict::Blocked(why) => {
+            Err(ChatError::field("messages", format!("blocked by policy: {why}")))
+        }
+    }
 }
 
 /// Masks every key with which a model could be asked, whoever it is that repeats it.

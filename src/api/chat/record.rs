@@ -177,7 +177,7 @@ fn document(chat: &Chat, told: &Told, now: Timestamp) -> Value {
     let config = json!({
         "activity": STEP, "model": chat.model, "model_provider": chat.endpoint.service.word(),
     });
-    json!({
+    let mut document = json!({
         "schema_version": SCHEMA_VERSION,
         "name": format!("{}/{}", name.collection, name.task),
         "trajectory_id": name.id.as_str(),
@@ -209,7 +209,11 @@ fn document(chat: &Chat, told: &Told, now: Timestamp) -> Value {
             Ending::Failed { code, why } => json!({ "code": code, "message": why }),
             Ending::Completed | Ending::Cancelled => Value::Null,
         },
-    })
+    });
+    if !chat.guard.is_empty() {
+        document["guard"] = json!(chat.guard);
+    }
+    document
 }
 
 fn outputs(chat: &Chat, told: &Told) -> Value {

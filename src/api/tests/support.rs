@@ -17,6 +17,7 @@ use crate::api::{
 };
 use crate::catalog::{Catalog, Scope};
 use crate::database::{Database, Vault};
+use crate::guard::Guardrails;
 use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
 use crate::reach::{Documents, Reach};
@@ -95,6 +96,7 @@ impl Bench {
                 max_attempts: 3,
                 min_free_disk_bytes: 0,
                 upstream_reach: Reach::Public,
+                guard: Guardrails::default(),
                 webhook_reach: Reach::Public,
                 shared_keys: None,
                 snapshots: Snapshots::built_in(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
+use runbookd::guard::Guardrails;
 use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
@@ -105,6 +106,8 @@ impl<'a> Depot<'a> {
                 sockets,
                 agents,
                 snapshots: Snapshots::built_in(),
+                guard: Guardrails::default(),
+                redact_artifacts: false,
                 gateway: gateway(),
                 store: Store::open(&results).unwrap(),
                 stall: StallCeilings::default(),
@@ -223,6 +226,7 @@ impl<'a> Depot<'a> {
             max_attempts: 3,
             min_free_disk_bytes: 0,
             upstream_reach: Reach::Private,
+            guard: Guardrails::default(),
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),

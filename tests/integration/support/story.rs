@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use runbookd::guard::Guardrails;
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug, StallCeilings};
 use runbookd::secret::{Keyring, Secret};
@@ -147,6 +148,8 @@ impl Story {
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
                 AgentSource::Executable(path)
             }),
+            guard: Guardrails::default(),
+            redact_artifacts: false,
             gateway: gateway(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
