@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::run::{ProviderTool, ProviderTools};
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -113,6 +114,8 @@ pub struct Settings {
     /// Whether every run may use every variable of this process (`RUNBOOKD_SHARE_KEYS=1`): for who
     /// runs the server for himself alone.
     pub share_keys: bool,
+    /// Which of the model services' own tools runs may have (`RUNBOOKD_PROVIDER_TOOLS`).
+    pub provider_tools: ProviderTools,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -233,6 +236,7 @@ impl Settings {
         let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
+        let provider_tools = provider_tools(&vars, &mut faults);
         let settings = Self {
             state_dir,
             cache_dir,
@@ -259,6 +263,7 @@ impl Settings {
             },
             no_color: text("NO_COLOR").is_some(),
             share_keys,
+            provider_tools,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };
         (settings, faults)
@@ -396,6 +401,14 @@ fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogF
             LogFormat::Text
         }
     }
+}
+
+fn provider_tools(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> ProviderTools {
+    let named = vars.get("RUNBOOKD_PROVIDER_TOOLS").map_or("", String::as_str);
+    ProviderTool::list(named).unwrap_or_else(|fault| {
+        faults.push(format!("RUNBOOKD_PROVIDER_TOOLS: {fault}"));
+        ProviderTools::new()
+    })
 }
 
 fn share_keys(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> bool {

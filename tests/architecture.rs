@@ -95,7 +95,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "workflow",
         ],
     ),
-    ("config", &["sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
+    ("config", &["run", "sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
     (
         "daemon",
         &[

@@ -29,7 +29,7 @@ mod upstream;
 
 pub use contact::{Contact, ContactError};
 pub use control::{CONTROL_VERSION, Who};
-pub use launch::{ENVIRONMENT, LaunchError, Program, tail};
+pub use launch::{ENVIRONMENT, LaunchError, Program, THIS_PROGRAM, tail};
 pub use ledger::{GatewayRecord, Ledger, MAX_RECORDS, Outcome};
 pub use order::GatewayOrder;
 pub use place::{Place, ShortPath};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::provider::{Credential, Route, Wire};
 use crate::reach::Reach;
+use crate::run::ProviderTools;
 use crate::secret::Secret;
 
 /// Longest order, in bytes. A route has a few hundred; what else a run has to say is small too.
@@ -28,6 +29,9 @@ pub struct GatewayOrder {
     /// Which addresses may be asked.
     #[serde(with = "ReachText")]
     pub reach: Reach,
+    /// What the model service may do itself, on a network of its own.
+    #[serde(default)]
+    pub provider_tools: ProviderTools,
     /// The file with a line for each request.
     pub ledger: PathBuf,
     /// The number of the run's last request so far.
@@ -99,6 +103,7 @@ mod tests {
             },
             token: Secret::new("sk-ant-made-up-token".to_owned()),
             reach: Reach::Public,
+            provider_tools: [].into(),
             ledger: PathBuf::from("/made/up/gateway.jsonl"),
             last_seq: 7,
             deadline: Timestamp::UNIX_EPOCH,

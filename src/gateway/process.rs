@@ -199,7 +199,7 @@ fn open_model(
     book: Arc<Mutex<Book>>,
     clock: fn() -> Timestamp,
 ) -> Result<Gateway, ProcessError> {
-    let GatewayOrder { run, route, token, reach, last_seq, .. } = order;
+    let GatewayOrder { run, route, token, reach, provider_tools, last_seq, .. } = order;
     let socket = place.model().map_err(ProcessError::Place)?;
     let fresh = socket.beside("model.new");
     remove(&fresh).map_err(ProcessError::Place)?;
@@ -208,6 +208,7 @@ fn open_model(
         socket: fresh.clone(),
         route,
         token,
+        provider_tools,
         upstream: Upstream::new(reach)?,
         last_seq,
         note: Box::new(move |record| note(&book, record)),

@@ -23,6 +23,7 @@ use super::forward::answer;
 use super::ledger::{GatewayRecord, MAX_RECORDS};
 use super::upstream::{Inadmissible, Upstream, admit};
 use crate::provider::Route;
+use crate::run::ProviderTools;
 use crate::secret::{Redactor, Secret};
 
 /// Most connections of one run at the same time. An agent with sub-agents has a dozen; whatever else
@@ -66,6 +67,8 @@ pub struct GatewayParts {
     pub route: Route,
     /// What the sandbox must show.
     pub token: Secret,
+    /// What the service may do itself, on a network of its own.
+    pub provider_tools: ProviderTools,
     /// Asks the service.
     pub upstream: Upstream,
     /// The number of the run's last request so far.
@@ -89,6 +92,7 @@ pub(super) struct Gate {
     pub(super) run: String,
     pub(super) route: Route,
     pub(super) token: Secret,
+    pub(super) provider_tools: ProviderTools,
     pub(super) upstream: Upstream,
     pub(super) redactor: Redactor,
     pub(super) clock: fn() -> Timestamp,
@@ -123,12 +127,14 @@ impl Gateway {
     pub fn start(parts: GatewayParts) -> Result<Self, GatewayError> {
         let places = std::iter::once(&parts.route.upstream).chain(&parts.route.control);
         places.into_iter().try_for_each(|place| admit(place, parts.upstream.reach))?;
-        let GatewayParts { run, socket, route, token, upstream, last_seq, note, clock } = parts;
+        let GatewayParts { run, socket, route, token, provider_tools, .. } = parts;
+        let GatewayParts { upstream, last_seq, note, clock, .. } = parts;
         let listener = UnixListener::bind(&socket)
             .map_err(|source| GatewayError::Listen { path: socket, source })?;
         let redactor = Redactor::new(route.credential.secret());
         let last_seq = AtomicU64::new(last_seq);
-        let gate = Gate { run, route, token, upstream, redactor, clock, note, last_seq };
+        let gate =
+            Gate { run, route, token, provider_tools, upstream, redactor, clock, note, last_seq };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::new(gate), stop.clone()));

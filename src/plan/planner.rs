@@ -119,6 +119,7 @@ impl Planner<'_> {
         let permissions = self.permissions();
         let secrets = self.secrets();
         let credentials = self.credentials(runtime, provider);
+        let provider_tools = self.provider_tools();
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -143,6 +144,7 @@ impl Planner<'_> {
             apt_packages,
             network,
             credentials,
+            provider_tools,
             limits,
             setup: front_matter.setup.clone(),
             permissions,

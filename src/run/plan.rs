@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::id::RunName;
+use super::provider_tool::ProviderTools;
 use crate::secret::Secret;
 
 /// The agent CLIs that runbookd can drive.
@@ -297,6 +298,8 @@ pub struct RunPlan {
     pub network: Network,
     /// Where the model service's credential is.
     pub credentials: Credentials,
+    /// What the model service may do itself, on a network of its own.
+    pub provider_tools: ProviderTools,
     /// How much the run may take.
     pub limits: Limits,
     /// A shell script that prepares the sandbox before the agent starts.

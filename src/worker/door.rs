@@ -118,6 +118,7 @@ impl Keeper {
             route: brokered.route,
             token: brokered.token,
             reach: program.reach,
+            provider_tools: run.plan.provider_tools.clone(),
             ledger,
             last_seq: 0,
             deadline: (run.parts.clock)(),

@@ -48,6 +48,7 @@ impl Scene {
             },
             token: Secret::new("sk-ant-made-up-token".to_owned()),
             reach: Reach::Private,
+            provider_tools: [].into(),
             ledger: self.ledger(),
             last_seq: 0,
             deadline: Timestamp::now() + lifetime,

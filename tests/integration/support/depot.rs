@@ -222,6 +222,7 @@ impl<'a> Depot<'a> {
             max_attempts: 3,
             min_free_disk_bytes: 0,
             upstream_reach: Reach::Private,
+            provider_tools: [].into(),
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),
