@@ -18,7 +18,9 @@ use super::meter::Meter;
 use super::policy::{self, Endpoint, Target};
 use super::refusal::Refusal;
 use super::server::Gate;
+use crate::provider::Credential;
 use crate::run::{ProviderTools, error_chain};
+use crate::secret::Redactor;
 
 /// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
 /// MiB.
@@ -42,7 +44,8 @@ pub(super) async fn answer(gate: Arc<Gate>, request: Request<Body>) -> Response<
     let since = Instant::now();
     let (head, body) = request.into_parts();
     let Some(seq) = gate.next_seq() else { return Refusal::UsedUp.response() };
-    let mut passing = Passing { record: begun(&gate, seq, &head), since, gate };
+    let record = begun(&gate, seq, &head);
+    let mut passing = Passing { record, credential: Credential::None, since, gate };
     match passed_on(&mut passing, &head, body).await {
         Ok((head, answer)) => passing.answered(head, answer).await,
         Err(refusal) => passing.refused(&refusal),
@@ -111,10 +114,11 @@ async fn passed_on(
             return Err(Refusal::Rule(rule));
         }
     }
+    passing.credential = gate.credential().await?;
     let url = url(&gate, head, endpoint);
     let asked = gate.upstream.client.request(head.method.clone(), url);
     let asked = asked
-        .headers(headers::asked(&head.headers, &gate.route.credential, &gate.provider_tools))
+        .headers(headers::asked(&head.headers, &passing.credential, &gate.provider_tools))
         .body(body);
     passing.goes_on();
     let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
@@ -156,6 +160,8 @@ fn n_retries(headers: &HeaderMap) -> Option<u32> {
 /// is simply dropped.
 struct Passing {
     record: GatewayRecord,
+    /// As whom the service was asked.
+    credential: Credential,
     since: Instant,
     gate: Arc<Gate>,
 }
@@ -176,6 +182,7 @@ impl Passing {
             | Refusal::Body(_)
             | Refusal::Unreadable(_)
             | Refusal::Rule(_)
+            | Refusal::Denied(_)
             | Refusal::UsedUp => Outcome::Refused,
         };
         self.record.status = Some(refusal.status().as_u16());
@@ -223,6 +230,7 @@ impl Passing {
             }
         }
         let body = self.gate.redactor.redact_str(&String::from_utf8_lossy(&body));
+        let body = Redactor::new(self.credential.secret()).redact_str(&body);
         self.record.n_answer_bytes = body.len() as u64;
         self.record.problem = Some(body.chars().take(MAX_PATH_CHARS).collect());
         body.into_bytes()

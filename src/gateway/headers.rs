@@ -84,7 +84,8 @@ pub(super) fn asked(
         Credential::Bearer(token) => {
             insert(&mut passed, AUTHORIZATION, &format!("Bearer {}", token.expose()));
         }
-        Credential::None => {}
+        // Its token is shown in its place.
+        Credential::ServiceAccount { .. } | Credential::None => {}
     }
     passed
 }

@@ -14,6 +14,7 @@ mod book;
 mod contact;
 mod control;
 mod forward;
+mod google;
 mod headers;
 mod inspect;
 mod launch;
@@ -29,6 +30,7 @@ mod upstream;
 
 pub use contact::{Contact, ContactError};
 pub use control::{CONTROL_VERSION, Who};
+pub use google::BadKey;
 pub use launch::{ENVIRONMENT, LaunchError, Program, THIS_PROGRAM, tail};
 pub use ledger::{GatewayRecord, Ledger, MAX_RECORDS, Outcome};
 pub use order::GatewayOrder;

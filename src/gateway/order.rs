@@ -61,6 +61,11 @@ enum CredentialText {
     ApiKey(Secret),
     #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
     Bearer(Secret),
+    ServiceAccount {
+        #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
+        key_file: Secret,
+        token_uri: String,
+    },
     None,
 }
 

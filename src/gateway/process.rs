@@ -96,8 +96,8 @@ pub fn answer(served: &Result<Serving, ProcessError>) {
     let word = match served {
         Ok(_) => FirstWord::Ready,
         Err(ProcessError::Busy) => FirstWord::Busy,
-        Err(ProcessError::Gateway(GatewayError::Inadmissible(e))) => {
-            FirstWord::Refused(e.to_string())
+        Err(ProcessError::Gateway(e @ (GatewayError::Inadmissible(_) | GatewayError::Key(_)))) => {
+            FirstWord::Refused(error_chain(e))
         }
         Err(e) => FirstWord::Failed(error_chain(e)),
     };

@@ -244,7 +244,7 @@ impl Bench<'_> {
             return None;
         }
         let access = provider::access(plan.provider, plan.runtime, keyring).ok()?;
-        access.upstream().map(|upstream| admit(upstream, self.settings.upstream_reach))
+        Some(access.places().try_for_each(|place| admit(place, self.settings.upstream_reach)))
     }
 }
 

@@ -20,6 +20,7 @@ stories! {
     bedrock_is_reached_by_static_keys,
     openrouter_is_reached_with_and_without_the_version_in_its_url,
     vertex_is_reached_through_a_gateway_that_signs,
+    vertex_is_reached_by_a_service_account_whose_key_stays_outside,
     the_key_is_nowhere_in_the_sandbox,
     a_tool_of_the_service_passes_where_it_is_asked_for_and_granted,
     the_ledger_equals_what_was_sent_also_when_streams_break,
@@ -67,7 +68,9 @@ impl Wired {
         let server = ScriptedProvider::start(script, Listen::Tcp(address)).await.unwrap();
         let Listen::Tcp(address) = server.address() else { panic!("a TCP address") };
         let url = format!("http://{}:{}{}", host(stage.kind), address.port(), self.base.1);
-        let mut keys = self.keys;
+        let given = self.keys.iter();
+        let mut keys: Vec<(&'static str, &'static str)> =
+            given.map(|(name, value)| (*name, &*value.replace("{url}", &url).leak())).collect();
         keys.push((self.base.0, url.leak()));
         let story = Story {
             provider: Some(self.provider),
@@ -274,6 +277,39 @@ async fn vertex_is_reached_through_a_gateway_that_signs(stage: &Stage) {
         ])
     );
     assert!(messages(ledger).iter().all(|entry| entry.wire == Wire::Vertex));
+}
+
+/// The agent looks for what Google's library would read.
+const LOOK_FOR_THE_KEY_FILE: &str = "
+turns:
+  - tools:
+      - Bash:
+          command: ( ls /run/runbookd/in; env ) | grep -ic google > /app/results/found.txt
+          description: Look for the key file
+  - text: Done.
+";
+
+async fn vertex_is_reached_by_a_service_account_whose_key_stays_outside(stage: &Stage) {
+    let key_file = include_str!("../golden/made-up-service-account.json");
+    let key_file = key_file.replace("https://oauth2.googleapis.com/token", "{url}/token");
+    let wired = Wired {
+        provider: "vertex",
+        keys: vec![
+            ("GOOGLE_APPLICATION_CREDENTIALS_JSON", key_file.leak()),
+            ("GOOGLE_CLOUD_PROJECT", "proj-x"),
+        ],
+        base: ("ANTHROPIC_VERTEX_BASE_URL", ""),
+        model: "claude-sonnet-4-6",
+        reconciliation: "exact",
+    };
+    let (scene, ledger) = wired.run_script(stage, LOOK_FOR_THE_KEY_FILE).await;
+    assert_eq!(scene.text("results/found.txt").trim(), "0");
+    let (tokens, messages): (Vec<_>, Vec<_>) =
+        messages(ledger).into_iter().partition(|entry| entry.path == "/token");
+    assert_eq!(tokens.len(), 1, "a token is used for as long as it is good");
+    assert!(messages.len() > 1);
+    assert_eq!(credentials(&messages), bearer_is("ya29.made-up-and-minted"));
+    assert_eq!(scene.trajectory["steps"]["run"]["config"]["credentials"], "gateway");
 }
 
 /// The requests that ask a model.
