@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::run::StallCeilings;
 use crate::guard::Guardrails;
+use crate::run::{ProviderTool, ProviderTools, StallCeilings};
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -123,6 +123,8 @@ pub struct Settings {
     pub guard: Guardrails,
     /// Whether secrets are masked in the files of every run (`RUNBOOKD_REDACT_ARTIFACTS=1`).
     pub redact_artifacts: bool,
+    /// Which of the model services' own tools runs may have (`RUNBOOKD_PROVIDER_TOOLS`).
+    pub provider_tools: ProviderTools,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -251,6 +253,7 @@ impl Settings {
         });
         let redact_artifacts =
             Reader { vars: &vars, faults: &mut faults }.flag("RUNBOOKD_REDACT_ARTIFACTS");
+        let provider_tools = provider_tools(&vars, &mut faults);
         let settings = Self {
             state_dir,
             cache_dir,
@@ -280,6 +283,7 @@ impl Settings {
             stall,
             guard,
             redact_artifacts,
+            provider_tools,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };
         (settings, faults)
@@ -430,6 +434,14 @@ fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogF
             LogFormat::Text
         }
     }
+}
+
+fn provider_tools(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> ProviderTools {
+    let named = vars.get("RUNBOOKD_PROVIDER_TOOLS").map_or("", String::as_str);
+    ProviderTool::list(named).unwrap_or_else(|fault| {
+        faults.push(format!("RUNBOOKD_PROVIDER_TOOLS: {fault}"));
+        ProviderTools::new()
+    })
 }
 
 fn share_keys(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> bool {

@@ -11,7 +11,7 @@ use url::Url;
 use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
 };
-use crate::run::{Credentials, Network, RunRef, Slug};
+use crate::run::{Credentials, Network, ProviderTool, ProviderTools, RunRef, Slug};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
@@ -298,6 +298,11 @@ pub(super) struct RunArguments {
     /// where the agent can read it.
     #[arg(long, value_name = "PLACE", value_parser = credentials)]
     pub(super) credentials: Option<Credentials>,
+    /// What the runbook may have the model service do itself: `web_search`, `web_fetch`,
+    /// `code_execution`, `remote_mcp`, `url_media`, with commas between them [default:
+    /// RUNBOOKD_PROVIDER_TOOLS, or nothing].
+    #[arg(long, value_name = "TOOLS", value_parser = ProviderTool::list)]
+    pub(super) provider_tools: Option<ProviderTools>,
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.
     #[arg(long, value_name = "FILE")]
     pub(super) script: Option<PathBuf>,

@@ -13,7 +13,7 @@ use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
-use crate::gateway::{ENVIRONMENT, Program};
+use crate::gateway::{ENVIRONMENT, Program, THIS_PROGRAM};
 use crate::reach::Reach;
 use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
 use crate::sandbox::{
@@ -82,7 +82,13 @@ pub(super) async fn build(
 pub(super) fn gateway(settings: &Settings, reach: Reach) -> Program {
     let environment =
         ENVIRONMENT.iter().filter_map(|name| Some((*name, settings.keyring.get(name)?.clone())));
-    Program::this(environment.collect(), reach, settings.log_filter.clone())
+    Program {
+        path: PathBuf::from(THIS_PROGRAM),
+        environment: environment.collect(),
+        reach,
+        provider_tools: settings.provider_tools.clone(),
+        log_filter: settings.log_filter.clone(),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the edge, where time comes in")]

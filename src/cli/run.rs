@@ -29,7 +29,7 @@ pub(super) async fn run(arguments: &RunArguments, settings: &Settings) -> ExitCo
     if let Some(server) = &arguments.server {
         return remote::run(server, arguments, settings).await;
     }
-    let request = match request(arguments) {
+    let request = match request(arguments, settings) {
         Ok(request) => request,
         Err(words) => {
             complain(&words);
@@ -131,7 +131,7 @@ fn refuse(failure: &RunFailure) -> ExitCode {
 }
 
 /// Reads the files that the command line names.
-fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
+fn request(arguments: &RunArguments, settings: &Settings) -> Result<RunRequest, String> {
     let script = arguments.script.as_deref().map(|path| {
         String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8", path.display()))
     });
@@ -147,11 +147,11 @@ fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
         assets: arguments.files.iter().cloned().map(GivenFile::from).collect(),
         script: script.transpose()?,
         former,
-        overrides: overrides(arguments),
+        overrides: overrides(arguments, settings),
     })
 }
 
-fn overrides(arguments: &RunArguments) -> Overrides {
+fn overrides(arguments: &RunArguments, settings: &Settings) -> Overrides {
     Overrides {
         agent: arguments.agent.clone(),
         model: arguments.model.clone(),
@@ -165,6 +165,9 @@ fn overrides(arguments: &RunArguments) -> Overrides {
         disallowed_tools: arguments.disallowed_tools.clone(),
         network: arguments.network,
         credentials: arguments.credentials,
+        granted_tools: (arguments.provider_tools.as_ref())
+            .unwrap_or(&settings.provider_tools)
+            .clone(),
         wall: arguments.timeout.map(Duration::from_secs),
         max_turns: arguments.max_turns,
         model_retries: arguments.model_retries,

@@ -19,7 +19,9 @@ use super::policy::{self, Endpoint, Target};
 use super::refusal::Refusal;
 use super::server::Gate;
 use crate::guard::{Judged, Verdict};
-use crate::run::error_chain;
+use crate::provider::Credential;
+use crate::run::{ProviderTools, error_chain};
+use crate::secret::Redactor;
 
 /// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
 /// MiB.
@@ -47,7 +49,8 @@ pub(super) async fn answer(gate: Arc<Gate>, request: Request<Body>) -> Response<
     let since = Instant::now();
     let (head, body) = request.into_parts();
     let Some(seq) = gate.next_seq() else { return Refusal::UsedUp.response() };
-    let mut passing = Passing { record: begun(&gate, seq, &head), since, told: since, gate };
+    let record = begun(&gate, seq, &head);
+    let mut passing = Passing { record, credential: Credential::None, since, told: since, gate };
     match passed_on(&mut passing, &head, body).await {
         Ok((head, answer)) => passing.answered(head, answer).await,
         Err(refusal) => passing.refused(&refusal),
@@ -72,6 +75,8 @@ fn begun(gate: &Gate, seq: u64, head: &request::Parts) -> GatewayRecord {
         n_request_bytes: 0,
         n_answer_bytes: 0,
         provider_request_id: None,
+        granted: ProviderTools::new(),
+        withheld: ProviderTools::new(),
         problem: None,
         guard: Vec::new(),
     }
@@ -106,15 +111,22 @@ async fn passed_on(
     passing.record.model = model;
     if endpoint.has_prompt() {
         let found = inspect(&body).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+        let tools = &gate.provider_tools;
+        passing.record.granted = found.wants.intersection(tools).copied().collect();
+        passing.record.withheld = found.wants.difference(tools).copied().collect();
+        let broken_rule = found.broken_rule(tools);
         passing.record.model = passing.record.model.take().or(found.model);
-        if let Some(rule) = found.broken_rule {
+        if let Some(rule) = broken_rule {
             return Err(Refusal::Rule(rule));
         }
         body = guarded(passing, body).await?;
     }
+    passing.credential = gate.credential().await?;
     let url = url(&gate, head, endpoint);
     let asked = gate.upstream.client.request(head.method.clone(), url);
-    let asked = asked.headers(headers::asked(&head.headers, &gate.route.credential)).body(body);
+    let asked = asked
+        .headers(headers::asked(&head.headers, &passing.credential, &gate.provider_tools))
+        .body(body);
     passing.goes_on();
     let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
     let answer = answer.map_err(|e| unreachable(&gate, e))?;
@@ -171,6 +183,8 @@ fn n_retries(headers: &HeaderMap) -> Option<u32> {
 /// is simply dropped.
 struct Passing {
     record: GatewayRecord,
+    /// As whom the service was asked.
+    credential: Credential,
     since: Instant,
     /// When the ledger was told last.
     told: Instant,
@@ -204,6 +218,7 @@ impl Passing {
             | Refusal::Unreadable(_)
             | Refusal::Rule(_)
             | Refusal::Guard(_)
+            | Refusal::Denied(_)
             | Refusal::UsedUp => Outcome::Refused,
         };
         self.record.status = Some(refusal.status().as_u16());
@@ -251,6 +266,7 @@ impl Passing {
             }
         }
         let body = self.gate.redactor.redact_str(&String::from_utf8_lossy(&body));
+        let body = Redactor::new(self.credential.secret()).redact_str(&body);
         self.record.n_answer_bytes = body.len() as u64;
         self.record.problem = Some(body.chars().take(MAX_PATH_CHARS).collect());
         body.into_bytes()

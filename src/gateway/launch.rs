@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::order::GatewayOrder;
 use super::place::Place;
 use crate::reach::Reach;
+use crate::run::ProviderTools;
 use crate::secret::Secret;
 
 /// From the start to the first word. It takes a fraction of a second; a busy machine takes longer.
@@ -30,8 +31,9 @@ const TAIL_BYTES: usize = 1 << 10;
 /// The first descriptor that is not one of the standard three.
 const FIRST_UNKNOWN_FD: i32 = 3;
 
-/// This program while it runs, whatever lies at its path by now.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+/// This program while it runs, whatever lies at its path by now: an upgrade that replaces its file
+/// changes nothing for it.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// The variables that a gateway needs of its starter: where the system's certificates are, and the
 /// way out of the network that the operator's machine has.
@@ -57,6 +59,8 @@ pub struct Program {
     pub environment: Vec<(&'static str, Secret)>,
     /// Which addresses may be asked.
     pub reach: Reach,
+    /// What the operator grants of the model services' own tools.
+    pub provider_tools: ProviderTools,
     /// What is logged, in `tracing`'s filter syntax, where somebody said so.
     pub log_filter: Option<String>,
 }
@@ -104,16 +108,6 @@ pub enum LaunchError {
 }
 
 impl Program {
-    /// This program itself. An upgrade that replaces its file changes nothing for it.
-    #[must_use]
-    pub fn this(
-        environment: Vec<(&'static str, Secret)>,
-        reach: Reach,
-        log_filter: Option<String>,
-    ) -> Self {
-        Self { path: PathBuf::from(THIS_PROGRAM), environment, reach, log_filter }
-    }
-
     /// Starts a gateway in a place that is made, and returns when it serves. It lives on when the
     /// value that this gives is dropped.
     ///

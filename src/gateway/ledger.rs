@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::guard::{GuardFinding, GuardSummary, summed};
+use crate::run::ProviderTools;
 use crate::trajectory::{Usage, UsageByModel};
 
 /// Most requests of one run. A loop that nothing else stops ends here, before the log fills a disk.
@@ -86,6 +87,12 @@ pub struct GatewayRecord {
     pub n_answer_bytes: u64,
     /// The name that the model service gave it.
     pub provider_request_id: Option<String>,
+    /// What it wanted of the service's own tools, and may have.
+    #[serde(default, skip_serializing_if = "ProviderTools::is_empty")]
+    pub granted: ProviderTools,
+    /// What it wanted of them, and may not have.
+    #[serde(default, skip_serializing_if = "ProviderTools::is_empty")]
+    pub withheld: ProviderTools,
     /// Why it was not passed on, or what went wrong.
     pub problem: Option<String>,
     /// What the guardrails found in its prompt.

@@ -14,6 +14,7 @@ mod book;
 mod contact;
 mod control;
 mod forward;
+mod google;
 mod headers;
 mod inspect;
 mod launch;
@@ -29,7 +30,8 @@ mod upstream;
 
 pub use contact::{Contact, ContactError};
 pub use control::{CONTROL_VERSION, Who};
-pub use launch::{ENVIRONMENT, LaunchError, Program, tail};
+pub use google::BadKey;
+pub use launch::{ENVIRONMENT, LaunchError, Program, THIS_PROGRAM, tail};
 pub use ledger::{GatewayRecord, Ledger, MAX_RECORDS, Outcome};
 pub use order::GatewayOrder;
 pub use place::{Place, ShortPath};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::guard::Guardrails;
 use crate::provider::{Credential, Route, Wire};
 use crate::reach::Reach;
+use crate::run::ProviderTools;
 use crate::secret::Secret;
 
 /// Longest order, in bytes. A route has a few hundred; what else a run has to say is small too.
@@ -36,6 +37,9 @@ pub struct GatewayOrder {
     /// Which addresses may be asked.
     #[serde(with = "ReachText")]
     pub reach: Reach,
+    /// What the model service may do itself, on a network of its own.
+    #[serde(default)]
+    pub provider_tools: ProviderTools,
     /// The file with a line for each request.
     pub ledger: PathBuf,
     /// The number of the run's last request so far.
@@ -65,6 +69,11 @@ enum CredentialText {
     ApiKey(Secret),
     #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
     Bearer(Secret),
+    ServiceAccount {
+        #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
+        key_file: Secret,
+        token_uri: String,
+    },
     None,
 }
 
@@ -119,6 +128,7 @@ mod tests {
             guard: Guardrails { pii: GuardAction::Mask, ..Guardrails::default() },
             secrets: vec![Secret::new("made-up-and-known".to_owned())],
             reach: Reach::Public,
+            provider_tools: [].into(),
             ledger: PathBuf::from("/made/up/gateway.jsonl"),
             last_seq: 7,
             deadline: Timestamp::UNIX_EPOCH,

@@ -98,8 +98,8 @@ pub fn answer(served: &Result<Serving, ProcessError>) {
     let word = match served {
         Ok(_) => FirstWord::Ready,
         Err(ProcessError::Busy) => FirstWord::Busy,
-        Err(ProcessError::Gateway(GatewayError::Inadmissible(e))) => {
-            FirstWord::Refused(e.to_string())
+        Err(ProcessError::Gateway(e @ (GatewayError::Inadmissible(_) | GatewayError::Key(_)))) => {
+            FirstWord::Refused(error_chain(e))
         }
         Err(e) => FirstWord::Failed(error_chain(e)),
     };
@@ -204,7 +204,7 @@ fn open_model(
     book: Arc<Mutex<Book>>,
     clock: fn() -> Timestamp,
 ) -> Result<Gateway, ProcessError> {
-    let GatewayOrder { run, route, token, reach, last_seq, .. } = order;
+    let GatewayOrder { run, route, token, reach, provider_tools, last_seq, .. } = order;
     let socket = place.model().map_err(ProcessError::Place)?;
     let fresh = socket.beside("model.new");
     remove(&fresh).map_err(ProcessError::Place)?;
@@ -213,6 +213,7 @@ fn open_model(
         socket: fresh.clone(),
         route,
         token,
+        provider_tools,
         upstream: Upstream::new(reach)?,
         guard,
         last_seq,

@@ -6,6 +6,8 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
 use serde_json::json;
 
+use super::google::MintError;
+
 /// Why the gateway does not pass a request on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -23,6 +25,8 @@ pub(super) enum Refusal {
     Guard(String),
     /// There were too many in all.
     UsedUp,
+    /// Who made the credential does not take it any more.
+    Denied(String),
     /// The model service cannot be reached.
     Unreachable(String),
     /// The model service takes too long for its first byte.
@@ -44,6 +48,7 @@ impl Refusal {
             ),
             Self::Guard(why) => format!("blocked by policy: {why}; do not try to get around it"),
             Self::UsedUp => "this run has made too many requests".to_owned(),
+            Self::Denied(why) => format!("there is no access token for the model service: {why}"),
             Self::Unreachable(why) => format!("the model service cannot be reached: {why}"),
             Self::Silent => "the model service did not begin to answer in time".to_owned(),
         }
@@ -52,7 +57,7 @@ impl Refusal {
     /// The status, and the word for it in the API's own list of errors.
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Token => (StatusCode::UNAUTHORIZED, "authentication_error"),
+            Self::Token | Self::Denied(_) => (StatusCode::UNAUTHORIZED, "authentication_error"),
             Self::Path => (StatusCode::NOT_FOUND, "not_found_error"),
             Self::Body(_) | Self::Unreadable(_) => {
                 (StatusCode::BAD_REQUEST, "invalid_request_error")
@@ -79,5 +84,16 @@ impl Refusal {
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
         response
+    }
+}
+
+impl From<MintError> for Refusal {
+    fn from(error: MintError) -> Self {
+        match error {
+            MintError::Denied(why) => Self::Denied(why),
+            MintError::Unreachable(why) => {
+                Self::Unreachable(format!("its access token cannot be had: {why}"))
+            }
+        }
     }
 }

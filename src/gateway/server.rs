@@ -20,10 +20,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::forward::answer;
+use super::google::{BadKey, Mint, MintError};
 use super::ledger::{GatewayRecord, MAX_RECORDS};
 use super::upstream::{Inadmissible, Upstream, admit};
 use crate::guard::Guard;
-use crate::provider::Route;
+use crate::provider::{Credential, Route};
+use crate::run::ProviderTools;
 use crate::secret::{Redactor, Secret};
 
 /// Most connections of one run at the same time. An agent with sub-agents has a dozen; whatever else
@@ -55,6 +57,9 @@ pub enum GatewayError {
     /// It must not ask its model service.
     #[error(transparent)]
     Inadmissible(#[from] Inadmissible),
+    /// It cannot show who asks.
+    #[error(transparent)]
+    Key(#[from] BadKey),
 }
 
 /// What a gateway is made of.
@@ -67,6 +72,8 @@ pub struct GatewayParts {
     pub route: Route,
     /// What the sandbox must show.
     pub token: Secret,
+    /// What the service may do itself, on a network of its own.
+    pub provider_tools: ProviderTools,
     /// Asks the service.
     pub upstream: Upstream,
     /// Looks through prompts, where guardrails are set.
@@ -92,9 +99,11 @@ pub(super) struct Gate {
     pub(super) run: String,
     pub(super) route: Route,
     pub(super) token: Secret,
+    pub(super) provider_tools: ProviderTools,
     pub(super) upstream: Upstream,
     pub(super) redactor: Redactor,
     pub(super) guard: Option<Guard>,
+    mint: Option<Mint>,
     pub(super) clock: fn() -> Timestamp,
     note: Box<dyn Fn(&GatewayRecord) + Send + Sync>,
     last_seq: AtomicU64,
@@ -113,6 +122,17 @@ impl Gate {
         (seq <= MAX_RECORDS).then_some(seq)
     }
 
+    /// As whom the service is asked now.
+    pub(super) async fn credential(&self) -> Result<Credential, MintError> {
+        match &self.mint {
+            None => Ok(self.route.credential.clone()),
+            Some(mint) => {
+                let token = mint.token(&self.upstream.client, (self.clock)()).await?;
+                Ok(Credential::Bearer(token))
+            }
+        }
+    }
+
     /// Tells the ledger.
     pub(super) fn note(&self, record: &GatewayRecord) {
         (self.note)(record);
@@ -125,15 +145,27 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] when the socket cannot be made.
     pub fn start(parts: GatewayParts) -> Result<Self, GatewayError> {
-        let places = std::iter::once(&parts.route.upstream).chain(&parts.route.control);
-        places.into_iter().try_for_each(|place| admit(place, parts.upstream.reach))?;
-        let GatewayParts { run, socket, route, token, upstream, guard, last_seq, note, clock } =
-            parts;
+        parts.route.places().try_for_each(|place| admit(place, parts.upstream.reach))?;
+        let mint = mint(&parts.route.credential)?;
+        let GatewayParts { run, socket, route, token, provider_tools, .. } = parts;
+        let GatewayParts { upstream, guard, last_seq, note, clock, .. } = parts;
         let listener = UnixListener::bind(&socket)
             .map_err(|source| GatewayError::Listen { path: socket, source })?;
         let redactor = Redactor::new(route.credential.secret());
         let last_seq = AtomicU64::new(last_seq);
-        let gate = Gate { run, route, token, upstream, redactor, guard, clock, note, last_seq };
+        let gate = Gate {
+            run,
+            route,
+            token,
+            provider_tools,
+            upstream,
+            redactor,
+            guard,
+            mint,
+            clock,
+            note,
+            last_seq,
+        };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::new(gate), stop.clone()));
@@ -155,6 +187,15 @@ impl Gateway {
     /// Ends at once. What was on its way is cut.
     pub async fn cut(mut self) {
         self.serving.shutdown().await;
+    }
+}
+
+fn mint(credential: &Credential) -> Result<Option<Mint>, BadKey> {
+    match credential {
+        Credential::ServiceAccount { key_file, token_uri } => {
+            Mint::new(key_file, token_uri.clone()).map(Some)
+        }
+        Credential::ApiKey(_) | Credential::Bearer(_) | Credential::None => Ok(None),
     }
 }
 

@@ -91,6 +91,8 @@ pub struct IntakeSettings {
     pub upstream_reach: Reach,
     /// What the prompts of every run must not hold.
     pub guard: crate::guard::Guardrails,
+    /// What the operator grants of the model services' own tools.
+    pub provider_tools: crate::run::ProviderTools,
     /// Where webhooks may lead.
     pub webhook_reach: Reach,
     /// The daemon's own keys, where the operator shares them with every run.

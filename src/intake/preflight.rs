@@ -218,7 +218,8 @@ impl Bench<'_> {
             task: self.task.name.clone(),
             id: crate::run::RunId::from_uuid(Uuid::nil()),
         };
-        let request = spec.request(&name, secrets, self.store.root());
+        let mut request = spec.request(&name, secrets, self.store.root());
+        request.overrides.granted_tools = self.settings.provider_tools.clone();
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
         let planned =
             plan(&request, &keyring, &self.settings.snapshots, JobSpec::draw(&name, Uuid::nil()));
@@ -252,7 +253,7 @@ impl Bench<'_> {
             return None;
         }
         let access = provider::access(plan.provider, plan.runtime, keyring).ok()?;
-        access.upstream().map(|upstream| admit(upstream, self.settings.upstream_reach))
+        Some(access.places().try_for_each(|place| admit(place, self.settings.upstream_reach)))
     }
 }
 

@@ -5,7 +5,9 @@ mod inputs;
 mod limits;
 mod permissions;
 mod planner;
+mod provider_tools;
 mod request;
 
 pub use planner::{Draw, GUARD_NEEDS_GATEWAY, Planned, RESULTS_DIR, plan};
+pub use provider_tools::PROVIDER_TOOLS;
 pub use request::{GivenFile, Overrides, RunRequest};

@@ -129,6 +129,7 @@ impl Planner<'_> {
         let credentials = self.credentials(runtime, provider);
         let guard = self.guard(credentials, provider);
         let redact_artifacts = self.redact_artifacts();
+        let provider_tools = self.provider_tools();
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -155,6 +156,7 @@ impl Planner<'_> {
             credentials,
             guard,
             redact_artifacts,
+            provider_tools,
             limits,
             setup: front_matter.setup.clone(),
             permissions,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::activity::{StallCeilings, StallLimits};
 use super::id::RunName;
+use super::provider_tool::ProviderTools;
 use crate::guard::Guardrails;
 use crate::secret::{Secret, names_a_secret};
 
@@ -317,6 +318,8 @@ pub struct RunPlan {
     pub guard: Guardrails,
     /// Whether secrets are masked in the files that it leaves, too.
     pub redact_artifacts: bool,
+    /// What the model service may do itself, on a network of its own.
+    pub provider_tools: ProviderTools,
     /// How much the run may take.
     pub limits: Limits,
     /// A shell script that prepares the sandbox before the agent starts.

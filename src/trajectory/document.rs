@@ -13,8 +13,8 @@ use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
 use super::wire_account::Reconciled;
 use crate::run::{
-    Credentials, Limits, Network, PermissionMode, ProviderName, RunFailure, RunPlan, RunStatus,
-    Verdict,
+    Credentials, Limits, Network, PermissionMode, ProviderName, ProviderTools, RunFailure, RunPlan,
+    RunStatus, Verdict,
 };
 
 /// The version of `trajectory.json` that this program writes and reads.
@@ -211,6 +211,8 @@ struct Config<'a> {
     started_from: Option<&'a StartedFrom>,
     network: Network,
     credentials: Credentials,
+    #[serde(skip_serializing_if = "ProviderTools::is_empty")]
+    provider_tools: &'a ProviderTools,
     permission_mode: PermissionMode,
     allowed_tools: Option<&'a [String]>,
     disallowed_tools: &'a [String],
@@ -427,6 +429,7 @@ fn config<'a>(facts: &DocumentFacts<'a>) -> Config<'a> {
         started_from: facts.started_from,
         network: plan.network,
         credentials: plan.credentials,
+        provider_tools: &plan.provider_tools,
         permission_mode: plan.permissions.mode,
         allowed_tools: plan.permissions.allowed.as_deref(),
         disallowed_tools: &plan.permissions.denied,
@@ -493,6 +496,7 @@ mod tests {
             credentials: Credentials::Gateway,
             guard: crate::guard::Guardrails::default(),
             redact_artifacts: false,
+            provider_tools: ProviderTools::new(),
             network: Network::None,
             limits: Limits {
                 wall: Duration::from_secs(60),

@@ -120,6 +120,7 @@ impl Keeper {
             guard: run.plan.guard.and(run.parts.guard),
             secrets: run.plan.secret_values().cloned().collect(),
             reach: program.reach,
+            provider_tools: run.plan.provider_tools.clone(),
             ledger,
             last_seq: 0,
             deadline: (run.parts.clock)(),

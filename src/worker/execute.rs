@@ -318,7 +318,13 @@ impl Run<'_> {
         let access = provider::access(plan.provider, plan.runtime, &parts.keyring)
             .map_err(|faults| no_access(&faults))?;
         let real = access.secrets.clone();
-        let (model, access) = Model::start(self, &id, access).await.map_err(Break::NotReady)?;
+        let (model, access) = match Model::start(self, &id, access).await {
+            Ok(started) => started,
+            Err(failure) => {
+                model::close(&parts.sockets, &id).await;
+                return Err(Break::NotReady(failure));
+            }
+        };
         let redactor =
             Redactor::new(real.iter().chain(&access.secrets).chain(plan.secret_values()));
         let (sandbox, adopted) = match adopted {

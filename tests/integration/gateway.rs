@@ -51,6 +51,7 @@ impl Scene {
             guard: Guardrails::default(),
             secrets: Vec::new(),
             reach: Reach::Private,
+            provider_tools: [].into(),
             ledger: self.ledger(),
             last_seq: 0,
             deadline: Timestamp::now() + lifetime,

@@ -7,7 +7,7 @@ use runbookd::plan::Overrides;
 use runbookd::provider::scripted::{
     Delivery, Fingerprint, LedgerEntry, Listen, Script, ScriptedProvider, Wire,
 };
-use runbookd::run::Network;
+use runbookd::run::{Network, ProviderTool};
 use serde_json::json;
 
 use crate::support::{Scene, Stage, Story, host};
@@ -20,7 +20,9 @@ stories! {
     bedrock_is_reached_by_static_keys,
     openrouter_is_reached_with_and_without_the_version_in_its_url,
     vertex_is_reached_through_a_gateway_that_signs,
+    vertex_is_reached_by_a_service_account_whose_key_stays_outside,
     the_key_is_nowhere_in_the_sandbox,
+    a_tool_of_the_service_passes_where_it_is_asked_for_and_granted,
     the_ledger_equals_what_was_sent_also_when_streams_break,
 }
 
@@ -66,7 +68,9 @@ impl Wired {
         let server = ScriptedProvider::start(script, Listen::Tcp(address)).await.unwrap();
         let Listen::Tcp(address) = server.address() else { panic!("a TCP address") };
         let url = format!("http://{}:{}{}", host(stage.kind), address.port(), self.base.1);
-        let mut keys = self.keys;
+        let given = self.keys.iter();
+        let mut keys: Vec<(&'static str, &'static str)> =
+            given.map(|(name, value)| (*name, &*value.replace("{url}", &url).leak())).collect();
         keys.push((self.base.0, url.leak()));
         let story = Story {
             provider: Some(self.provider),
@@ -275,6 +279,39 @@ async fn vertex_is_reached_through_a_gateway_that_signs(stage: &Stage) {
     assert!(messages(ledger).iter().all(|entry| entry.wire == Wire::Vertex));
 }
 
+/// The agent looks for what Google's library would read.
+const LOOK_FOR_THE_KEY_FILE: &str = "
+turns:
+  - tools:
+      - Bash:
+          command: ( ls /run/runbookd/in; env ) | grep -ic google > /app/results/found.txt
+          description: Look for the key file
+  - text: Done.
+";
+
+async fn vertex_is_reached_by_a_service_account_whose_key_stays_outside(stage: &Stage) {
+    let key_file = include_str!("../golden/made-up-service-account.json");
+    let key_file = key_file.replace("https://oauth2.googleapis.com/token", "{url}/token");
+    let wired = Wired {
+        provider: "vertex",
+        keys: vec![
+            ("GOOGLE_APPLICATION_CREDENTIALS_JSON", key_file.leak()),
+            ("GOOGLE_CLOUD_PROJECT", "proj-x"),
+        ],
+        base: ("ANTHROPIC_VERTEX_BASE_URL", ""),
+        model: "claude-sonnet-4-6",
+        reconciliation: "exact",
+    };
+    let (scene, ledger) = wired.run_script(stage, LOOK_FOR_THE_KEY_FILE).await;
+    assert_eq!(scene.text("results/found.txt").trim(), "0");
+    let (tokens, messages): (Vec<_>, Vec<_>) =
+        messages(ledger).into_iter().partition(|entry| entry.path == "/token");
+    assert_eq!(tokens.len(), 1, "a token is used for as long as it is good");
+    assert!(messages.len() > 1);
+    assert_eq!(credentials(&messages), bearer_is("ya29.made-up-and-minted"));
+    assert_eq!(scene.trajectory["steps"]["run"]["config"]["credentials"], "gateway");
+}
+
 /// The requests that ask a model.
 fn messages(mut ledger: Vec<LedgerEntry>) -> Vec<LedgerEntry> {
     ledger.retain(|entry| entry.method == "POST");
@@ -332,6 +369,55 @@ async fn the_key_is_nowhere_in_the_sandbox(stage: &Stage) {
     for file in scene.files() {
         let bytes = std::fs::read(&file).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains(KEY), "{}", file.display());
+    }
+}
+
+/// The agent has the model service search the web.
+const WEB_SEARCH: &str = "
+turns:
+  - tools: [ { WebSearch: { query: made-up news } } ]
+  - text: Done.
+";
+
+async fn a_tool_of_the_service_passes_where_it_is_asked_for_and_granted(stage: &Stage) {
+    for (runbook, field) in
+        [("# Look\n", "withheld"), ("---\nprovider_tools: [web_search]\n---\n# Look\n", "granted")]
+    {
+        let address = "0.0.0.0:0".parse().unwrap();
+        let script = Script::parse(WEB_SEARCH).unwrap();
+        let server = ScriptedProvider::start(script, Listen::Tcp(address)).await.unwrap();
+        let Listen::Tcp(address) = server.address() else { panic!("a TCP address") };
+        let url = format!("http://{}:{}", host(stage.kind), address.port());
+        let story = Story {
+            provider: Some("anthropic"),
+            keys: vec![
+                ("ANTHROPIC_API_KEY", "sk-ant-api03-made-up"),
+                ("ANTHROPIC_BASE_URL", url.leak()),
+            ],
+            runbook: runbook.to_owned(),
+            overrides: Overrides {
+                network: Some(Network::None),
+                granted_tools: [ProviderTool::WebSearch].into(),
+                ..Overrides::default()
+            },
+            ..Story::scripted("")
+        };
+        let scene = story.run(stage).await;
+        assert_eq!(scene.trajectory["status"], "completed", "{}", scene.outline());
+        let asked = messages(server.stop().await);
+        let searches = asked.iter().filter(|entry| {
+            entry.json().is_some_and(|body| body["tools"].to_string().contains("web_search_"))
+        });
+        let lines = scene.text("logs/gateway.jsonl");
+        let marked = lines
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .filter(|line| line["outcome"] != "in_flight" && line[field] == json!(["web_search"]));
+        let is_granted = field == "granted";
+        assert_eq!(searches.count() > 0, is_granted, "{lines}");
+        let outcomes: BTreeSet<String> =
+            marked.map(|line| line["outcome"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(outcomes, set([if is_granted { "complete" } else { "refused" }]), "{lines}");
     }
 }
 

@@ -44,6 +44,7 @@ impl Door {
             socket: socket.clone(),
             route: Route { upstream, control: None, credential, wire },
             token: Secret::new(TOKEN.to_owned()),
+            provider_tools: [].into(),
             upstream: Upstream::new(Reach::Private).unwrap(),
             guard: None,
             last_seq: 0,

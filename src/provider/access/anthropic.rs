@@ -95,7 +95,14 @@ fn broker(
 ) -> Broker {
     let upstream = upstream.to_owned();
     let route = Route { upstream, control: None, credential, wire: Wire::Messages };
-    Broker { route, base_variable: BASE_URL, credential_variable, token_prefix }
+    Broker {
+        route,
+        base_variable: BASE_URL,
+        credential_variable,
+        token_prefix,
+        drops: &[],
+        adds: &[],
+    }
 }
 
 fn misplaced(variable: &str, what: &str, right: &str) -> Finding {

@@ -54,6 +54,8 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
                 base_variable: BASE_URL,
                 credential_variable: BEARER,
                 token_prefix: "ABSK",
+                drops: &[],
+                adds: &[],
             });
         }
         (None, Some(id), Some(secret)) => {

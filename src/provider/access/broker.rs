@@ -25,6 +25,13 @@ pub enum Credential {
     ApiKey(Secret),
     /// In `authorization`.
     Bearer(Secret),
+    /// By an access token of Google's, which is made from a service account's key file.
+    ServiceAccount {
+        /// The key file's text.
+        key_file: Secret,
+        /// Where tokens are to be had.
+        token_uri: String,
+    },
     /// It does not: it signs itself.
     None,
 }
@@ -35,6 +42,7 @@ impl Credential {
     pub fn secret(&self) -> Option<&Secret> {
         match self {
             Self::ApiKey(secret) | Self::Bearer(secret) => Some(secret),
+            Self::ServiceAccount { key_file, .. } => Some(key_file),
             Self::None => None,
         }
     }
@@ -53,6 +61,17 @@ pub struct Route {
     pub wire: Wire,
 }
 
+impl Route {
+    /// Every address that is asked.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        let token_uri = match &self.credential {
+            Credential::ServiceAccount { token_uri, .. } => Some(token_uri),
+            Credential::ApiKey(_) | Credential::Bearer(_) | Credential::None => None,
+        };
+        [&self.upstream].into_iter().chain(&self.control).chain(token_uri).map(String::as_str)
+    }
+}
+
 /// How an access changes when a gateway takes the credential's place.
 #[derive(Debug, Clone)]
 pub(super) struct Broker {
@@ -63,6 +82,10 @@ pub(super) struct Broker {
     pub(super) credential_variable: &'static str,
     /// How the CLI and people know such a credential.
     pub(super) token_prefix: &'static str,
+    /// Variables that nobody needs then.
+    pub(super) drops: &'static [&'static str],
+    /// Variables that are needed then.
+    pub(super) adds: &'static [(&'static str, &'static str)],
 }
 
 impl Access {
@@ -72,10 +95,9 @@ impl Access {
         self.broker.is_some()
     }
 
-    /// Where a gateway would send what the sandbox asks, where one can take the credential's place.
-    #[must_use]
-    pub fn upstream(&self) -> Option<&str> {
-        self.broker.as_ref().map(|broker| broker.route.upstream.as_str())
+    /// Every address that a gateway would ask, where one can take the credential's place.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        self.broker.iter().flat_map(|broker| broker.route.places())
     }
 
     /// What the sandbox gets in place of a value: the run's token for the real credential, whatever
@@ -95,8 +117,13 @@ impl Access {
         let broker = self.broker.take()?;
         let token = Secret::new(format!("{}runbookd-{unique}", broker.token_prefix));
         self.env.retain(|(name, _)| {
-            *name != broker.base_variable && *name != broker.credential_variable
+            *name != broker.base_variable
+                && *name != broker.credential_variable
+                && !broker.drops.contains(name)
         });
+        // They hold credentials, and nothing else.
+        self.files.clear();
+        broker.adds.iter().for_each(|(name, value)| self.set(name, value));
         self.set("ANTHROPIC_UNIX_SOCKET", SCRIPTED_SOCKET);
         self.set(broker.base_variable, AT_THE_SOCKET);
         self.set_secret(broker.credential_variable, &token);

@@ -42,6 +42,8 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
                 base_variable: "ANTHROPIC_BASE_URL",
                 credential_variable: "ANTHROPIC_AUTH_TOKEN",
                 token_prefix: "sk-or-v1-",
+                drops: &[],
+                adds: &[],
             });
         }
         None => faults.push(missing(ProviderName::OpenRouter)),

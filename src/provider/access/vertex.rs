@@ -3,7 +3,7 @@
 use super::broker::{Broker, Credential, Route, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
-use crate::secret::Keyring;
+use crate::secret::{Keyring, Secret};
 
 /// Where a credential can stand, the usual place first.
 pub(super) const CREDENTIALS: [&str; 2] = [CREDENTIALS_JSON, SKIP_AUTH];
@@ -19,7 +19,13 @@ const BASE_URL: &str = "ANTHROPIC_VERTEX_BASE_URL";
 /// Where the models are served that the CLI asks for by default.
 const DEFAULT_REGION: &str = "us-east5";
 
-/// Where the key file stands inside the sandbox.
+/// Where tokens are to be had when the key file does not say.
+const DEFAULT_TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
+
+/// The variable that leads the CLI to the key file.
+const KEY_VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+
+/// Where the key file stands inside the sandbox, where no gateway is in between.
 const KEY_FILE: &str = "/run/runbookd/in/google-credentials.json";
 
 pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
@@ -29,7 +35,14 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     // Google's library would ask the machine's own role.
     access.set("METADATA_SERVER_DETECTION", "none");
     let region = keyring.get(REGION).map_or(DEFAULT_REGION, |region| region.expose().trim());
-    access.set(REGION, region);
+    if is_region(region) {
+        access.set(REGION, region);
+    } else {
+        faults.push(Finding::new(
+            Code::MalformedCredential,
+            format!("{REGION} is not the name of a region: write one such as {DEFAULT_REGION}"),
+        ));
+    }
     match keyring.get(PROJECT).or_else(|| keyring.get(CLOUD_PROJECT)) {
         Some(project) => access.set(PROJECT, project.expose().trim()),
         None => faults.push(Finding::new(
@@ -49,9 +62,14 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     }
     match (keyring.get(CREDENTIALS_JSON), keyring.get(SKIP_AUTH)) {
         (Some(json), _) if is_service_account(json.expose()) => {
-            access.set("GOOGLE_APPLICATION_CREDENTIALS", KEY_FILE);
+            access.set(KEY_VARIABLE, KEY_FILE);
             access.secrets.extend(private_key(json.expose()));
             access.files.push((KEY_FILE, json.clone()));
+            let token_uri = field(json.expose(), "token_uri");
+            let token_uri = token_uri.unwrap_or_else(|| DEFAULT_TOKEN_URI.to_owned());
+            let credential = Credential::ServiceAccount { key_file: json.clone(), token_uri };
+            let upstream = upstream.unwrap_or_else(|| service(region));
+            access.broker = Some(broker(upstream, credential));
         }
         (Some(_), _) => faults.push(Finding::new(
             Code::MalformedCredential,
@@ -59,18 +77,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         )),
         (None, Some(_)) if keyring.get(BASE_URL).is_some() => {
             access.pass(SKIP_AUTH, keyring);
-            // The CLI shows this one where it is not to ask Google for its own.
-            access.broker = upstream.map(|upstream| Broker {
-                route: Route {
-                    upstream,
-                    control: None,
-                    credential: Credential::None,
-                    wire: Wire::Vertex,
-                },
-                base_variable: BASE_URL,
-                credential_variable: "ANTHROPIC_AUTH_TOKEN",
-                token_prefix: "",
-            });
+            access.broker = upstream.map(|upstream| broker(upstream, Credential::None));
         }
         (None, Some(_)) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -81,6 +88,38 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     if faults.is_empty() { Ok(access) } else { Err(faults) }
 }
 
+/// A gateway shows the real credential. The CLI is told not to ask Google for one of its own, and shows
+/// what stands in this variable.
+fn broker(upstream: String, credential: Credential) -> Broker {
+    Broker {
+        route: Route { upstream, control: None, credential, wire: Wire::Vertex },
+        base_variable: BASE_URL,
+        credential_variable: "ANTHROPIC_AUTH_TOKEN",
+        token_prefix: "",
+        drops: &[KEY_VARIABLE, SKIP_AUTH],
+        adds: &[(SKIP_AUTH, "1")],
+    }
+}
+
+/// Where a region's service is.
+fn service(region: &str) -> String {
+    match region {
+        "global" => "https://aiplatform.googleapis.com/v1".to_owned(),
+        "us" | "eu" => format!("https://aiplatform.{region}.rep.googleapis.com/v1"),
+        region => format!("https://{region}-aiplatform.googleapis.com/v1"),
+    }
+}
+
+fn is_region(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty() && name.bytes().all(legal)
+}
+
+fn field(json: &str, name: &str) -> Option<String> {
+    let key: serde_json::Value = serde_json::from_str(json).ok()?;
+    Some(key.get(name)?.as_str()?.to_owned())
+}
+
 fn is_service_account(json: &str) -> bool {
     serde_json::from_str::<serde_json::Value>(json).is_ok_and(|key| {
         let has = |field: &str| key.get(field).is_some_and(serde_json::Value::is_string);
@@ -89,11 +128,10 @@ fn is_service_account(json: &str) -> bool {
 }
 
 /// What of the file must never be seen, line by line as it is usually quoted.
-fn private_key(json: &str) -> Vec<crate::secret::Secret> {
-    let key = serde_json::from_str::<serde_json::Value>(json).ok();
-    let key = key.as_ref().and_then(|key| key.get("private_key")?.as_str()).unwrap_or_default();
+fn private_key(json: &str) -> Vec<Secret> {
+    let key = field(json, "private_key").unwrap_or_default();
     let lines = key.lines().filter(|line| !line.starts_with("-----"));
-    lines.map(|line| crate::secret::Secret::new(line.to_owned())).collect()
+    lines.map(|line| Secret::new(line.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -104,7 +142,7 @@ mod tests {
     const A_KEY: &str = r#"{"client_email": "made-up@example.org", "private_key": "-----BEGIN PRIVATE KEY-----\nbWFkZS11cA==\n-----END PRIVATE KEY-----\n"}"#;
 
     #[test]
-    fn a_service_account_is_a_file_in_the_sandbox() {
+    fn a_service_account_is_a_file_in_the_sandbox_where_no_gateway_is_between() {
         assert_eq!(
             given(access, &[(CREDENTIALS_JSON, A_KEY), (CLOUD_PROJECT, "proj-x")]),
             "CLAUDE_CODE_USE_VERTEX=1\nMETADATA_SERVER_DETECTION=none\nCLOUD_ML_REGION=us-east5\n\
@@ -112,6 +150,34 @@ mod tests {
              GOOGLE_APPLICATION_CREDENTIALS=/run/runbookd/in/google-credentials.json\n\
              file /run/runbookd/in/google-credentials.json"
         );
+    }
+
+    #[test]
+    fn behind_a_gateway_nothing_of_the_service_account_is_in_the_sandbox() {
+        let vars = [(CREDENTIALS_JSON, A_KEY), (CLOUD_PROJECT, "proj-x"), (REGION, "global")];
+        let secret = |value: &str| Secret::new(value.to_owned());
+        let keyring = vars.iter().map(|&(name, value)| (name.to_owned(), secret(value)));
+        let access = access(&keyring.collect()).unwrap();
+        let places: Vec<&str> = access.places().collect();
+        assert_eq!(places, ["https://aiplatform.googleapis.com/v1", DEFAULT_TOKEN_URI]);
+        let brokered = access.brokered("made-up").unwrap();
+        assert!(brokered.access.files.is_empty());
+        let env = brokered.access.env.iter().map(|(n, v)| format!("{n}={}", v.expose()));
+        assert_eq!(
+            env.collect::<Vec<_>>().join("\n"),
+            "CLAUDE_CODE_USE_VERTEX=1\nMETADATA_SERVER_DETECTION=none\nCLOUD_ML_REGION=global\n\
+             ANTHROPIC_VERTEX_PROJECT_ID=proj-x\nCLAUDE_CODE_SKIP_VERTEX_AUTH=1\n\
+             ANTHROPIC_UNIX_SOCKET=/run/runbookd/model/model.sock\n\
+             ANTHROPIC_VERTEX_BASE_URL=http://localhost\nANTHROPIC_AUTH_TOKEN=runbookd-made-up"
+        );
+        // A runbook that wants the key as its own secret gets the token.
+        assert_eq!(brokered.access.stand_in(&secret(A_KEY)).expose(), "runbookd-made-up");
+    }
+
+    #[test]
+    fn a_region_is_a_name_and_nothing_else() {
+        let vars = [(CREDENTIALS_JSON, A_KEY), (CLOUD_PROJECT, "p"), (REGION, "x.example.org/")];
+        assert!(given(access, &vars).starts_with("malformed-credential: CLOUD_ML_REGION"));
     }
 
     #[test]

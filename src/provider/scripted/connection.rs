@@ -40,6 +40,7 @@ enum Demand {
     Models,
     Profile,
     Liveness,
+    Token,
     /// A page where there is none, which a wrong base URL asks for.
     Page,
     Refused(Failure),
@@ -121,6 +122,7 @@ fn record(
         | Demand::Models
         | Demand::Profile
         | Demand::Liveness
+        | Demand::Token
         | Demand::Page
         | Demand::Refused(_) => None,
     };
@@ -154,6 +156,8 @@ fn demand(head: &request::Parts, route: Route, body: &[u8], script: &Script) -> 
         (Wish::Models, _) => Demand::Models,
         (Wish::Profile, _) => Demand::Profile,
         (Wish::Liveness, _) => Demand::Liveness,
+        (Wish::Token, _) if endpoints::is_claim(body) => Demand::Token,
+        (Wish::Token, _) => Demand::Refused(refusal(400, "this is no signed claim")),
         (Wish::Nothing, Wire::OpenRouter) => Demand::Page,
         (Wish::Nothing, Wire::Anthropic | Wire::Bedrock | Wire::Vertex) => {
             let (method, path) = (&head.method, head.uri.path());
@@ -168,6 +172,7 @@ fn place(demand: &Demand) -> Place {
         Demand::CountTokens => Place::CountTokens,
         Demand::Models | Demand::Profile => Place::Models,
         Demand::Liveness => Place::Liveness,
+        Demand::Token => Place::Token,
         Demand::Page | Demand::Refused(_) => Place::Nowhere,
     }
 }
@@ -193,6 +198,7 @@ fn decide(
         // None is known, and the agent CLI expects as much of a role that may not look.
         Demand::Profile => (refused(&refusal(404, "there is no such inference profile")), false),
         Demand::Liveness => expected(Reply::whole(200, "text/plain", Bytes::new())),
+        Demand::Token => expected(endpoints::token()),
         Demand::Page => (Act::Reply(endpoints::no_page()), true),
         Demand::Refused(failure) => (refused(failure), true),
     }

@@ -15,6 +15,12 @@ const MODEL_DATE: &str = "2026-01-01T00:00:00Z";
 /// The model that is listed where the script names none.
 const DEFAULT_MODEL: &str = "claude-sonnet-4-6";
 
+/// The access token that is given for every claim.
+const MINTED_TOKEN: &str = "ya29.made-up-and-minted";
+
+/// How long Google's tokens are good.
+const TOKEN_SECONDS: u32 = 3_599;
+
 /// What a web site shows where it has no page. A client of an API meets it when its base URL is
 /// wrong.
 const NO_PAGE: &str = "<!DOCTYPE html><html lang=\"en\"><head><title>404</title></head>\
@@ -52,4 +58,20 @@ pub(super) fn token_count(wire: Wire, n_bytes: usize) -> Reply {
 /// The page of a web site that has no such page.
 pub(super) fn no_page() -> Reply {
     Reply::whole(404, "text/html; charset=utf-8", NO_PAGE)
+}
+
+/// Whether a form holds a claim with its three parts (RFC 7523). The signature is not looked at.
+pub(super) fn is_claim(body: &[u8]) -> bool {
+    let fields: Vec<_> = url::form_urlencoded::parse(body).collect();
+    let field = |name: &str| fields.iter().find(|(found, _)| found == name).map(|(_, value)| value);
+    let grant = field("grant_type").is_some_and(|grant| grant.ends_with(":jwt-bearer"));
+    grant && field("assertion").is_some_and(|claim| claim.split('.').count() == 3)
+}
+
+/// An access token as Google gives one. It means nothing.
+pub(super) fn token() -> Reply {
+    let token = json!({
+        "access_token": MINTED_TOKEN, "expires_in": TOKEN_SECONDS, "token_type": "Bearer",
+    });
+    Reply::json(200, &token)
 }

@@ -102,6 +102,8 @@ pub enum Place {
     Models,
     /// `HEAD` of the base URL, by which the agent CLI looks whether the service is there.
     Liveness,
+    /// An access token for Vertex, `POST /token`.
+    Token,
     /// No part of the protocol, or a request that could not be read.
     Nowhere,
 }
@@ -119,6 +121,7 @@ impl fmt::Display for Place {
             Self::CountTokens => f.write_str("a token count"),
             Self::Models => f.write_str("the list of models"),
             Self::Liveness => f.write_str("the look whether the service is there"),
+            Self::Token => f.write_str("an access token"),
             Self::Nowhere => f.write_str("no part of the script"),
         }
     }

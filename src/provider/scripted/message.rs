@@ -118,7 +118,9 @@ fn name(place: &Place, attempt: u32) -> String {
         Place::UnknownSubagent { turn } => format!("sub_{turn}"),
         Place::Side => "side".to_owned(),
         Place::Compaction => "compaction".to_owned(),
-        Place::CountTokens | Place::Models | Place::Liveness | Place::Nowhere => "none".to_owned(),
+        Place::CountTokens | Place::Models | Place::Liveness | Place::Token | Place::Nowhere => {
+            "none".to_owned()
+        }
     };
     if attempt > 0 {
         name.push_str(&format!("_again_{attempt}"));

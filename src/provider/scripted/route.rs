@@ -64,6 +64,8 @@ pub(super) enum Wish {
     /// One inference profile of Bedrock, by its name.
     Profile,
     Liveness,
+    /// An access token of Google's.
+    Token,
     /// Nothing that this server has.
     Nothing,
 }
@@ -79,6 +81,7 @@ impl Route {
             ["projects", ref rest @ ..] | ["v1", "projects", ref rest @ ..] => {
                 (Wire::Vertex, vertex(method, rest))
             }
+            ["token"] if method == Method::POST => (Wire::Vertex, Wish::Token),
             _ => match (below(path, OPENROUTER_BASE), below(path, GATEWAY_BASE)) {
                 (Some(path), _) => (Wire::OpenRouter, messages_api(method, path)),
                 (None, Some(path)) => (Wire::Anthropic, messages_api(method, path)),
@@ -209,6 +212,7 @@ mod tests {
             (Method::GET, "/inference-profiles", Wire::Bedrock, Wish::Models),
             (Method::GET, "/inference-profiles/arn%3Aaws%2Fabc", Wire::Bedrock, Wish::Profile),
             (Method::HEAD, "/", Wire::Anthropic, Wish::Liveness),
+            (Method::POST, "/token", Wire::Vertex, Wish::Token),
             (Method::HEAD, "/anthropic", Wire::Anthropic, Wish::Liveness),
             (Method::HEAD, "/api", Wire::OpenRouter, Wish::Liveness),
             (Method::HEAD, "/api/", Wire::OpenRouter, Wish::Liveness),

@@ -227,6 +227,7 @@ impl<'a> Depot<'a> {
             min_free_disk_bytes: 0,
             upstream_reach: Reach::Private,
             guard: Guardrails::default(),
+            provider_tools: [].into(),
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),

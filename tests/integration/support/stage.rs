@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use runbookd::gateway::Program;
 use runbookd::reach::Reach;
+use runbookd::run::ProviderTool;
 use runbookd::sandbox::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings};
 
 /// No story takes longer. A hanging sandbox must fail its story, not the suite.
@@ -120,7 +121,8 @@ pub(crate) fn settings(state_dir: &Path, owner: &str) -> EngineSettings {
 /// What gateways are started from: this program is the tests'.
 pub(crate) fn gateway() -> Program {
     let path = PathBuf::from(env!("CARGO_BIN_EXE_runbookd"));
-    Program { path, environment: vec![], reach: Reach::Private, log_filter: None }
+    let provider_tools = [ProviderTool::WebSearch].into();
+    Program { path, environment: vec![], reach: Reach::Private, provider_tools, log_filter: None }
 }
 
 /// The image of the Docker stories.
