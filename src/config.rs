@@ -239,11 +239,7 @@ impl Settings {
         let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
-        let guard = Guardrails::read(|name| vars.get(name).map(String::as_str));
-        let guard = guard.unwrap_or_else(|wrong| {
-            faults.extend(wrong.iter().map(ToString::to_string));
-            Guardrails::default()
-        });
+        let guard = guardrails(&vars, &mut faults);
         let redact_artifacts =
             Reader { vars: &vars, faults: &mut faults }.flag("RUNBOOKD_REDACT_ARTIFACTS");
         let settings = Self {
@@ -411,6 +407,14 @@ fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogF
             LogFormat::Text
         }
     }
+}
+
+fn guardrails(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Guardrails {
+    let read = Guardrails::read(|name| vars.get(name).map(String::as_str));
+    read.unwrap_or_else(|wrong| {
+        faults.extend(wrong.iter().map(ToString::to_string));
+        Guardrails::default()
+    })
 }
 
 fn share_keys(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> bool {

@@ -68,6 +68,18 @@ pub(super) fn new_year() -> Timestamp {
     Timestamp::from_second(1_767_225_600).unwrap()
 }
 
+fn intake_settings() -> IntakeSettings {
+    IntakeSettings {
+        max_attempts: 3,
+        min_free_disk_bytes: 0,
+        upstream_reach: Reach::Public,
+        guard: Guardrails::default(),
+        webhook_reach: Reach::Public,
+        shared_keys: None,
+        snapshots: Snapshots::built_in(),
+    }
+}
+
 impl Bench {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -92,15 +104,7 @@ impl Bench {
             queue: queue.clone(),
             store: store.clone(),
             vault,
-            settings: IntakeSettings {
-                max_attempts: 3,
-                min_free_disk_bytes: 0,
-                upstream_reach: Reach::Public,
-                guard: Guardrails::default(),
-                webhook_reach: Reach::Public,
-                shared_keys: None,
-                snapshots: Snapshots::built_in(),
-            },
+            settings: intake_settings(),
             tasks: TaskTracker::new(),
         };
         let api = Api {
