@@ -246,11 +246,7 @@ impl Settings {
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
         let stall = stall_ceilings(&mut Reader { vars: &vars, faults: &mut faults });
-        let guard = Guardrails::read(|name| vars.get(name).map(String::as_str));
-        let guard = guard.unwrap_or_else(|wrong| {
-            faults.extend(wrong.iter().map(ToString::to_string));
-            Guardrails::default()
-        });
+        let guard = guardrails(&vars, &mut faults);
         let redact_artifacts =
             Reader { vars: &vars, faults: &mut faults }.flag("RUNBOOKD_REDACT_ARTIFACTS");
         let provider_tools = provider_tools(&vars, &mut faults);
@@ -441,6 +437,14 @@ fn provider_tools(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> 
     ProviderTool::list(named).unwrap_or_else(|fault| {
         faults.push(format!("RUNBOOKD_PROVIDER_TOOLS: {fault}"));
         ProviderTools::new()
+    })
+}
+
+fn guardrails(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Guardrails {
+    let read = Guardrails::read(|name| vars.get(name).map(String::as_str));
+    read.unwrap_or_else(|wrong| {
+        faults.extend(wrong.iter().map(ToString::to_string));
+        Guardrails::default()
     })
 }
 

@@ -30,7 +30,7 @@ impl Book {
     /// Writes a line. One that was torn before it, by a full disk or by a gateway's end, ends first.
     pub(super) fn write(&mut self, record: &GatewayRecord) -> io::Result<()> {
         let mut line = if self.is_torn { b"\n".to_vec() } else { Vec::new() };
-        line.extend_from_slice(&self.redactor.redact(&serde_json::to_vec(record)?));
+        line.extend_from_slice(&self.redactor.redact_json(&serde_json::to_vec(record)?));
         line.push(b'\n');
         let written = self.file.write_all(&line);
         self.is_torn = written.is_err();

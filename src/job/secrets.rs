@@ -171,6 +171,28 @@ mod tests {
     }
 
     #[test]
+    fn a_request_makes_guardrails_stricter_and_never_weaker() {
+        let strictest = |environment, params| {
+            let secrets = JobSecrets {
+                environment: values(&[(GUARD_PII, environment)]),
+                params: values(&[(GUARD_PII, params)]),
+                ..JobSecrets::default()
+            };
+            let keyring = secrets.keyring(None);
+            keyring.get(GUARD_PII).map(|word| word.expose().to_owned()).unwrap()
+        };
+        for (environment, params, expected) in [
+            ("block", "off", "block"),
+            ("mask", "block", "block"),
+            ("mask", "", "mask"),
+            ("off", "mask", "mask"),
+            ("block", "wrong", "wrong"),
+        ] {
+            assert_eq!(strictest(environment, params), expected);
+        }
+    }
+
+    #[test]
     fn a_request_wins_over_its_collection_and_the_daemon_comes_last() {
         let secrets = JobSecrets {
             environment: values(&[("A", "collection"), ("B", "collection")]),

@@ -108,19 +108,16 @@ impl Redactor {
     /// The text with every secret masked. Borrows when there was nothing to mask.
     #[must_use]
     pub fn redact<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
-        let found = self.find(text);
-        if found.is_empty() {
-            return Cow::Borrowed(text);
-        }
-        let mut masked = Vec::with_capacity(text.len());
-        let mut done = 0;
-        for FoundSecret { range, .. } in found {
-            masked.extend_from_slice(&text[done..range.start]);
-            masked.extend_from_slice(MASK.as_bytes());
-            done = range.end;
-        }
-        masked.extend_from_slice(&text[done..]);
-        Cow::Owned(masked)
+        masked(text, self.find(text).into_iter().map(|found| found.range))
+    }
+
+    /// [`Redactor::redact`] for JSON that must stay readable: only the inside of its strings is
+    /// masked, so that a secret that is a number changes no other number.
+    #[must_use]
+    pub fn redact_json<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
+        let mut strings = Strings { text, at: 0, is_inside: false };
+        let found = self.find(text).into_iter().map(|found| found.range);
+        masked(text, found.filter(|range| strings.has(range)))
     }
 
     /// [`Redactor::redact`] for text that is known to be UTF-8.
@@ -141,5 +138,54 @@ impl Redactor {
             }
         }
         found
+    }
+}
+
+fn masked(text: &[u8], found: impl Iterator<Item = Range<usize>>) -> Cow<'_, [u8]> {
+    let mut masked = Vec::new();
+    let mut done = 0;
+    for range in found {
+        masked.extend_from_slice(&text[done..range.start]);
+        masked.extend_from_slice(MASK.as_bytes());
+        done = range.end;
+    }
+    if done == 0 {
+        return Cow::Borrowed(text);
+    }
+    masked.extend_from_slice(&text[done..]);
+    Cow::Owned(masked)
+}
+
+/// Follows where the strings of a JSON text are.
+struct Strings<'t> {
+    text: &'t [u8],
+    at: usize,
+    is_inside: bool,
+}
+
+impl Strings<'_> {
+    /// Whether all of a range, which begins behind those before it, is in one string.
+    fn has(&mut self, range: &Range<usize>) -> bool {
+        self.go_to(range.start);
+        let begins_inside = self.is_inside;
+        let n_quotes = self.go_to(range.end);
+        begins_inside && n_quotes == 0
+    }
+
+    /// Goes on, and counts the quotes on the way that begin or end a string.
+    fn go_to(&mut self, place: usize) -> usize {
+        let mut n_quotes = 0;
+        while self.at < place {
+            match self.text[self.at] {
+                b'\\' if self.is_inside => self.at += 1,
+                b'"' => {
+                    self.is_inside = !self.is_inside;
+                    n_quotes += 1;
+                }
+                _ => {}
+            }
+            self.at += 1;
+        }
+        n_quotes
     }
 }

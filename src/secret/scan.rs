@@ -2,33 +2,39 @@
 
 use std::collections::BTreeSet;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input};
-
 use super::MIN_MASKED_BYTES;
 use super::escape::{escape_end, escape_start};
 use super::redactor::KNOWN_SECRET;
-use super::shapes::{SHAPES, Shape, Verdict};
+use super::shapes::{SHAPES, Verdict};
 use super::spellings::spellings;
 use super::tail::Tail;
-
-/// Up to so many bytes of patterns become a table of every step, which is fast and large (about 400
-/// bytes for each of theirs); more become a smaller and slower one.
-const MAX_DENSE_BYTES: usize = 16 << 10;
 
 /// Bytes before a place that are looked at to tell whether a word begins there.
 pub(super) const LOOK_BACK: usize = 16;
 
 /// The secrets and shapes of one redactor, ready to be searched for.
+///
+/// Every place of a text is looked at by its next three bytes alone: whether something that is looked
+/// for could begin with them. The few places that are left are compared. That is faster than an
+/// automaton of all of it, finds what overlaps, and costs little to prepare.
 pub(super) struct Scanner {
-    finder: AhoCorasick,
-    /// Everything that is searched for, sorted; and its first two bytes as a set of bits.
-    patterns: Vec<Vec<u8>>,
+    /// Everything that is searched for, sorted.
+    patterns: Vec<Pattern>,
+    /// The first three bytes of all of it, as a set of bits.
     openers: Vec<u64>,
     longest: usize,
-    n_known: usize,
-    /// The shapes of the patterns behind the known ones.
-    shapes: Vec<&'static Shape>,
 }
+
+/// One thing that is searched for.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pattern {
+    bytes: Vec<u8>,
+    /// The shape that begins so, by its place among them; else it is a secret.
+    shape: Option<usize>,
+}
+
+/// How many bytes of a pattern stand in the set of openers. None is shorter.
+const N_OPENER: usize = 3;
 
 /// A secret in a text.
 #[derive(Debug, Clone, Copy)]
@@ -55,45 +61,30 @@ impl Scanner {
     pub(super) fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let long = values.into_iter().filter(|value| value.len() >= MIN_MASKED_BYTES);
         let known: BTreeSet<Vec<u8>> = long.flat_map(spellings).collect();
-        let n_known = known.len();
-        let mut patterns: Vec<Vec<u8>> = known.into_iter().collect();
-        let mut shapes = Vec::new();
-        for shape in SHAPES {
-            for prefix in shape.prefixes {
-                patterns.push(prefix.as_bytes().to_vec());
-                shapes.push(shape);
-            }
-        }
-        let n_bytes: usize = patterns.iter().map(Vec::len).sum();
-        let kind = (n_bytes <= MAX_DENSE_BYTES).then_some(AhoCorasickKind::DFA);
-        let finder = AhoCorasick::builder()
-            .kind(kind)
-            .build(&patterns)
-            .expect("a few short patterns fit the automaton");
-        let mut openers = vec![0_u64; 1 << 10];
-        for pattern in &patterns {
-            let opener = usize::from(pattern[0]) << 8 | usize::from(pattern[1]);
-            openers[opener >> 6] |= 1 << (opener & 63);
-        }
-        let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
+        let known = known.into_iter().map(|bytes| Pattern { bytes, shape: None });
+        let begins = SHAPES.iter().enumerate().flat_map(|(at, shape)| {
+            let prefixes = shape.prefixes.iter().map(|prefix| prefix.as_bytes().to_vec());
+            prefixes.map(move |bytes| Pattern { bytes, shape: Some(at) })
+        });
+        let mut patterns: Vec<Pattern> = known.chain(begins).collect();
         patterns.sort();
-        Self { finder, patterns, openers, longest, n_known, shapes }
+        let mut openers = vec![0_u64; (1 << 16) / 64];
+        for pattern in &patterns {
+            let bit = opener(&pattern.bytes);
+            openers[bit >> 6] |= 1 << (bit & 63);
+        }
+        let longest = patterns.iter().map(|pattern| pattern.bytes.len()).max().unwrap_or(0);
+        Self { patterns, openers, longest }
     }
 
     /// Looks through `text` from `from` on; what stands before is only looked back at. `is_all` is
     /// whether the text ends here.
     pub(super) fn scan(&self, text: &[u8], from: usize, is_all: bool) -> Scan {
         let mut scan = Scan { spans: Vec::new(), undecided: text.len() };
-        for found in self.finder.find_overlapping_iter(Input::new(text).span(from..text.len())) {
-            let pattern = found.pattern().as_usize();
-            let span = match pattern.checked_sub(self.n_known) {
-                None => {
-                    let (start, end, kind) = (found.start(), found.end(), KNOWN_SECRET);
-                    Verdict::Secret(Span { found_at: start, start, end, kind, open: None })
-                }
-                Some(shape) => self.shapes[shape].judge(text, found.range(), is_all),
-            };
-            scan.take(text, from, (found.start(), span), is_all);
+        for (at, bytes) in text[from..].windows(N_OPENER).enumerate() {
+            if self.may_open(bytes) {
+                self.look(&mut scan, text, (from, from + at), is_all);
+            }
         }
         if !is_all {
             scan.undecided = scan.undecided.min(self.growing_from(text, from));
@@ -103,25 +94,55 @@ impl Scanner {
         scan
     }
 
+    fn may_open(&self, bytes: &[u8]) -> bool {
+        let bit = opener(bytes);
+        self.openers[bit >> 6] & 1 << (bit & 63) != 0
+    }
+
+    /// Takes everything that begins at a place.
+    fn look(&self, scan: &mut Scan, text: &[u8], (from, at): (usize, usize), is_all: bool) {
+        let rest = &text[at..];
+        let opener = &rest[..N_OPENER];
+        let first = self.patterns.partition_point(|pattern| pattern.bytes.as_slice() < opener);
+        let begin_so = self.patterns[first..].iter();
+        for pattern in begin_so.take_while(|pattern| pattern.bytes.starts_with(opener)) {
+            if !rest.starts_with(&pattern.bytes) {
+                continue;
+            }
+            let end = at + pattern.bytes.len();
+            let verdict = match pattern.shape {
+                None => {
+                    let (start, kind) = (at, KNOWN_SECRET);
+                    Verdict::Secret(Span { found_at: at, start, end, kind, open: None })
+                }
+                Some(shape) => SHAPES[shape].judge(text, at..end, is_all),
+            };
+            scan.take(text, from, (at, verdict), is_all);
+        }
+    }
+
     /// Where the longest end of `text` begins that could still grow into one of the patterns.
     fn growing_from(&self, text: &[u8], from: usize) -> usize {
         let first = text.len().saturating_sub(self.longest.saturating_sub(1)).max(from);
         (first..text.len())
             .find(|&at| {
                 let end = &text[at..];
-                let may_open = end.get(1).is_none_or(|second| {
-                    let opener = usize::from(end[0]) << 8 | usize::from(*second);
-                    self.openers[opener >> 6] & 1 << (opener & 63) != 0
-                });
-                may_open && self.begins_one(end)
+                (end.len() < N_OPENER || self.may_open(&end[..N_OPENER])) && self.begins_one(end)
             })
             .unwrap_or(text.len())
     }
 
     fn begins_one(&self, end: &[u8]) -> bool {
-        let next = self.patterns.partition_point(|pattern| pattern.as_slice() <= end);
-        self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
+        let next = self.patterns.partition_point(|pattern| pattern.bytes.as_slice() <= end);
+        self.patterns.get(next).is_some_and(|pattern| pattern.bytes.starts_with(end))
     }
+}
+
+/// The place of a pattern's first bytes in the set of openers.
+fn opener(bytes: &[u8]) -> usize {
+    let number = u32::from(bytes[0]) | u32::from(bytes[1]) << 8 | u32::from(bytes[2]) << 16;
+    // Fibonacci's multiplier spreads neighbours.
+    (number.wrapping_mul(0x9E37_79B1) >> 16) as usize
 }
 
 impl Scan {

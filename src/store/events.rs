@@ -168,7 +168,7 @@ impl EventLog {
             return Ok(());
         }
         let text = serde_json::to_vec(line).map_err(|e| self.fault(e.into()))?;
-        let mut text = self.redactor.redact(&text).into_owned();
+        let mut text = self.redactor.redact_json(&text).into_owned();
         text.push(b'\n');
         // A part of a line would make the next one unreadable.
         self.mend().map_err(|source| self.fault(source))?;

@@ -513,6 +513,23 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_masked_and_what_is_none_stays() {
+        let (_root, folder) = folder();
+        let results = folder.area(Area::Results);
+        let write = |name: &str, bytes: &[u8]| std::fs::write(results.join(name), bytes).unwrap();
+        write("a.txt", "ü k=sk-made-up-1234 \u{1b}[0m end\n".as_bytes());
+        write("b.txt", b"plain");
+        write("c.bin", b"\x00 sk-made-up-1234");
+        write("d.pdf", b"%PDF-1.7 sk-made-up-1234");
+        let redactor = Redactor::new(&[Secret::new("sk-made-up-1234".to_owned())]);
+        let found = folder.redact_texts(Area::Results, &redactor).unwrap();
+        assert_eq!(found, MaskedFiles { n_texts: 2, n_masked: 1, n_binary: 2 });
+        let read = |name: &str| std::fs::read_to_string(results.join(name)).unwrap();
+        assert_eq!(read("a.txt"), "ü k=[redacted] \u{1b}[0m end\n");
+        assert!(read("c.bin").contains("1234") && read("d.pdf").contains("1234"));
+    }
+
+    #[test]
     fn secrets_in_session_files_are_masked_and_other_files_are_not_touched() {
         let (_root, folder) = folder();
         let sessions = folder.area(Area::Sessions).join("projects");

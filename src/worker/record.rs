@@ -289,7 +289,7 @@ impl Record {
             recorder: &ended.recorder,
             usage: &ended.usage,
         });
-        self.folder.write(Document::Atif, &self.redactor.redact(&json(&atif)))?;
+        self.folder.write(Document::Atif, &self.redactor.redact_json(&json(&atif)))?;
         // The time in the queue is not the run's.
         let begun = self.started.get().map_or(self.opened, |started| self.opened.min(*started));
         let took = Duration::try_from(now.duration_since(begun)).unwrap_or_default();
@@ -362,7 +362,7 @@ impl Record {
         }
         let mut log = self.folder.provider_log()?;
         for entry in ledger {
-            let mut line = self.redactor.redact(&json(entry)).into_owned();
+            let mut line = self.redactor.redact_json(&json(entry)).into_owned();
             line.push(b'\n');
             log.append(&line)?;
         }
@@ -417,7 +417,7 @@ impl Record {
             results: &results,
             other_files: &logs,
         });
-        let document = self.redactor.redact(&json(&document)).into_owned();
+        let document = self.redactor.redact_json(&json(&document)).into_owned();
         self.folder.write(Document::Trajectory, &document)?;
         let Some(part) = &self.part else { return Ok(()) };
         let unreadable = |source| PartError::Document { step: part.step().to_owned(), source };

@@ -11,6 +11,7 @@ stories! {
     a_card_number_is_masked_before_it_leaves,
     a_blocked_prompt_reaches_nobody_and_is_not_tried_again,
     without_guardrails_nothing_changes,
+    results_are_masked_where_that_is_wanted,
 }
 
 const CARD: &str = "4111 1111 1111 1111";
@@ -114,4 +115,36 @@ async fn without_guardrails_nothing_changes(stage: &Stage) {
     assert_eq!(found(&scene), Vec::<String>::new());
     // What the provider may know the record need not.
     assert!(!scene.trajectory.to_string().contains(SECRET));
+}
+
+async fn results_are_masked_where_that_is_wanted(stage: &Stage) {
+    const WRITES: &str = r#"
+turns:
+  - text: I write it down.
+    tools:
+      - Bash: { command: "cd /app/results; echo key $SHOP_TOKEN. > a.txt; printf '\\0%s' $SHOP_TOKEN > b.bin; echo it is $SHOP_TOKEN", description: Write it }
+  - text: Done.
+"#;
+    for wanted in ["true", "false"] {
+        let story = Story {
+            runbook: format!(
+                "---\nredact_artifacts: {wanted}\nsecrets:\n  token:\n    env: SHOP_TOKEN\n---\n# A note\n"
+            ),
+            keys: vec![("SHOP_TOKEN", SECRET)],
+            ..Story::scripted(WRITES)
+        };
+        let scene = story.run(stage).await;
+        assert_eq!(scene.trajectory["status"], "completed", "{}", scene.outline());
+        let is_masked = wanted == "true";
+        let text = scene.text("results/a.txt");
+        assert_eq!(text.contains(SECRET), !is_masked, "{text}");
+        assert_eq!(text.contains("key [redacted]."), is_masked, "{text}");
+        let binary = std::fs::read(scene.folder().join("results/b.bin")).unwrap();
+        assert!(binary.ends_with(SECRET.as_bytes()));
+        let note = scene.trajectory["warnings"].to_string();
+        let expected = "masked in 1 of the 1 texts in results; 1 other files";
+        assert_eq!(note.contains(expected), is_masked, "{note}");
+        // What the agent said of it is masked in any case.
+        assert!(!String::from_utf8_lossy(&scene.log).contains(SECRET));
+    }
 }

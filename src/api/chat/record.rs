@@ -97,7 +97,7 @@ pub(super) async fn record(api: &Shared, chat: Chat, told: Told) {
     let store = api.store.clone();
     let writing = tokio::task::spawn_blocking(move || {
         let text = document(&chat, &told, now).to_string();
-        let text = chat.redactor.redact(text.as_bytes());
+        let text = chat.redactor.redact_json(text.as_bytes());
         store.record(&chat.name)?.write(Document::Trajectory, &text)?;
         Ok::<_, StoreError>(chat.place)
     });
