@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::budget::read_allowance;
+use crate::run::Allowance;
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -113,6 +115,9 @@ pub struct Settings {
     /// Whether every run may use every variable of this process (`RUNBOOKD_SHARE_KEYS=1`): for who
     /// runs the server for himself alone.
     pub share_keys: bool,
+    /// The most that anybody may spend (`RUNBOOKD_MAX_…_PER_RUN`, `…_PER_DAY`, `…_PER_MONTH`,
+    /// `…_PER_MINUTE`): a ceiling, which a collection's environment and a request may narrow.
+    pub allowance: Allowance,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -233,6 +238,8 @@ impl Settings {
         let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
+        let (allowance, unread) = read_allowance(|name| vars.get(name).map(String::as_str));
+        faults.extend(unread);
         let settings = Self {
             state_dir,
             cache_dir,
@@ -259,6 +266,7 @@ impl Settings {
             },
             no_color: text("NO_COLOR").is_some(),
             share_keys,
+            allowance,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };
         (settings, faults)

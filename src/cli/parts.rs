@@ -21,6 +21,7 @@ use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
 };
 use crate::snapshot::{DEFAULT_SNAPSHOT, Snapshots};
+use crate::spend::Spend;
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::trajectory::one_line;
@@ -67,6 +68,10 @@ pub(super) async fn build(
         complain(&problem);
         ExitCode::BadConfig
     })?;
+    let spend = Spend::open(&settings.state_dir.join(Spend::FILE)).await.map_err(|e| {
+        complain(&error_chain(&e));
+        ExitCode::BadConfig
+    })?;
     Ok(Parts {
         engine,
         upstream,
@@ -75,6 +80,8 @@ pub(super) async fn build(
         agents: agents(wanted.agent_cli, settings)?,
         snapshots: wanted.snapshots,
         store,
+        spend,
+        ceilings: settings.allowance,
         keyring: settings.keyring.clone(),
         clock: now,
     })

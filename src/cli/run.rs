@@ -15,7 +15,7 @@ use super::remote;
 use crate::config::Settings;
 use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
 use crate::run::error_chain;
-use crate::run::{Former, RunFailure, RunId, Slug};
+use crate::run::{Caps, Former, RunFailure, RunId, Slug};
 use crate::worker::{Parts, Stop, execute, find_former};
 
 /// How often an id is drawn before the store is taken to be full of them.
@@ -29,7 +29,7 @@ pub(super) async fn run(arguments: &RunArguments, settings: &Settings) -> ExitCo
     if let Some(server) = &arguments.server {
         return remote::run(server, arguments, settings).await;
     }
-    let request = match request(arguments) {
+    let request = match request(arguments, settings) {
         Ok(request) => request,
         Err(words) => {
             complain(&words);
@@ -131,7 +131,7 @@ fn refuse(failure: &RunFailure) -> ExitCode {
 }
 
 /// Reads the files that the command line names.
-fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
+fn request(arguments: &RunArguments, settings: &Settings) -> Result<RunRequest, String> {
     let script = arguments.script.as_deref().map(|path| {
         String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8", path.display()))
     });
@@ -148,6 +148,7 @@ fn request(arguments: &RunArguments) -> Result<RunRequest, String> {
         script: script.transpose()?,
         former,
         overrides: overrides(arguments),
+        ceilings: settings.allowance,
     })
 }
 
@@ -167,6 +168,11 @@ fn overrides(arguments: &RunArguments) -> Overrides {
         credentials: arguments.credentials,
         wall: arguments.timeout.map(Duration::from_secs),
         max_turns: arguments.max_turns,
+        caps: Caps {
+            cost: arguments.max_cost_usd,
+            tokens: arguments.max_tokens,
+            requests: arguments.max_requests,
+        },
         model_retries: arguments.model_retries,
         memory_bytes: arguments.memory,
         n_cpus: arguments.cpus,

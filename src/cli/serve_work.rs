@@ -74,6 +74,8 @@ async fn workers(
         snapshots: foundation.snapshots.clone(),
         upstream: upstream(api.runs.intake.settings.upstream_reach).await?,
         store: api.store.clone(),
+        spend: api.runs.intake.spend.clone(),
+        ceilings: api.runs.intake.settings.allowance,
         keyring: [].into_iter().collect(),
         clock: now,
     };

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::timeout;
 
+use super::admit::{set_aside, settle};
 use super::headers::{self, REQUEST_IDS, RETRY_COUNT};
 use super::inspect::inspect;
 use super::ledger::{GatewayRecord, Outcome};
@@ -19,6 +20,7 @@ use super::policy::{self, Endpoint, Target};
 use super::refusal::Refusal;
 use super::server::Gate;
 use crate::run::error_chain;
+use crate::spend::Held;
 
 /// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
 /// MiB.
@@ -42,7 +44,8 @@ pub(super) async fn answer(gate: Arc<Gate>, request: Request<Body>) -> Response<
     let since = Instant::now();
     let (head, body) = request.into_parts();
     let Some(seq) = gate.next_seq() else { return Refusal::UsedUp.response() };
-    let mut passing = Passing { record: begun(&gate, seq, &head), since, gate };
+    let record = begun(&gate, seq, &head);
+    let mut passing = Passing { record, since, gate, held: None, was_sent: false };
     match passed_on(&mut passing, &head, body).await {
         Ok((head, answer)) => passing.answered(head, answer).await,
         Err(refusal) => passing.refused(&refusal),
@@ -68,6 +71,10 @@ fn begun(gate: &Gate, seq: u64, head: &request::Parts) -> GatewayRecord {
         n_answer_bytes: 0,
         provider_request_id: None,
         problem: None,
+        waited_ms: None,
+        reserved: None,
+        charged: None,
+        exhausted: None,
     }
 }
 
@@ -105,12 +112,19 @@ async fn passed_on(
             return Err(Refusal::Rule(rule));
         }
     }
+    if let (Some(purse), Endpoint::Message) = (&gate.purse, endpoint) {
+        passing.held = Some(set_aside(purse, &mut passing.record, &body).await?);
+    }
     let url = url(&gate, head, endpoint);
     let asked = gate.upstream.client.request(head.method.clone(), url);
     let asked = asked.headers(headers::asked(&head.headers, &gate.route.credential)).body(body);
     passing.goes_on();
     let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
-    let answer = answer.map_err(|e| unreachable(&gate, e))?;
+    let answer = answer.map_err(|e| {
+        // Without a connection nothing was asked, and nothing is billed.
+        passing.was_sent = !e.is_connect();
+        unreachable(&gate, e)
+    })?;
     let head = AnswerHead { status: answer.status(), headers: headers::answered(answer.headers()) };
     Ok((head, Some(answer)))
 }
@@ -150,6 +164,10 @@ struct Passing {
     record: GatewayRecord,
     since: Instant,
     gate: Arc<Gate>,
+    /// What is set aside for it, until it has ended.
+    held: Option<Held>,
+    /// Whether the service may have got it.
+    was_sent: bool,
 }
 
 impl Passing {
@@ -158,6 +176,7 @@ impl Passing {
         self.record.outcome = Outcome::InFlight;
         self.gate.note(&self.record);
         self.record.outcome = Outcome::Abandoned;
+        self.was_sent = true;
     }
 
     fn refused(mut self, refusal: &Refusal) -> Response<Body> {
@@ -168,7 +187,11 @@ impl Passing {
             | Refusal::Body(_)
             | Refusal::Unreadable(_)
             | Refusal::Rule(_)
-            | Refusal::UsedUp => Outcome::Refused,
+            | Refusal::UsedUp
+            | Refusal::Exhausted(_)
+            | Refusal::Unpriced(_)
+            | Refusal::Busy { .. }
+            | Refusal::Uncounted => Outcome::Refused,
         };
         self.record.status = Some(refusal.status().as_u16());
         self.record.problem = Some(refusal.message());
@@ -245,6 +268,9 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         self.record.duration_ms = Some(self.elapsed_ms());
+        if let Some(held) = self.held.take() {
+            settle(held, &mut self.record, self.was_sent);
+        }
         self.gate.note(&self.record);
     }
 }

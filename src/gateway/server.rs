@@ -25,6 +25,7 @@ use super::upstream::{Inadmissible, Upstream, admit};
 use crate::provider::Route;
 use crate::run::RunName;
 use crate::secret::{Redactor, Secret};
+use crate::spend::Purse;
 
 /// Most connections of one run at the same time. An agent with sub-agents has a dozen; whatever else
 /// the sandbox opens waits in the kernel's queue.
@@ -69,6 +70,8 @@ pub struct GatewayParts {
     pub token: Secret,
     /// Asks the service.
     pub upstream: Upstream,
+    /// What its requests may take; `None` lets everything pass uncounted.
+    pub purse: Option<Purse>,
     /// The number of the run's last request so far.
     pub last_seq: u64,
     /// Is told of every request, twice of those that go on. It must not block for long.
@@ -83,6 +86,7 @@ pub struct Gateway {
     stop: CancellationToken,
     /// One task, which owns those of the connections: dropped, it ends them all.
     serving: JoinSet<()>,
+    purse: Option<Purse>,
 }
 
 /// What the requests of one run share.
@@ -91,6 +95,7 @@ pub(super) struct Gate {
     pub(super) route: Route,
     pub(super) token: Secret,
     pub(super) upstream: Upstream,
+    pub(super) purse: Option<Purse>,
     pub(super) redactor: Redactor,
     pub(super) clock: fn() -> Timestamp,
     note: Box<dyn Fn(&GatewayRecord) + Send + Sync>,
@@ -124,16 +129,18 @@ impl Gateway {
     pub fn start(parts: GatewayParts) -> Result<Self, GatewayError> {
         let places = std::iter::once(&parts.route.upstream).chain(&parts.route.control);
         places.into_iter().try_for_each(|place| admit(place, parts.upstream.reach))?;
-        let GatewayParts { run, socket, route, token, upstream, last_seq, note, clock } = parts;
+        let GatewayParts { run, socket, route, token, upstream, purse, last_seq, note, clock } =
+            parts;
         let listener = UnixListener::bind(&socket)
             .map_err(|source| GatewayError::Listen { path: socket, source })?;
         let redactor = Redactor::new(route.credential.secret());
         let last_seq = AtomicU64::new(last_seq);
-        let gate = Gate { run, route, token, upstream, redactor, clock, note, last_seq };
+        let kept = purse.clone();
+        let gate = Gate { run, route, token, upstream, purse, redactor, clock, note, last_seq };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::new(gate), stop.clone()));
-        Ok(Self { stop, serving })
+        Ok(Self { stop, serving, purse: kept })
     }
 
     /// Takes no more requests, lets answers end for 2 seconds and cuts the rest. Then every request
@@ -145,6 +152,9 @@ impl Gateway {
             if let Err(e) = ended {
                 tracing::error!(error = %e, "a gateway broke down");
             }
+        }
+        if let Some(purse) = &self.purse {
+            purse.close().await;
         }
     }
 }

@@ -1,11 +1,13 @@
 //! From a request to a plan: everything that can be known to fail is found here, all at once.
 
 mod base;
+mod budget;
 mod inputs;
 mod limits;
 mod permissions;
 mod planner;
 mod request;
 
+pub use budget::first_request;
 pub use planner::{Draw, Planned, RESULTS_DIR, plan};
 pub use request::{GivenFile, Overrides, RunRequest};

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::budget::Budget;
 use super::request::RunRequest;
 use crate::provider;
 use crate::provider::scripted::Script;
@@ -119,6 +120,7 @@ impl Planner<'_> {
         let permissions = self.permissions();
         let secrets = self.secrets();
         let credentials = self.credentials(runtime, provider);
+        let Budget { allowance, max_output_tokens } = self.budget(provider, &model, credentials);
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -144,6 +146,8 @@ impl Planner<'_> {
             network,
             credentials,
             limits,
+            allowance,
+            max_output_tokens,
             setup: front_matter.setup.clone(),
             permissions,
             init_params: if request.init_params.is_empty() {

@@ -1,5 +1,6 @@
 //! One execution of a runbook: its name, its plan, where it stands, and every way it can fail.
 
+mod budget;
 mod check;
 mod error_chain;
 mod failure;
@@ -9,6 +10,7 @@ mod plan;
 mod recipe;
 mod status;
 
+pub use budget::{Allowance, Caps, Exhausted, Measure, Rate, Span, Usd};
 pub use check::{Check, CheckStatus};
 pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};

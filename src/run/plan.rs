@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::budget::Allowance;
 use super::id::RunName;
 use crate::secret::Secret;
 
@@ -299,6 +300,10 @@ pub struct RunPlan {
     pub credentials: Credentials,
     /// How much the run may take.
     pub limits: Limits,
+    /// How much it and its collection may spend.
+    pub allowance: Allowance,
+    /// Most tokens of one answer, where less than the agent's own default fits the allowance.
+    pub max_output_tokens: Option<u64>,
     /// A shell script that prepares the sandbox before the agent starts.
     pub setup: Option<String>,
     /// What the agent may do.

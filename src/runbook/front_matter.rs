@@ -13,6 +13,7 @@ use super::secrets::{self, SecretDeclaration};
 use super::split::RawYaml;
 use super::values::{count, flag, paths, rules, share, size, text, texts, unfit};
 use super::yaml;
+use crate::run::{Caps, Usd};
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
 /// that is empty or blank count as absent. Values have the right type, nothing more: whether an
@@ -55,6 +56,8 @@ pub struct FrontMatter {
     pub timeout: Option<Duration>,
     /// `max_turns`: how many model turns it may take.
     pub max_turns: Option<u32>,
+    /// `max_cost_usd`, `max_tokens`, `max_requests`: what the run may spend.
+    pub caps: Caps,
     /// `cpus`: processors, as a share.
     pub n_cpus: Option<f64>,
     /// `memory`, in bytes.
@@ -127,6 +130,16 @@ impl FrontMatter {
             "timeout_sec" => self.timeout = seconds(key, node)?,
             "max_turns" => {
                 self.max_turns = count(key, "a whole number from 1, such as `50`", node)?;
+            }
+            "max_cost_usd" => {
+                let usd = share(key, "a number of dollars above 0, such as `2.5`", node)?;
+                self.caps.cost = usd.and_then(Usd::new);
+            }
+            "max_tokens" => {
+                self.caps.tokens = count(key, "a whole number from 1, such as `500000`", node)?;
+            }
+            "max_requests" => {
+                self.caps.requests = count(key, "a whole number from 1, such as `100`", node)?;
             }
             "cpus" => self.n_cpus = share(key, "a number above 0, such as `2` or `0.5`", node)?,
             "memory" => self.memory_bytes = size(key, node)?,
@@ -266,6 +279,9 @@ mcp_servers:
   docs: {type: http, url: "https://example.com", headers: {n: [1, -2, 0.5, true, null]}}
 timeout_sec: 1200
 max_turns: 50
+max_cost_usd: 2.5
+max_tokens: 500000
+max_requests: 100
 cpus: 0.5
 memory: 512M
 network_enabled: false
@@ -311,13 +327,14 @@ colour: red
             )]),
             timeout: Some(Duration::from_mins(20)),
             max_turns: Some(50),
+            caps: Caps { cost: Usd::new(2.5), tokens: Some(500_000), requests: Some(100) },
             n_cpus: Some(0.5),
             memory_bytes: Some(512 << 20),
             network_enabled: Some(false),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
                 UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 34 },
-                UnknownKey { name: "colour".to_owned(), line: 45 },
+                UnknownKey { name: "colour".to_owned(), line: 48 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -345,6 +362,9 @@ colour: red
             "mcp_servers",
             "timeout_sec",
             "max_turns",
+            "max_cost_usd",
+            "max_tokens",
+            "max_requests",
             "cpus",
             "memory",
             "network_enabled",

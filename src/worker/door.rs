@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::execute::Run;
 use crate::gateway::{GatewayParts, GatewayRecord, Ledger, Outcome};
 use crate::provider::{Access, Brokered};
-use crate::run::{RunFailure, error_chain};
+use crate::run::{Exhausted, RunFailure, error_chain};
+use crate::spend::Purse;
 use crate::store::{LogFile, RunFolder, StoreError};
 use crate::telemetry::meters;
 use crate::trajectory::WireAccount;
@@ -50,11 +51,18 @@ fn unique(folder: &Path) -> io::Result<String> {
     Ok(unique)
 }
 
+/// What the run's requests may take.
+pub(super) async fn purse(run: &Run<'_>) -> Result<Purse, RunFailure> {
+    let (plan, parts) = (run.plan, run.parts);
+    let purse = Purse::of_run(parts.spend.clone(), &plan.name, plan.allowance, parts.clock).await;
+    purse.map_err(|e| RunFailure::StoreFailed { detail: error_chain(&e) })
+}
+
 /// What the run's gateway is made of.
 pub(super) fn gateway_parts(
     run: &Run<'_>,
     brokered: Brokered,
-    socket: &Path,
+    (socket, purse): (&Path, Purse),
 ) -> Result<GatewayParts, StoreError> {
     let folder = run.record.folder();
     let last_seq = ledger(folder)?.map_or(0, |ledger| ledger.last_seq());
@@ -68,6 +76,7 @@ pub(super) fn gateway_parts(
         route: brokered.route,
         token: brokered.token,
         upstream: run.parts.upstream.clone(),
+        purse: Some(purse),
         last_seq,
         note: Box::new(move |record| note(&log, record)),
         clock: run.parts.clock,
@@ -100,6 +109,12 @@ pub(super) fn wire_account(folder: &RunFolder) -> Option<WireAccount> {
         models: ledger.counted(),
         broken_off: ledger.uncounted(),
     })
+}
+
+/// The limit that a request of the run would have passed. It reads a file, so it belongs on a thread
+/// that may block.
+pub(super) fn exhausted(folder: &RunFolder) -> Option<Exhausted> {
+    ledger(folder).ok().flatten()?.exhausted().cloned()
 }
 
 fn ledger(folder: &RunFolder) -> Result<Option<Ledger>, StoreError> {

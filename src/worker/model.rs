@@ -52,7 +52,7 @@ impl Model {
         }
         match plan.credentials {
             Credentials::Direct => Ok((Self { service: Service::Remote, socket: None }, access)),
-            Credentials::Gateway => Self::behind_gateway(run, id, access),
+            Credentials::Gateway => Self::behind_gateway(run, id, access).await,
         }
     }
 
@@ -68,7 +68,7 @@ impl Model {
         Ok(Self { service: Service::Scripted(server), socket: Some(socket) })
     }
 
-    fn behind_gateway(
+    async fn behind_gateway(
         run: &Run<'_>,
         id: &SandboxId,
         access: Access,
@@ -76,7 +76,8 @@ impl Model {
         let socket = Socket::open(&run.parts.sockets, id)?;
         let brokered = door::brokered(access, &socket.folder)?;
         let access = brokered.access.clone();
-        let parts = door::gateway_parts(run, brokered, &socket.path)
+        let purse = door::purse(run).await?;
+        let parts = door::gateway_parts(run, brokered, (&socket.path, purse))
             .map_err(|e| RunFailure::StoreFailed { detail: error_chain(&e) })?;
         let gateway = Gateway::start(parts).map_err(|e| match e {
             GatewayError::Inadmissible(e) => RunFailure::Refused { problems: vec![e.to_string()] },

@@ -7,18 +7,21 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::conclude::Remains;
+use super::door::exhausted;
 use super::ending::{Ending, How};
 use super::execute::Parts;
 use super::part::{Part, PartError};
 use super::report::RunReport;
 use super::settle::settle;
 use super::spent::job_usage;
+use crate::gateway::took;
 use crate::provider;
 use crate::provider::scripted::LedgerEntry;
 use crate::queue::JobUsage;
 use crate::run::{RunFailure, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
+use crate::spend::Took;
 use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
     AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
@@ -65,6 +68,14 @@ impl Ended {
         job_usage(&self.usage.by_model.total())
     }
 
+    /// What it used of each model, for the counters.
+    pub(super) fn took(&self) -> Vec<(String, u64, Took)> {
+        let models = self.usage.by_model.iter();
+        models
+            .map(|(model, usage)| (model.to_owned(), usage.requests_seen, took(model, usage)))
+            .collect()
+    }
+
     /// A run whose sandbox ended without an agent.
     pub(super) fn before_agent(status: RunStatus, remains: Remains) -> Self {
         Self { remains, ..Self::without_agent(status) }
@@ -102,9 +113,35 @@ impl Ended {
             // What the agent said of itself cannot make up for a sandbox that failed.
             Err(failure) => RunStatus::Failed(failure),
         };
+        let status = budgeted(status, stopped.as_ref(), folder);
         notes.extend(seal.findings);
         let (usage, reconciled) = settle(plan, &recorder, folder, &mut notes);
         Self { status, recorder, usage, reconciled, notes, remains, exit_code }
+    }
+}
+
+/// Says of a run that it reached its budget, whatever its agent made of the refusal: what a sub-agent
+/// or a tool was refused is missing from its work.
+fn budgeted(status: RunStatus, stopped: Option<&StopReason>, folder: &RunFolder) -> RunStatus {
+    let is_ours = match stopped {
+        None | Some(StopReason::Lingered) => false,
+        Some(
+            StopReason::Timeout(_)
+            | StopReason::Cancelled
+            | StopReason::OutputLimit { .. }
+            | StopReason::Failed(_),
+        ) => true,
+    };
+    let is_memory = matches!(status, RunStatus::Failed(RunFailure::OutOfMemory { .. }));
+    if is_ours || is_memory || status == RunStatus::Cancelled {
+        return status;
+    }
+    match exhausted(folder) {
+        Some(exhausted) => RunStatus::Failed(RunFailure::BudgetExceeded {
+            detail: exhausted.to_string(),
+            exhausted: Some(exhausted),
+        }),
+        None => status,
     }
 }
 

@@ -23,6 +23,7 @@ mod daemon;
 mod jetty_clients;
 mod runs_agent;
 mod runs_broken;
+mod runs_budget;
 mod runs_fake;
 mod runs_outcomes;
 mod runs_permissions;

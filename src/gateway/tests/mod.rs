@@ -51,6 +51,7 @@ impl Door {
             route: Route { upstream, control: None, credential, wire },
             token: Secret::new(TOKEN.to_owned()),
             upstream: Upstream::new(Reach::Private).unwrap(),
+            purse: None,
             last_seq: 0,
             note: Box::new(move |record| noted.lock().unwrap().add(record.clone())),
             clock: || Timestamp::UNIX_EPOCH,

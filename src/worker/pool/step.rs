@@ -59,7 +59,8 @@ pub(super) async fn prepared(shared: &Shared, leased: &Leased) -> Result<Prepare
         blocking(read).await.map_err(|e| internal(&e))??
     };
     let keyring = job.secrets.keyring(shared.shared_keys.as_ref());
-    let request = job.spec.request(&name, &job.secrets, shared.parts.store.root());
+    let place = (shared.parts.store.root(), shared.parts.ceilings);
+    let request = job.spec.request(&name, &job.secrets, place);
     let draw = JobSpec::draw(&name, session_of(session, leased.step));
     let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
     let notes = job.notes.into_iter().chain(plan.notes).collect();
