@@ -80,10 +80,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "api",
         &[
             "archive",
+            "budget",
             "cadence",
             "catalog",
             "database",
             "intake",
+            "provider",
             "queue",
             "reach",
             "records",
@@ -208,7 +210,7 @@ const DIALECT: &[&str] = &[
     "AUTOINCREMENT", "INSERT OR ", "REPLACE INTO", "UPDATE OR ", "DATETIME(", "STRFTIME(", "JULIANDAY(",
     "UNIXEPOCH(", "ROWID", "JSON_EXTRACT", "JSON_EACH", "IFNULL(", " GLOB ", "INSTR(", "PRINTF(",
     "GROUP_CONCAT", "STRING_AGG", "PRAGMA", "BLOB", "BYTEA", "INTEGER PRIMARY KEY", "SERIAL", "JSONB",
-    "ILIKE", "NOW()", "CURRENT_TIMESTAMP", "::TEXT", "::BIGINT", "= ANY(", "= ?", "(?,", ", ?,", "?1",
+    "ILIKE", " NOW()", "(NOW()", "CURRENT_TIMESTAMP", "::TEXT", "::BIGINT", "= ANY(", "= ?", "(?,", ", ?,", "?1",
     "LIMIT ?", "COLLATE", "LAST_INSERT",
 ];
 

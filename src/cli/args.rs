@@ -10,6 +10,7 @@ use url::Url;
 
 use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
+    UsageArguments,
 };
 use crate::run::{Credentials, Network, RunRef, Slug, Usd};
 use crate::sandbox::EngineChoice;
@@ -62,6 +63,8 @@ pub(super) enum Command {
     /// Looks after the variables of a collection: keys and secrets for its runs.
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Shows what a collection of a server used, by day and model.
+    Usage(UsageArguments),
     /// Lists and makes the collections of a server.
     #[command(subcommand)]
     Collection(CollectionCommand),
@@ -85,6 +88,7 @@ impl Command {
             | Self::Logs(_)
             | Self::Task(_)
             | Self::Env(_)
+            | Self::Usage(_)
             | Self::Collection(_)
             | Self::Health(_) => FOR_A_PERSON,
         }

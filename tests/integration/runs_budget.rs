@@ -160,6 +160,9 @@ async fn a_run_ends_after_as_many_requests_as_it_may_make(stage: &Stage) {
     assert_eq!(scene.trajectory["failure"]["code"], "budget_exceeded", "{}", scene.outline());
     let message = scene.trajectory["failure"]["message"].as_str().unwrap();
     assert!(message.contains("3 of the 3 requests that this run may make are made"), "{message}");
+    // What a plan takes a first request for.
+    let first = requests(&scene)[0]["n_request_bytes"].as_u64().unwrap();
+    assert!((30_000..80_000).contains(&first), "{first}");
     // Once, and not again and again: the agent does not try what cannot succeed.
     let refused = requests(&scene).iter().filter(|r| r["exhausted"].is_object()).count();
     assert_eq!(refused, 1);

@@ -9,15 +9,18 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::budget::Size;
 use super::chats::{Place, Room};
 use super::error::ChatError;
 use super::relay::relay;
 use super::request::ChatRequest;
 use crate::api::Shared;
 use crate::api::error::ApiError;
+use crate::api::usage::narrowed;
 use crate::catalog::{Collection, NewTask};
 use crate::run::{RunId, RunName};
 use crate::secret::{Keyring, Redactor};
+use crate::spend::Purse;
 use crate::upstream::{Endpoint, Keys, RawBody, Service, choose};
 use crate::workflow::Workflow;
 
@@ -56,6 +59,10 @@ pub(super) struct Chat {
     pub(super) hidden: Vec<String>,
     /// Masks the collection's keys.
     pub(super) redactor: Redactor,
+    /// What it may spend.
+    pub(super) purse: Purse,
+    /// How much it may take of it.
+    pub(super) size: Size,
     /// When it came.
     pub(super) created: Timestamp,
     /// They are free again when this is dropped.
@@ -111,6 +118,10 @@ async fn admit(
         .map_err(|_| ChatError::field("", "the body must be one JSON object"))?
         .without_ours(&request.bytes);
     let redactor = redactor(keys, &endpoint);
+    let spend = api.runs.intake.spend.clone();
+    let allowance = narrowed(api, &own);
+    let purse = Purse::of_collection(spend, collection.name.clone(), allowance, api.clock);
+    let size = Size::read(&body);
     Ok(Chat {
         name: RunName { collection: collection.name, task, id },
         model,
@@ -120,6 +131,8 @@ async fn admit(
         body,
         hidden: collection.redacted_param_keys,
         redactor,
+        purse,
+        size,
         created,
         place: (place, room),
     })
