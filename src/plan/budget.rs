@@ -161,3 +161,126 @@ fn too_small(caps: &Caps, least: &Amounts, of_share: &Amounts) -> Option<(&'stat
         Measure::Requests => ("max_requests", "no request may be made".to_owned()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Draw, Overrides, Planned, RunRequest, plan};
+    use crate::run::{RunId, RunPlan, Slug};
+    use crate::secret::{Keyring, Secret};
+    use crate::snapshot::Snapshots;
+
+    fn caps(usd: Option<f64>, tokens: Option<u64>) -> Caps {
+        Caps { cost: usd.and_then(Usd::new), tokens, requests: None }
+    }
+
+    /// Plans a runbook of this front matter at Anthropic, or with a script.
+    fn planned(front_matter: &str, caps: Caps, environment: &[(&str, &str)]) -> Planned {
+        let request = RunRequest {
+            runbook: format!("---\n{front_matter}\n---\n# T\n").into_bytes(),
+            collection: Slug::new("c").unwrap(),
+            task: Slug::new("t").unwrap(),
+            variables: [].into(),
+            init_params: serde_json::Map::new(),
+            assets: vec![],
+            script: front_matter.contains("scripted").then(|| "turns: [{ text: x }]".to_owned()),
+            former: None,
+            ceilings: Allowance { run: self::caps(Some(5.0), None), ..Allowance::default() },
+            overrides: Overrides { caps, ..Overrides::default() },
+        };
+        let key = ("ANTHROPIC_API_KEY", "sk-ant-made-up");
+        let keys = environment.iter().chain([&key]);
+        let keyring: Keyring =
+            keys.map(|&(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).collect();
+        let draw =
+            Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
+        plan(&request, &keyring, &Snapshots::built_in(), draw)
+    }
+
+    fn accepted(front_matter: &str, caps: Caps, environment: &[(&str, &str)]) -> RunPlan {
+        planned(front_matter, caps, environment).accepted().unwrap()
+    }
+
+    fn code(front_matter: &str, caps: Caps, environment: &[(&str, &str)]) -> String {
+        let planned = planned(front_matter, caps, environment);
+        let found = planned.findings.iter().find(|found| found.is_error());
+        found.map(|found| format!("{}: {}", found.code, found.message)).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_narrowest_limit_counts_whoever_says_it() {
+        let day = ("RUNBOOKD_MAX_TOKENS_PER_DAY", "900000");
+        let wide = ("RUNBOOKD_MAX_COST_USD_PER_RUN", "100");
+        let narrow = ("RUNBOOKD_MAX_COST_USD_PER_RUN", "1.5");
+        for (front_matter, request, environment, cost) in [
+            ("version: 1", caps(None, None), wide, 5.0),
+            ("max_cost_usd: 2", caps(Some(3.0), None), wide, 2.0),
+            ("max_cost_usd: 3", caps(Some(2.0), None), wide, 2.0),
+            ("max_cost_usd: 3", caps(Some(2.0), None), narrow, 1.5),
+        ] {
+            let plan = accepted(front_matter, request, &[environment, day]);
+            assert_eq!(plan.allowance.run.cost, Usd::new(cost), "{front_matter}");
+            assert_eq!(plan.allowance.day.tokens, Some(900_000));
+        }
+    }
+
+    #[test]
+    fn one_answer_takes_a_quarter_of_what_there_is_unless_that_is_more_than_usual() {
+        for (limits, most) in [
+            // $0.15 for output at $15 for a million.
+            (caps(Some(0.6), None), Some(10_000)),
+            (caps(Some(3.0), None), None),
+            (caps(None, Some(100_000)), Some(25_000)),
+            (caps(Some(0.6), Some(1_000_000)), Some(10_000)),
+        ] {
+            assert_eq!(accepted("version: 1", limits, &[]).max_output_tokens, most, "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_kept_is_found_before_the_run() {
+        let none = caps(None, None);
+        for (front_matter, limits, environment, found) in [
+            (
+                "max_cost_usd: 0.1",
+                none,
+                None,
+                "budget-too-small: what may be spent is limited to $0.10, and with this model the agent needs room for at least $0.",
+            ),
+            (
+                "max_tokens: 9000",
+                none,
+                None,
+                "budget-too-small: the tokens are limited to 9000, and the agent needs room for at least",
+            ),
+            (
+                "model: claude-sonnet-9",
+                none,
+                None,
+                "budget-cannot-be-kept: what the run may cost has a limit, and the price of the model `claude-sonnet-9`",
+            ),
+            (
+                "version: 1",
+                none,
+                Some(("RUNBOOKD_CREDENTIALS", "direct")),
+                "budget-cannot-be-kept: what may be spent has a limit, and only the gateway can keep it",
+            ),
+            (
+                "version: 1",
+                none,
+                Some(("RUNBOOKD_MAX_TOKENS_PER_DAY", "much")),
+                "limit-out-of-range: RUNBOOKD_MAX_TOKENS_PER_DAY is not a whole number above 0",
+            ),
+            ("version: 1", caps(Some(0.14), None), None, "budget-too-small"),
+            ("version: 1", none, None, ""),
+            ("model_provider: scripted", caps(Some(0.1), None), None, ""),
+        ] {
+            let environment: Vec<(&str, &str)> = environment.into_iter().collect();
+            let told = code(front_matter, limits, &environment);
+            assert!(
+                told.starts_with(found) && told.is_empty() == found.is_empty(),
+                "{front_matter}: {told}"
+            );
+        }
+    }
+}
