@@ -13,7 +13,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::budget::read_allowance;
-use crate::run::Allowance;
+use crate::run::{Allowance, ProviderTool, ProviderTools};
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -118,6 +118,8 @@ pub struct Settings {
     /// The most that anybody may spend (`RUNBOOKD_MAX_…_PER_RUN`, `…_PER_DAY`, `…_PER_MONTH`,
     /// `…_PER_MINUTE`): a ceiling, which a collection's environment and a request may narrow.
     pub allowance: Allowance,
+    /// Which of the model services' own tools runs may have (`RUNBOOKD_PROVIDER_TOOLS`).
+    pub provider_tools: ProviderTools,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
     pub keyring: Keyring,
 }
@@ -240,6 +242,7 @@ impl Settings {
         let share_keys = share_keys(&vars, &mut faults);
         let (allowance, unread) = read_allowance(|name| vars.get(name).map(String::as_str));
         faults.extend(unread);
+        let provider_tools = provider_tools(&vars, &mut faults);
         let settings = Self {
             state_dir,
             cache_dir,
@@ -267,6 +270,7 @@ impl Settings {
             no_color: text("NO_COLOR").is_some(),
             share_keys,
             allowance,
+            provider_tools,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };
         (settings, faults)
@@ -404,6 +408,14 @@ fn log_format(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> LogF
             LogFormat::Text
         }
     }
+}
+
+fn provider_tools(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> ProviderTools {
+    let named = vars.get("RUNBOOKD_PROVIDER_TOOLS").map_or("", String::as_str);
+    ProviderTool::list(named).unwrap_or_else(|fault| {
+        faults.push(format!("RUNBOOKD_PROVIDER_TOOLS: {fault}"));
+        ProviderTools::new()
+    })
 }
 
 fn share_keys(vars: &BTreeMap<String, String>, faults: &mut Vec<String>) -> bool {

@@ -12,7 +12,7 @@ use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
     UsageArguments,
 };
-use crate::run::{Credentials, Network, RunRef, Slug, Usd};
+use crate::run::{Credentials, Network, ProviderTool, ProviderTools, RunRef, Slug, Usd};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
@@ -70,6 +70,9 @@ pub(super) enum Command {
     Collection(CollectionCommand),
     /// Asks whether a server lives.
     Health(HealthArguments),
+    /// Stands between one run's sandbox and its model service. A server starts it.
+    #[command(hide = true)]
+    Gateway(GatewayArguments),
 }
 
 impl Command {
@@ -90,9 +93,16 @@ impl Command {
             | Self::Env(_)
             | Self::Usage(_)
             | Self::Collection(_)
-            | Self::Health(_) => FOR_A_PERSON,
+            | Self::Health(_)
+            | Self::Gateway(_) => FOR_A_PERSON,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GatewayArguments {
+    /// The run's folder for its model service.
+    pub(super) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -292,6 +302,11 @@ pub(super) struct RunArguments {
     /// where the agent can read it.
     #[arg(long, value_name = "PLACE", value_parser = credentials)]
     pub(super) credentials: Option<Credentials>,
+    /// What the runbook may have the model service do itself: `web_search`, `web_fetch`,
+    /// `code_execution`, `remote_mcp`, `url_media`, with commas between them [default:
+    /// RUNBOOKD_PROVIDER_TOOLS, or nothing].
+    #[arg(long, value_name = "TOOLS", value_parser = ProviderTool::list)]
+    pub(super) provider_tools: Option<ProviderTools>,
     /// What the scripted model answers, a YAML file. Chooses the scripted provider.
     #[arg(long, value_name = "FILE")]
     pub(super) script: Option<PathBuf>,

@@ -5,6 +5,7 @@ mod build_log;
 mod demo;
 mod doctor;
 pub mod exit;
+mod gateway;
 mod parts;
 mod progress;
 mod remote;
@@ -24,19 +25,32 @@ use args::{Arguments, Command};
 use exit::ExitCode;
 
 /// Does what the command line says.
-pub async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+pub fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    if let Command::Gateway(gateway) = command {
+        return gateway::gateway(gateway);
+    }
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(command_line(command)),
+        Err(e) => {
+            complain(&format!("the threads of this process cannot be started: {e}"));
+            ExitCode::Unavailable
+        }
+    }
+}
+
+async fn command_line(command: Command) -> ExitCode {
     let (settings, faults) = Settings::examine_env();
-    if !faults.is_empty() && !matches!(arguments.command, Command::Doctor(_)) {
+    if !faults.is_empty() && !matches!(command, Command::Doctor(_)) {
         return bad_config(&ConfigError { faults });
     }
     telemetry::start(&LogSettings {
         filter: settings.log_filter.as_deref(),
-        default_filter: arguments.command.default_log_filter(),
+        default_filter: command.default_log_filter(),
         format: settings.log_format,
         no_color: settings.no_color,
     });
-    match arguments.command {
+    match command {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
         Command::Doctor(wanted) => doctor::doctor(&wanted, &settings, faults).await,
@@ -52,6 +66,7 @@ pub async fn main() -> ExitCode {
         Command::Env(command) => remote::env(&command, &settings).await,
         Command::Collection(command) => remote::collection(&command, &settings).await,
         Command::Health(health) => remote::health(&health, &settings).await,
+        Command::Gateway(_) => unreachable!("it has a runtime of its own"),
     }
 }
 

@@ -13,8 +13,7 @@ use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
-use crate::gateway::Upstream;
-use crate::host::blocking;
+use crate::gateway::{ENVIRONMENT, Program, THIS_PROGRAM};
 use crate::reach::Reach;
 use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
 use crate::sandbox::{
@@ -27,7 +26,7 @@ use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::trajectory::one_line;
 use crate::worker::{self, AgentSource, Claims, Parts, sweep_sockets};
 
-/// The folder in the state folder with the sockets of model services in this process.
+/// The folder in the state folder with the model services of sandboxes.
 const SOCKETS: &str = "models";
 
 /// What a command asks of the parts.
@@ -63,18 +62,14 @@ pub(super) async fn build(
     })?;
     let sockets = settings.state_dir.join(SOCKETS);
     reap(&engine, &claims, &sockets).await;
-    // Whoever starts a run by hand chooses its model service.
-    let upstream = upstream(Reach::Private).await.map_err(|problem| {
-        complain(&problem);
-        ExitCode::BadConfig
-    })?;
     let spend = Spend::open(&settings.state_dir.join(Spend::FILE)).await.map_err(|e| {
         complain(&error_chain(&e));
         ExitCode::BadConfig
     })?;
     Ok(Parts {
         engine,
-        upstream,
+        // Whoever starts a run by hand chooses its model service.
+        gateway: gateway(settings, Reach::Private),
         claims,
         sockets,
         agents: agents(wanted.agent_cli, settings)?,
@@ -87,11 +82,16 @@ pub(super) async fn build(
     })
 }
 
-/// What asks model services. It reads certificates from the disk.
-pub(super) async fn upstream(reach: Reach) -> Result<Upstream, String> {
-    match blocking(move || Upstream::new(reach)).await {
-        Ok(made) => made.map_err(|e| error_chain(&e)),
-        Err(e) => Err(error_chain(&e)),
+/// What gateways are started from.
+pub(super) fn gateway(settings: &Settings, reach: Reach) -> Program {
+    let environment =
+        ENVIRONMENT.iter().filter_map(|name| Some((*name, settings.keyring.get(name)?.clone())));
+    Program {
+        path: PathBuf::from(THIS_PROGRAM),
+        environment: environment.collect(),
+        reach,
+        provider_tools: settings.provider_tools.clone(),
+        log_filter: settings.log_filter.clone(),
     }
 }
 
@@ -233,7 +233,7 @@ pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
 
 /// Removes what runs left that were killed.
 async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
-    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)) {
+    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)).await {
         tracing::warn!(error = %e, "the sockets of killed runs were not removed");
     }
     let reaped = engine.reap(|id| claims.is_held(id)).await;

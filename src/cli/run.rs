@@ -147,12 +147,12 @@ fn request(arguments: &RunArguments, settings: &Settings) -> Result<RunRequest, 
         assets: arguments.files.iter().cloned().map(GivenFile::from).collect(),
         script: script.transpose()?,
         former,
-        overrides: overrides(arguments),
+        overrides: overrides(arguments, settings),
         ceilings: settings.allowance,
     })
 }
 
-fn overrides(arguments: &RunArguments) -> Overrides {
+fn overrides(arguments: &RunArguments, settings: &Settings) -> Overrides {
     Overrides {
         agent: arguments.agent.clone(),
         model: arguments.model.clone(),
@@ -166,6 +166,9 @@ fn overrides(arguments: &RunArguments) -> Overrides {
         disallowed_tools: arguments.disallowed_tools.clone(),
         network: arguments.network,
         credentials: arguments.credentials,
+        granted_tools: (arguments.provider_tools.as_ref())
+            .unwrap_or(&settings.provider_tools)
+            .clone(),
         wall: arguments.timeout.map(Duration::from_secs),
         max_turns: arguments.max_turns,
         caps: Caps {

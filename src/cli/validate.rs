@@ -78,8 +78,11 @@ fn check(runbook: Vec<u8>, keyring: &Keyring, snapshots: &Snapshots) -> Vec<Find
         overrides: Overrides::default(),
     };
     let mut findings = plan(&request, keyring, snapshots, draw()).findings;
-    // Which script and which values there will be is not the runbook's to say.
-    findings.retain(|f| !matches!(f.code, Code::MissingScript | Code::UnfilledVariable));
+    // Which script and which values there will be, and what is granted, is not the runbook's to say.
+    findings.retain(|f| {
+        let elsewhere = [Code::MissingScript, Code::UnfilledVariable, Code::ProviderToolNotGranted];
+        !elsewhere.contains(&f.code)
+    });
     findings.extend(lint);
     findings
 }

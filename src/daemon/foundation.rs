@@ -212,6 +212,7 @@ fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings 
         min_free_disk_bytes: settings.server.min_free_disk_bytes,
         allowance: settings.allowance,
         upstream_reach: upstream_reach(settings),
+        provider_tools: settings.provider_tools.clone(),
         webhook_reach: reach(settings),
         shared_keys: settings.share_keys.then(|| settings.keyring.clone()),
         snapshots,

@@ -19,7 +19,7 @@ use super::meter::Meter;
 use super::policy::{self, Endpoint, Target};
 use super::refusal::Refusal;
 use super::server::Gate;
-use crate::run::error_chain;
+use crate::run::{ProviderTools, error_chain};
 use crate::spend::Held;
 
 /// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
@@ -70,6 +70,8 @@ fn begun(gate: &Gate, seq: u64, head: &request::Parts) -> GatewayRecord {
         n_request_bytes: 0,
         n_answer_bytes: 0,
         provider_request_id: None,
+        granted: ProviderTools::new(),
+        withheld: ProviderTools::new(),
         problem: None,
         waited_ms: None,
         reserved: None,
@@ -107,8 +109,12 @@ async fn passed_on(
     passing.record.model = model;
     if endpoint.has_prompt() {
         let found = inspect(&body).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+        let tools = &gate.provider_tools;
+        passing.record.granted = found.wants.intersection(tools).copied().collect();
+        passing.record.withheld = found.wants.difference(tools).copied().collect();
+        let broken_rule = found.broken_rule(tools);
         passing.record.model = passing.record.model.take().or(found.model);
-        if let Some(rule) = found.broken_rule {
+        if let Some(rule) = broken_rule {
             return Err(Refusal::Rule(rule));
         }
     }
@@ -117,7 +123,9 @@ async fn passed_on(
     }
     let url = url(&gate, head, endpoint);
     let asked = gate.upstream.client.request(head.method.clone(), url);
-    let asked = asked.headers(headers::asked(&head.headers, &gate.route.credential)).body(body);
+    let asked = asked
+        .headers(headers::asked(&head.headers, &gate.route.credential, &gate.provider_tools))
+        .body(body);
     passing.goes_on();
     let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
     let answer = answer.map_err(|e| {

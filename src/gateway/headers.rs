@@ -3,6 +3,7 @@
 use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::provider::Credential;
+use crate::run::{ProviderTool, ProviderTools};
 use crate::secret::Secret;
 
 /// Where Anthropic's services want a key.
@@ -30,9 +31,15 @@ const OF_THE_LIBRARY: &str = "x-stainless-";
 /// How often the CLI's library has tried this request before.
 pub(super) const RETRY_COUNT: &str = "x-stainless-retry-count";
 
-/// Betas that let the service reach the network, or files that nobody checked.
-const CLOSED_BETAS: [&str; 5] =
-    ["code-execution-", "files-api-", "mcp-client-", "skills-", "web-fetch-"];
+/// Betas that let the service reach the network, or files that nobody checked; with the tool that
+/// opens them, where one does.
+const CLOSED_BETAS: [(&str, Option<ProviderTool>); 5] = [
+    ("code-execution-", Some(ProviderTool::CodeExecution)),
+    ("files-api-", None),
+    ("mcp-client-", Some(ProviderTool::RemoteMcp)),
+    ("skills-", None),
+    ("web-fetch-", Some(ProviderTool::WebFetch)),
+];
 
 /// What a service answers with. No name of an organization or an account is among it.
 const ANSWERED_WITH: [&str; 10] = [
@@ -56,12 +63,16 @@ pub(super) const REQUEST_IDS: [&str; 4] =
     ["request-id", "x-amzn-requestid", "x-generation-id", "x-request-id"];
 
 /// What of a request's headers goes on, with the real credential.
-pub(super) fn asked(headers: &HeaderMap, credential: &Credential) -> HeaderMap {
+pub(super) fn asked(
+    headers: &HeaderMap,
+    credential: &Credential,
+    tools: &ProviderTools,
+) -> HeaderMap {
     let mut passed = HeaderMap::new();
     for (name, value) in headers {
         let name_text = name.as_str();
         if name_text == BETA {
-            if let Some(value) = open_betas(value) {
+            if let Some(value) = open_betas(value, tools) {
                 passed.append(name, value);
             }
         } else if ASKED_WITH.contains(&name_text) || name_text.starts_with(OF_THE_LIBRARY) {
@@ -99,12 +110,16 @@ pub(super) fn shows(headers: &HeaderMap, token: &Secret) -> bool {
     })
 }
 
-fn open_betas(value: &HeaderValue) -> Option<HeaderValue> {
+fn open_betas(value: &HeaderValue, tools: &ProviderTools) -> Option<HeaderValue> {
+    let is_closed = |beta: &str| {
+        let mut rules = CLOSED_BETAS.iter().filter(|(start, _)| beta.starts_with(start));
+        rules.any(|(_, opened)| !opened.is_some_and(|tool| tools.contains(&tool)))
+    };
     let list = value.to_str().ok()?;
     let open: Vec<&str> = list
         .split(',')
         .map(str::trim)
-        .filter(|beta| !beta.is_empty() && !CLOSED_BETAS.iter().any(|c| beta.starts_with(c)))
+        .filter(|beta| !beta.is_empty() && !is_closed(beta))
         .collect();
     if open.is_empty() { None } else { HeaderValue::from_str(&open.join(",")).ok() }
 }
@@ -165,8 +180,10 @@ mod tests {
         ] {
             let mut expected: Vec<&str> = kept.into_iter().chain(line).collect();
             expected.sort_unstable();
-            assert_eq!(shown(&asked(&given, &credential)), expected);
+            assert_eq!(shown(&asked(&given, &credential, &[].into())), expected);
         }
+        let opened = asked(&given, &Credential::None, &[ProviderTool::RemoteMcp].into());
+        assert_eq!(opened["anthropic-beta"], "claude-code-20250219,mcp-client-2025-04-04");
     }
 
     #[test]

@@ -6,9 +6,16 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 
+use crate::run::{ProviderTool, ProviderTools};
+
 /// How the tools begin that the service itself carries out, with a network of its own. The ones
 /// that the agent carries out have a schema, or one of the other names.
-const SERVICE_TOOLS: [&str; 4] = ["web_search", "web_fetch", "code_execution", "mcp_toolset"];
+const SERVICE_TOOLS: [(&str, ProviderTool); 4] = [
+    ("web_search", ProviderTool::WebSearch),
+    ("web_fetch", ProviderTool::WebFetch),
+    ("code_execution", ProviderTool::CodeExecution),
+    ("mcp_toolset", ProviderTool::RemoteMcp),
+];
 
 /// Deepest nesting of content. The agent CLI has results in messages and blocks in results.
 const MAX_DEPTH: usize = 8;
@@ -62,47 +69,76 @@ struct Source {
 pub(super) struct Found {
     /// The model that it asks for.
     pub(super) model: Option<String>,
-    /// The first rule that it breaks, as a fragment.
-    pub(super) broken_rule: Option<String>,
+    /// What it wants of the service's own tools.
+    pub(super) wants: ProviderTools,
+    /// Each rule that it breaks, as a fragment, with the tool that lifts it, where one does.
+    rules: Vec<(Option<ProviderTool>, String)>,
+}
+
+impl Found {
+    /// The first rule that it breaks, as a fragment, where these tools are granted.
+    pub(super) fn broken_rule(&self, granted: &ProviderTools) -> Option<String> {
+        let is_lifted =
+            |tool: &Option<ProviderTool>| tool.is_some_and(|tool| granted.contains(&tool));
+        let broken = self.rules.iter().find(|(tool, _)| !is_lifted(tool));
+        broken.map(|(_, rule)| rule.clone())
+    }
 }
 
 /// Reads a request's body; the error says why it cannot be read.
 pub(super) fn inspect(body: &[u8]) -> Result<Found, serde_json::Error> {
     let body: Body = serde_json::from_slice(body)?;
-    let broken_rule = broken_rule(&body);
-    Ok(Found { model: body.model, broken_rule })
+    let rules = rules(&body);
+    let wants = rules.iter().filter_map(|(tool, _)| *tool).collect();
+    Ok(Found { model: body.model, wants, rules })
 }
 
-fn broken_rule(body: &Body) -> Option<String> {
+fn rules(body: &Body) -> Vec<(Option<ProviderTool>, String)> {
+    let mut rules = Vec::new();
     let kinds = body.tools.iter().filter_map(|tool| tool.kind.as_deref());
     for kind in kinds {
-        if SERVICE_TOOLS.iter().any(|tool| kind.starts_with(tool)) {
+        if let Some((_, tool)) = SERVICE_TOOLS.iter().find(|(start, _)| kind.starts_with(start)) {
             let kind: String = kind.chars().take(64).collect();
-            return Some(format!("the tool `{kind}` is carried out by the model service"));
+            let rule = format!("the tool `{kind}` is carried out by the model service");
+            rules.push((Some(*tool), rule));
         }
     }
+    let mut breaks = |tool, rule: &str| rules.push((tool, rule.to_owned()));
     if !body.mcp_servers.is_empty() {
-        return Some("`mcp_servers` are called by the model service".to_owned());
+        let rule = "`mcp_servers` are called by the model service";
+        breaks(Some(ProviderTool::RemoteMcp), rule);
     }
     if body.container.is_some() {
-        return Some("a `container` is a computer of the model service".to_owned());
+        let rule = "a `container` is a computer of the model service";
+        breaks(Some(ProviderTool::CodeExecution), rule);
     }
     let contents = body.messages.iter().map(|message| &message.content);
-    let mut contents = contents.chain([&body.system]);
-    contents.any(|content| has_remote_media(content, 0)).then(|| {
-        "media that is given by a URL or a file's id is fetched by the model service".to_owned()
-    })
+    let contents: Vec<&Content> = contents.chain([&body.system]).collect();
+    if contents.iter().any(|content| has_media(content, "url", 0)) {
+        let rule = "media that is given by a URL is fetched by the model service";
+        breaks(Some(ProviderTool::UrlMedia), rule);
+    }
+    // No grant opens these: whose file it is cannot be known.
+    if contents.iter().any(|content| has_media(content, "file", 0)) {
+        breaks(None, "media that is given by a file's id is kept by the model service");
+    }
+    if contents.iter().any(|content| is_too_deep(content, 0)) {
+        breaks(None, "content that is nested this deep is known to nobody but the model service");
+    }
+    rules
 }
 
-fn has_remote_media(Content(blocks): &Content, depth: usize) -> bool {
-    // What is nested deeper than anything that is known is not understood, and so not let through.
-    if depth > MAX_DEPTH {
-        return true;
-    }
-    blocks.iter().any(|block| {
-        let source = block.source.as_ref().map_or("", |source| source.kind.as_str());
-        matches!(source, "url" | "file") || has_remote_media(&block.content, depth + 1)
-    })
+fn has_media(Content(blocks): &Content, from: &str, depth: usize) -> bool {
+    depth <= MAX_DEPTH
+        && blocks.iter().any(|block| {
+            let source = block.source.as_ref().map_or("", |source| source.kind.as_str());
+            source == from || has_media(&block.content, from, depth + 1)
+        })
+}
+
+/// What is nested deeper than anything that is known is not understood, and so not let through.
+fn is_too_deep(Content(blocks): &Content, depth: usize) -> bool {
+    depth > MAX_DEPTH || blocks.iter().any(|block| is_too_deep(&block.content, depth + 1))
 }
 
 impl<'de> Deserialize<'de> for Content {
@@ -149,7 +185,7 @@ mod tests {
     use super::*;
 
     fn rule(body: Value) -> Option<String> {
-        inspect(body.to_string().as_bytes()).unwrap().broken_rule
+        inspect(body.to_string().as_bytes()).unwrap().broken_rule(&ProviderTools::new())
     }
 
     #[test]
@@ -171,7 +207,8 @@ mod tests {
             ],
         });
         let found = inspect(body.to_string().as_bytes()).unwrap();
-        assert_eq!(found, Found { model: Some("claude-sonnet-4-6".to_owned()), broken_rule: None });
+        let model = Some("claude-sonnet-4-6".to_owned());
+        assert_eq!(found, Found { model, wants: [].into(), rules: vec![] });
     }
 
     #[test]
@@ -194,6 +231,33 @@ mod tests {
         ] {
             assert!(rule(body.clone()).is_some(), "{body}");
         }
+    }
+
+    #[test]
+    fn a_grant_opens_its_own_tool_and_no_other() {
+        let url = json!({"type": "image", "source": {"type": "url", "url": "https://x"}});
+        let file = json!({"type": "image", "source": {"type": "file", "file_id": "file_1"}});
+        let content = |block: &Value| json!({"messages": [{"role": "user", "content": [block]}]});
+        for (tool, body) in [
+            (ProviderTool::WebSearch, json!({"tools": [{"type": "web_search_20250305"}]})),
+            (ProviderTool::WebFetch, json!({"tools": [{"type": "web_fetch_20250910"}]})),
+            (ProviderTool::CodeExecution, json!({"tools": [{"type": "code_execution_20250825"}]})),
+            (ProviderTool::CodeExecution, json!({"container": "container_1"})),
+            (ProviderTool::RemoteMcp, json!({"mcp_servers": [{"type": "url"}]})),
+            (ProviderTool::UrlMedia, content(&url)),
+        ] {
+            let found = inspect(body.to_string().as_bytes()).unwrap();
+            assert_eq!(found.wants, ProviderTools::from([tool]));
+            let opens = |granted: &ProviderTool| found.broken_rule(&[*granted].into()).is_none();
+            let openers: Vec<ProviderTool> = ProviderTool::ALL.into_iter().filter(opens).collect();
+            assert_eq!(openers, [tool], "{body}");
+        }
+        let found = inspect(content(&file).to_string().as_bytes()).unwrap();
+        assert!(found.broken_rule(&ProviderTool::ALL.into()).is_some());
+        let both = json!({"tools": [{"type": "web_search_1"}, {"type": "web_fetch_1"}]});
+        let found = inspect(both.to_string().as_bytes()).unwrap();
+        let rule = found.broken_rule(&[ProviderTool::WebSearch].into()).unwrap();
+        assert!(rule.contains("web_fetch_1"), "{rule}");
     }
 
     #[test]

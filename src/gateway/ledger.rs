@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Exhausted, Usd};
+use crate::run::{Exhausted, ProviderTools, Usd};
 use crate::trajectory::{Usage, UsageByModel};
 
 /// Most requests of one run. A loop that nothing else stops ends here, before the log fills a disk.
@@ -86,6 +86,12 @@ pub struct GatewayRecord {
     pub n_answer_bytes: u64,
     /// The name that the model service gave it.
     pub provider_request_id: Option<String>,
+    /// What it wanted of the service's own tools, and may have.
+    #[serde(default, skip_serializing_if = "ProviderTools::is_empty")]
+    pub granted: ProviderTools,
+    /// What it wanted of them, and may not have.
+    #[serde(default, skip_serializing_if = "ProviderTools::is_empty")]
+    pub withheld: ProviderTools,
     /// Why it was not passed on, or what went wrong.
     pub problem: Option<String>,
     /// How long it waited for others of its run, or for its collection's rate.

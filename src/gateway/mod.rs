@@ -6,21 +6,38 @@
 //! for what would reach the network past the sandbox, `admit.rs` sets aside what it may cost
 //! (`bill.rs`), `forward.rs` passes it on, `meter.rs` reads
 //! the usage out of the bytes that pass, and `ledger.rs` keeps a line for each request.
+//!
+//! It is a process of its own and outlives the server, as the sandbox does: `launch.rs` starts one
+//! and tells it its order (`order.rs`), `process.rs` is its life, `control.rs` is what can be said to
+//! it and `contact.rs` says it. `place.rs` is the folder where both sides meet.
 
 mod admit;
 mod bill;
+mod book;
+mod contact;
+mod control;
 mod forward;
 mod headers;
 mod inspect;
+mod launch;
 mod ledger;
 mod meter;
+mod order;
+mod place;
 mod policy;
+mod process;
 mod refusal;
 mod server;
 mod upstream;
 
 pub use bill::{cost_of, took};
+pub use contact::{Contact, ContactError};
+pub use control::{CONTROL_VERSION, Who};
+pub use launch::{ENVIRONMENT, LaunchError, Program, THIS_PROGRAM, tail};
 pub use ledger::{Charged, GatewayRecord, Ledger, MAX_RECORDS, Outcome, Reserved};
+pub use order::{GatewayOrder, PurseOrder};
+pub use place::{Place, ShortPath};
+pub use process::{ProcessError, Serving, answer, receive, withdraw};
 pub use server::{Gateway, GatewayError, GatewayParts};
 pub use upstream::{Inadmissible, Upstream, UpstreamError, admit};
 

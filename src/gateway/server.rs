@@ -23,7 +23,7 @@ use super::forward::answer;
 use super::ledger::{GatewayRecord, MAX_RECORDS};
 use super::upstream::{Inadmissible, Upstream, admit};
 use crate::provider::Route;
-use crate::run::RunName;
+use crate::run::ProviderTools;
 use crate::secret::{Redactor, Secret};
 use crate::spend::Purse;
 
@@ -37,7 +37,7 @@ const MAX_CONNECTIONS: usize = 64;
 const HEAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// From the wish to stop to the end of the last answer. What is left is cut.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// After a failed `accept` (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,13 +61,15 @@ pub enum GatewayError {
 /// What a gateway is made of.
 pub struct GatewayParts {
     /// Whose it is.
-    pub run: RunName,
+    pub run: String,
     /// The socket file. It must not be there yet.
     pub socket: PathBuf,
     /// Where requests go, and as whom.
     pub route: Route,
     /// What the sandbox must show.
     pub token: Secret,
+    /// What the service may do itself, on a network of its own.
+    pub provider_tools: ProviderTools,
     /// Asks the service.
     pub upstream: Upstream,
     /// What its requests may take; `None` lets everything pass uncounted.
@@ -91,9 +93,10 @@ pub struct Gateway {
 
 /// What the requests of one run share.
 pub(super) struct Gate {
-    pub(super) run: RunName,
+    pub(super) run: String,
     pub(super) route: Route,
     pub(super) token: Secret,
+    pub(super) provider_tools: ProviderTools,
     pub(super) upstream: Upstream,
     pub(super) purse: Option<Purse>,
     pub(super) redactor: Redactor,
@@ -129,14 +132,25 @@ impl Gateway {
     pub fn start(parts: GatewayParts) -> Result<Self, GatewayError> {
         let places = std::iter::once(&parts.route.upstream).chain(&parts.route.control);
         places.into_iter().try_for_each(|place| admit(place, parts.upstream.reach))?;
-        let GatewayParts { run, socket, route, token, upstream, purse, last_seq, note, clock } =
-            parts;
+        let GatewayParts { run, socket, route, token, provider_tools, .. } = parts;
+        let GatewayParts { upstream, purse, last_seq, note, clock, .. } = parts;
         let listener = UnixListener::bind(&socket)
             .map_err(|source| GatewayError::Listen { path: socket, source })?;
         let redactor = Redactor::new(route.credential.secret());
         let last_seq = AtomicU64::new(last_seq);
         let kept = purse.clone();
-        let gate = Gate { run, route, token, upstream, purse, redactor, clock, note, last_seq };
+        let gate = Gate {
+            run,
+            route,
+            token,
+            provider_tools,
+            upstream,
+            purse,
+            redactor,
+            clock,
+            note,
+            last_seq,
+        };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::new(gate), stop.clone()));
@@ -153,6 +167,17 @@ impl Gateway {
                 tracing::error!(error = %e, "a gateway broke down");
             }
         }
+        self.settle().await;
+    }
+
+    /// Ends at once. What was on its way is cut.
+    pub async fn cut(mut self) {
+        self.serving.shutdown().await;
+        self.settle().await;
+    }
+
+    /// Waits until what has ended is settled.
+    async fn settle(&self) {
         if let Some(purse) = &self.purse {
             purse.close().await;
         }

@@ -91,6 +91,8 @@ pub struct IntakeSettings {
     pub allowance: crate::run::Allowance,
     /// Where the model services of runs may be.
     pub upstream_reach: Reach,
+    /// What the operator grants of the model services' own tools.
+    pub provider_tools: crate::run::ProviderTools,
     /// Where webhooks may lead.
     pub webhook_reach: Reach,
     /// The daemon's own keys, where the operator shares them with every run.

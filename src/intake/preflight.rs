@@ -233,7 +233,8 @@ impl Bench<'_> {
             id: crate::run::RunId::from_uuid(Uuid::nil()),
         };
         let ceilings = self.settings.allowance;
-        let request = spec.request(&name, secrets, (self.store.root(), ceilings));
+        let mut request = spec.request(&name, secrets, (self.store.root(), ceilings));
+        request.overrides.granted_tools = self.settings.provider_tools.clone();
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
         let planned =
             plan(&request, &keyring, &self.settings.snapshots, JobSpec::draw(&name, Uuid::nil()));

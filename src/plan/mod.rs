@@ -6,8 +6,10 @@ mod inputs;
 mod limits;
 mod permissions;
 mod planner;
+mod provider_tools;
 mod request;
 
 pub use budget::first_request;
 pub use planner::{Draw, Planned, RESULTS_DIR, plan};
+pub use provider_tools::PROVIDER_TOOLS;
 pub use request::{GivenFile, Overrides, RunRequest};

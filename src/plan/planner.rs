@@ -121,6 +121,7 @@ impl Planner<'_> {
         let secrets = self.secrets();
         let credentials = self.credentials(runtime, provider);
         let Budget { allowance, max_output_tokens } = self.budget(provider, &model, credentials);
+        let provider_tools = self.provider_tools();
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -145,6 +146,7 @@ impl Planner<'_> {
             apt_packages,
             network,
             credentials,
+            provider_tools,
             limits,
             allowance,
             max_output_tokens,

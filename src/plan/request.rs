@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Allowance, Caps, Credentials, Former, McpServers, Network, Slug};
+use crate::run::{Allowance, Caps, Credentials, Former, McpServers, Network, ProviderTools, Slug};
 use crate::secret::Secret;
 
 /// A request to run a runbook. What it leaves open, the runbook decides, then the defaults.
@@ -78,6 +78,10 @@ pub struct Overrides {
     pub network: Option<Network>,
     /// Where the model service's credential is; the request of a client cannot say it.
     pub credentials: Option<Credentials>,
+    /// What the operator grants of the model service's own tools. It is set wherever a plan is made,
+    /// and no part of a frozen text: what he takes back is taken back.
+    #[serde(skip)]
+    pub granted_tools: ProviderTools,
     /// From the agent's start to its end.
     pub wall: Option<Duration>,
     /// Model turns of the main loop.

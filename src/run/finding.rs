@@ -110,6 +110,8 @@ pub enum Code {
     UnknownPermissionMode,
     UnusableToolRule,
     IdleToolList,
+    UnknownProviderTool,
+    ProviderToolNotGranted,
     UnknownKey,
     UnfilledVariable,
     UnusedVariable,
@@ -144,7 +146,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 51] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -179,6 +181,8 @@ impl Code {
         Self::UnknownPermissionMode,
         Self::UnusableToolRule,
         Self::IdleToolList,
+        Self::UnknownProviderTool,
+        Self::ProviderToolNotGranted,
         Self::UnknownKey,
         Self::UnfilledVariable,
         Self::UnusedVariable,
@@ -382,6 +386,17 @@ impl Code {
                 "idle-tool-list",
                 "`allowed_tools` says what is allowed beside the permission mode. With \
                  `bypassPermissions` everything is, so the list does nothing.",
+            ),
+            Self::UnknownProviderTool => error(
+                "unknown-provider-tool",
+                "`provider_tools` and `RUNBOOKD_PROVIDER_TOOLS` are lists of `web_search`, \
+                 `web_fetch`, `code_execution`, `remote_mcp` and `url_media`.",
+            ),
+            Self::ProviderToolNotGranted => error(
+                "provider-tool-not-granted",
+                "The runbook asks for something that the model service does itself, on a network of \
+                 its own. The operator grants it (`RUNBOOKD_PROVIDER_TOOLS`), and the collection's \
+                 environment may not take it away.",
             ),
             Self::UnknownKey => warning(
                 "unknown-key",

@@ -7,6 +7,7 @@ mod failure;
 mod finding;
 mod id;
 mod plan;
+mod provider_tool;
 mod recipe;
 mod status;
 
@@ -20,5 +21,6 @@ pub use plan::{
     Asset, Base, Credentials, Former, FormerFile, Limits, McpServers, Network, PermissionMode,
     Permissions, ProviderName, RunPlan, RuntimeName,
 };
+pub use provider_tool::{ProviderTool, ProviderTools, unknown as unknown_provider_tool};
 pub use recipe::{ContextFile, ImageRecipe};
 pub use status::{OutputCheck, RunStatus, ValidationReport, Verdict};

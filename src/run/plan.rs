@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::budget::Allowance;
 use super::id::RunName;
+use super::provider_tool::ProviderTools;
 use crate::secret::Secret;
 
 /// The agent CLIs that runbookd can drive.
@@ -298,6 +299,8 @@ pub struct RunPlan {
     pub network: Network,
     /// Where the model service's credential is.
     pub credentials: Credentials,
+    /// What the model service may do itself, on a network of its own.
+    pub provider_tools: ProviderTools,
     /// How much the run may take.
     pub limits: Limits,
     /// How much it and its collection may spend.

@@ -44,6 +44,8 @@ pub struct FrontMatter {
     pub allowed_tools: Option<Vec<String>>,
     /// `disallowed_tools`: rules for what it may not do.
     pub disallowed_tools: Option<Vec<String>>,
+    /// `provider_tools`: what the model service is to do itself, as words.
+    pub provider_tools: Vec<String>,
     /// `apt_packages`: Debian packages on top of the snapshot or the image.
     pub apt_packages: Vec<String>,
     /// `primary_outputs`: paths that stay inside the results directory, the most important first.
@@ -123,6 +125,7 @@ impl FrontMatter {
             "permission_mode" => self.permission_mode = text(key, node)?,
             "allowed_tools" => self.allowed_tools = rules(key, node)?,
             "disallowed_tools" => self.disallowed_tools = rules(key, node)?,
+            "provider_tools" => self.provider_tools = texts(key, node)?,
             "apt_packages" => self.apt_packages = texts(key, node)?,
             "primary_outputs" => self.primary_outputs = paths(key, node)?,
             "secrets" => self.secrets = secrets::read(key, node, unknown)?,
@@ -261,6 +264,7 @@ setup_timeout_sec: 90
 permission_mode: acceptEdits
 allowed_tools: ["Bash(git add, commit)", Read]
 disallowed_tools: WebFetch
+provider_tools: [web_search]
 apt_packages: [jq, ffmpeg=7:5.1-1]
 primary_outputs:
   # The best one first.
@@ -307,6 +311,7 @@ colour: red
             permission_mode: text("acceptEdits"),
             allowed_tools: Some(texts(&["Bash(git add, commit)", "Read"])),
             disallowed_tools: Some(texts(&["WebFetch"])),
+            provider_tools: texts(&["web_search"]),
             apt_packages: texts(&["jq", "ffmpeg=7:5.1-1"]),
             primary_outputs: texts(&["deck.pdf", "sub dir/übersicht.md"]),
             secrets: BTreeMap::from([
@@ -333,8 +338,8 @@ colour: red
             network_enabled: Some(false),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
-                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 34 },
-                UnknownKey { name: "colour".to_owned(), line: 48 },
+                UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 35 },
+                UnknownKey { name: "colour".to_owned(), line: 49 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));

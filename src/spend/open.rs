@@ -54,6 +54,8 @@ impl Spend {
     /// [`SpendError`] when it cannot be opened, or is of a newer program.
     pub async fn open(path: &Path) -> Result<Self, SpendError> {
         let failed = |source| SpendError::Open { path: path.to_owned(), source };
+        // Others are told of it, in another folder.
+        let path = &std::path::absolute(path).map_err(|e| failed(e.into()))?;
         make_private(path).map_err(|e| failed(e.into()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -73,7 +75,7 @@ impl Spend {
                 Err(e) => return Err(failed(e)),
             }
         };
-        let spend = Self { pool, path: path.into() };
+        let spend = Self { pool, path: path.as_path().into() };
         spend.prepare().await?;
         Ok(spend)
     }

@@ -28,8 +28,9 @@ const COME_AGAIN: Duration = Duration::from_secs(5);
 /// Most requests of one run that wait. A gateway has no more connections.
 const MAX_WAITING: usize = 64;
 
-/// How long the last requests may take to be settled when a purse is closed.
-const CLOSE_LIMIT: Duration = Duration::from_secs(20);
+/// How long the last requests may take to be settled when a purse is closed. A gateway that takes much
+/// longer to end is killed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a request asks for.
 #[derive(Clone, Copy)]
@@ -104,25 +105,25 @@ impl Purse {
     /// The name under which a run's requests are counted.
     #[must_use]
     pub fn name_of(run: &RunName) -> String {
-        format!("{}/{}/{}", run.collection, run.task, run.id)
+        run.to_string()
     }
 
-    /// The purse of a run. What an earlier process left of it stays spent.
+    /// The purse of a run of a collection, by its whole name. What an earlier process left of it stays
+    /// spent.
     ///
     /// # Errors
     /// [`SpendError`] when the file fails.
     pub async fn of_run(
         spend: Spend,
-        run: &RunName,
+        (collection, run): (Slug, String),
         allowance: Allowance,
         clock: fn() -> Timestamp,
     ) -> Result<Self, SpendError> {
-        let name = Self::name_of(run);
-        let n_left = spend.give_up(&name, clock()).await?;
+        let n_left = spend.give_up(&run, clock()).await?;
         if n_left > 0 {
-            tracing::info!(run.id = %run.id, n_left, "requests of an earlier process stay spent");
+            tracing::info!(run, n_left, "requests of an earlier process stay spent");
         }
-        Ok(Self::new(spend, run.collection.clone(), (name, allowance), clock))
+        Ok(Self::new(spend, collection, (run, allowance), clock))
     }
 
     /// The purse of requests that belong to no run. Limits of a run do not count for them.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::budget::{Amounts, Prompt};
-use crate::run::{Allowance, Caps, Exhausted, Measure, Rate, RunId, RunName, Slug, Span, Usd};
+use crate::run::{Allowance, Caps, Exhausted, Measure, Rate, Slug, Span, Usd};
 
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
@@ -23,9 +23,8 @@ fn team() -> Slug {
     Slug::new("team").unwrap()
 }
 
-fn run() -> RunName {
-    let task = Slug::new("story").unwrap();
-    RunName { collection: team(), task, id: RunId::new("x").unwrap() }
+fn run() -> (Slug, String) {
+    (team(), "team/story/x".to_owned())
 }
 
 fn costs(usd: f64) -> Caps {
@@ -211,7 +210,7 @@ proptest! {
 #[tokio::test]
 async fn requests_wait_in_order_for_what_others_leave_and_are_refused_when_none_is_in_flight() {
     let (spend, _folder) = spend().await;
-    let purse = Purse::of_run(spend, &run(), of_run(costs(0.003)), now).await.unwrap();
+    let purse = Purse::of_run(spend, run(), of_run(costs(0.003)), now).await.unwrap();
     let first = purse.admit(asked(1_400)).await.unwrap();
     assert_eq!(*first.reserved(), Amounts { cost: 2_000, tokens: 2_000, requests: 1 });
     let waiting = purse.admit(asked(1_400));
@@ -240,21 +239,21 @@ async fn requests_wait_in_order_for_what_others_leave_and_are_refused_when_none_
 async fn what_a_dead_process_left_stays_spent_and_is_waited_for_by_nobody() {
     let (spend, _folder) = spend().await;
     let allowance = of_run(costs(0.003));
-    let dead = Purse::of_run(spend.clone(), &run(), allowance, now).await.unwrap();
+    let dead = Purse::of_run(spend.clone(), run(), allowance, now).await.unwrap();
     let held = dead.admit(asked(1_400)).await.unwrap();
-    let next = Purse::of_run(spend.clone(), &run(), allowance, now).await.unwrap();
+    let next = Purse::of_run(spend.clone(), run(), allowance, now).await.unwrap();
     assert!(matches!(next.admit(asked(1_400)).await, Err(NotAdmitted::Exhausted(_))));
     // The dead one comes back to life.
     held.settle(Charge::Nothing);
     dead.close().await;
     assert_eq!(spend.taken(&team(), now()).await.unwrap().0.cost, 2_000);
-    assert_eq!(spend.n_reserved(&Purse::name_of(&run())).await.unwrap(), 0);
+    assert_eq!(spend.n_reserved(&run().1).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_request_that_is_dropped_without_a_word_stays_spent() {
     let (spend, _folder) = spend().await;
-    let purse = Purse::of_run(spend.clone(), &run(), of_run(costs(1.0)), now).await.unwrap();
+    let purse = Purse::of_run(spend.clone(), run(), of_run(costs(1.0)), now).await.unwrap();
     drop(purse.admit(asked(400)).await.unwrap());
     purse.close().await;
     let usage = spend.usage(&team(), (date(), date())).await.unwrap();
@@ -266,10 +265,10 @@ async fn a_request_that_is_dropped_without_a_word_stays_spent() {
 async fn a_model_without_a_price_is_refused_where_money_counts_and_only_there() {
     let (spend, _folder) = spend().await;
     let unpriced = Asked { price: &|_, _| None, ..asked(1) };
-    let limited = Purse::of_run(spend.clone(), &run(), of_run(costs(1.0)), now).await.unwrap();
+    let limited = Purse::of_run(spend.clone(), run(), of_run(costs(1.0)), now).await.unwrap();
     assert_eq!(limited.admit(unpriced).await.unwrap_err(), NotAdmitted::Unpriced);
     let tokens = Caps { tokens: Some(1_000), ..Caps::default() };
-    let free = Purse::of_run(spend.clone(), &run(), of_run(tokens), now).await.unwrap();
+    let free = Purse::of_run(spend.clone(), run(), of_run(tokens), now).await.unwrap();
     free.admit(unpriced).await.unwrap().settle(Charge::Took(Took { input: 9, ..Took::default() }));
     free.close().await;
     let usage = spend.usage(&team(), (date(), date())).await.unwrap();

@@ -13,8 +13,8 @@ use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
 use super::wire_account::Reconciled;
 use crate::run::{
-    Allowance, Credentials, Exhausted, Limits, Network, PermissionMode, ProviderName, RunFailure,
-    RunPlan, RunStatus, Verdict,
+    Allowance, Credentials, Exhausted, Limits, Network, PermissionMode, ProviderName,
+    ProviderTools, RunFailure, RunPlan, RunStatus, Verdict,
 };
 
 /// The version of `trajectory.json` that this program writes and reads.
@@ -211,6 +211,8 @@ struct Config<'a> {
     started_from: Option<&'a StartedFrom>,
     network: Network,
     credentials: Credentials,
+    #[serde(skip_serializing_if = "ProviderTools::is_empty")]
+    provider_tools: &'a ProviderTools,
     permission_mode: PermissionMode,
     allowed_tools: Option<&'a [String]>,
     disallowed_tools: &'a [String],
@@ -435,6 +437,7 @@ fn config<'a>(facts: &DocumentFacts<'a>) -> Config<'a> {
         started_from: facts.started_from,
         network: plan.network,
         credentials: plan.credentials,
+        provider_tools: &plan.provider_tools,
         permission_mode: plan.permissions.mode,
         allowed_tools: plan.permissions.allowed.as_deref(),
         disallowed_tools: &plan.permissions.denied,
@@ -501,6 +504,7 @@ mod tests {
             base: Base::Snapshot("maps".to_owned()),
             apt_packages: vec!["jq".to_owned()],
             credentials: Credentials::Gateway,
+            provider_tools: ProviderTools::new(),
             network: Network::None,
             limits: Limits {
                 wall: Duration::from_secs(60),

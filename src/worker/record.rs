@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::account::exhausted;
 use super::conclude::Remains;
-use super::door::exhausted;
 use super::ending::{Ending, How};
 use super::execute::Parts;
 use super::part::{Part, PartError};

@@ -20,6 +20,7 @@ mod cli_runs;
 mod client;
 mod crashes;
 mod daemon;
+mod gateway;
 mod jetty_clients;
 mod runs_agent;
 mod runs_broken;

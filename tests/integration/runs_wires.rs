@@ -7,7 +7,7 @@ use runbookd::plan::Overrides;
 use runbookd::provider::scripted::{
     Delivery, Fingerprint, LedgerEntry, Listen, Script, ScriptedProvider, Wire,
 };
-use runbookd::run::Network;
+use runbookd::run::{Network, ProviderTool};
 use serde_json::json;
 
 use crate::support::{Scene, Stage, Story, host};
@@ -21,6 +21,7 @@ stories! {
     openrouter_is_reached_with_and_without_the_version_in_its_url,
     vertex_is_reached_through_a_gateway_that_signs,
     the_key_is_nowhere_in_the_sandbox,
+    a_tool_of_the_service_passes_where_it_is_asked_for_and_granted,
     the_ledger_equals_what_was_sent_also_when_streams_break,
 }
 
@@ -292,8 +293,10 @@ turns:
             b64=$(printf %s "$word" | base64 -w0 | cut -c1-30)
             hex=$(printf %s "$word" | od -An -tx1 | tr -d ' \n')
             places="/proc/[0-9]*/environ /proc/[0-9]*/cmdline"
-            { cat $places; env; grep -rahsE "$word|$b64|$hex" /app /logs /tmp /home /run /etc /opt/runbookd/in "$HOME"; } 2>/dev/null |
-              tr '\0' '\n' | grep -aE "$word|$b64|$hex" | grep -av 'half=key-that' | wc -l > /app/results/found.txt
+            # No process has the pattern among its arguments, where it would be found itself.
+            pattern() { printf '%s|%s|%s\n' "$word" "$b64" "$hex"; }
+            { cat $places; env; grep -rahsE -f <(pattern) /app /logs /tmp /home /run /etc /opt/runbookd/in "$HOME"; } 2>/dev/null |
+              tr '\0' '\n' | grep -aE -f <(pattern) | grep -av 'half=key-that' | wc -l > /app/results/found.txt
             env | grep -c '^ANTHROPIC_API_KEY=sk-ant-api03-runbookd-' > /app/results/tokens.txt
             printenv GRADER_KEY | cut -c1-22 > /app/results/grader.txt
           description: Look for the key
@@ -330,6 +333,55 @@ async fn the_key_is_nowhere_in_the_sandbox(stage: &Stage) {
     for file in scene.files() {
         let bytes = std::fs::read(&file).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains(KEY), "{}", file.display());
+    }
+}
+
+/// The agent has the model service search the web.
+const WEB_SEARCH: &str = "
+turns:
+  - tools: [ { WebSearch: { query: made-up news } } ]
+  - text: Done.
+";
+
+async fn a_tool_of_the_service_passes_where_it_is_asked_for_and_granted(stage: &Stage) {
+    for (runbook, field) in
+        [("# Look\n", "withheld"), ("---\nprovider_tools: [web_search]\n---\n# Look\n", "granted")]
+    {
+        let address = "0.0.0.0:0".parse().unwrap();
+        let script = Script::parse(WEB_SEARCH).unwrap();
+        let server = ScriptedProvider::start(script, Listen::Tcp(address)).await.unwrap();
+        let Listen::Tcp(address) = server.address() else { panic!("a TCP address") };
+        let url = format!("http://{}:{}", host(stage.kind), address.port());
+        let story = Story {
+            provider: Some("anthropic"),
+            keys: vec![
+                ("ANTHROPIC_API_KEY", "sk-ant-api03-made-up"),
+                ("ANTHROPIC_BASE_URL", url.leak()),
+            ],
+            runbook: runbook.to_owned(),
+            overrides: Overrides {
+                network: Some(Network::None),
+                granted_tools: [ProviderTool::WebSearch].into(),
+                ..Overrides::default()
+            },
+            ..Story::scripted("")
+        };
+        let scene = story.run(stage).await;
+        assert_eq!(scene.trajectory["status"], "completed", "{}", scene.outline());
+        let asked = messages(server.stop().await);
+        let searches = asked.iter().filter(|entry| {
+            entry.json().is_some_and(|body| body["tools"].to_string().contains("web_search_"))
+        });
+        let lines = scene.text("logs/gateway.jsonl");
+        let marked = lines
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .filter(|line| line["outcome"] != "in_flight" && line[field] == json!(["web_search"]));
+        let is_granted = field == "granted";
+        assert_eq!(searches.count() > 0, is_granted, "{lines}");
+        let outcomes: BTreeSet<String> =
+            marked.map(|line| line["outcome"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(outcomes, set([if is_granted { "complete" } else { "refused" }]), "{lines}");
     }
 }
 

@@ -71,6 +71,19 @@ pub(super) fn new_year() -> Timestamp {
     Timestamp::from_second(1_767_225_600).unwrap()
 }
 
+fn intake_settings() -> IntakeSettings {
+    IntakeSettings {
+        max_attempts: 3,
+        min_free_disk_bytes: 0,
+        allowance: crate::run::Allowance::default(),
+        upstream_reach: Reach::Public,
+        provider_tools: [].into(),
+        webhook_reach: Reach::Public,
+        shared_keys: None,
+        snapshots: Snapshots::built_in(),
+    }
+}
+
 impl Bench {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -95,15 +108,7 @@ impl Bench {
             store: store.clone(),
             vault,
             spend: Spend::open(&folder.path().join(Spend::FILE)).await.unwrap(),
-            settings: IntakeSettings {
-                max_attempts: 3,
-                min_free_disk_bytes: 0,
-                allowance: crate::run::Allowance::default(),
-                upstream_reach: Reach::Public,
-                webhook_reach: Reach::Public,
-                shared_keys: None,
-                snapshots: Snapshots::built_in(),
-            },
+            settings: intake_settings(),
             tasks: TaskTracker::new(),
         };
         let api = Api {

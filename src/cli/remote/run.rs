@@ -180,6 +180,7 @@ fn refuse_what_is_local(arguments: &RunArguments) -> Result<(), Trouble> {
         ("--setup", common.setup),
         ("--agent-cli", arguments.agent_cli.is_some()),
         ("--credentials", arguments.credentials.is_some()),
+        ("--provider-tools", arguments.provider_tools.is_some()),
         ("--model-retries", arguments.model_retries.is_some()),
         ("--permission-mode", arguments.permission_mode.is_some()),
         ("--allowed-tool", !arguments.allowed_tools.is_empty()),

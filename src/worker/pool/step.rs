@@ -60,7 +60,8 @@ pub(super) async fn prepared(shared: &Shared, leased: &Leased) -> Result<Prepare
     };
     let keyring = job.secrets.keyring(shared.shared_keys.as_ref());
     let place = (shared.parts.store.root(), shared.parts.ceilings);
-    let request = job.spec.request(&name, &job.secrets, place);
+    let mut request = job.spec.request(&name, &job.secrets, place);
+    request.overrides.granted_tools = shared.parts.gateway.provider_tools.clone();
     let draw = JobSpec::draw(&name, session_of(session, leased.step));
     let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
     let notes = job.notes.into_iter().chain(plan.notes).collect();

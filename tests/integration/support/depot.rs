@@ -11,7 +11,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
-use runbookd::gateway::Upstream;
 use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
@@ -37,7 +36,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::stage::{POLL, Stage, settings, until};
+use super::stage::{POLL, Stage, gateway, settings, until};
 use super::story::pinned;
 
 /// Often, so that every story shows that no sandbox goes that somebody needs.
@@ -92,6 +91,7 @@ impl<'a> Depot<'a> {
         };
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
+        let sockets = self.stage.models();
         let (agents, clock) = (self.agents.clone(), self.clock);
         let (file, key) = (self.path("queue.db"), self.path("vault.key"));
         let shutdown = Shutdown::default();
@@ -103,10 +103,10 @@ impl<'a> Depot<'a> {
             let parts = Parts {
                 engine,
                 claims: Claims::open(state.join("claims")).unwrap(),
-                sockets: state.join("models"),
+                sockets,
                 agents,
                 snapshots: Snapshots::built_in(),
-                upstream: Upstream::new(Reach::Private).unwrap(),
+                gateway: gateway(),
                 store: Store::open(&results).unwrap(),
                 spend: Spend::open(&state.join(Spend::FILE)).await.unwrap(),
                 ceilings: Allowance::default(),
@@ -227,6 +227,7 @@ impl<'a> Depot<'a> {
             min_free_disk_bytes: 0,
             allowance: Allowance::default(),
             upstream_reach: Reach::Private,
+            provider_tools: [].into(),
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),

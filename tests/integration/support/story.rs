@@ -4,9 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use runbookd::gateway::Upstream;
 use runbookd::plan::{Draw, Overrides, RunRequest, plan};
-use runbookd::reach::Reach;
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
@@ -18,7 +16,7 @@ use runbookd::worker::{AgentSource, Claims, Parts, RunUpdate, Stop, execute};
 use uuid::Uuid;
 
 use super::scene::{Scene, Tokens};
-use super::stage::{Stage, until};
+use super::stage::{Stage, gateway, processes_with, until};
 
 /// What a run is given. The agent is the real CLI unless the story brings its own.
 pub(crate) struct Story {
@@ -106,6 +104,8 @@ impl Story {
         let scene = Scene::new(work, report.unwrap(), updates);
         if !self.shares_stage {
             assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
+            let gateways = processes_with(stage.models().to_str().unwrap());
+            assert_eq!(gateways, Vec::<String>::new());
         }
         if self.fake_agent.is_none() && self.provider.is_none() {
             scene.every_token_is_counted(self.tokens);
@@ -145,14 +145,14 @@ impl Story {
         Parts {
             engine: stage.engine.clone(),
             claims: Claims::open(stage.state.path().join("claims")).unwrap(),
-            sockets: stage.state.path().join("models"),
+            sockets: stage.models(),
             agents: self.fake_agent.as_ref().map_or_else(pinned, |script| {
                 let path = work.join("agent");
                 std::fs::write(&path, script).unwrap();
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
                 AgentSource::Executable(path)
             }),
-            upstream: Upstream::new(Reach::Private).unwrap(),
+            gateway: gateway(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
             spend: {
