@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::budget::read_allowance;
 use crate::guard::Guardrails;
-use crate::run::{ProviderTool, ProviderTools, StallCeilings};
+use crate::run::{Allowance, ProviderTool, ProviderTools, StallCeilings};
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -123,6 +124,9 @@ pub struct Settings {
     pub guard: Guardrails,
     /// Whether secrets are masked in the files of every run (`RUNBOOKD_REDACT_ARTIFACTS=1`).
     pub redact_artifacts: bool,
+    /// The most that anybody may spend (`RUNBOOKD_MAX_…_PER_RUN`, `…_PER_DAY`, `…_PER_MONTH`,
+    /// `…_PER_MINUTE`): a ceiling, which a collection's environment and a request may narrow.
+    pub allowance: Allowance,
     /// Which of the model services' own tools runs may have (`RUNBOOKD_PROVIDER_TOOLS`).
     pub provider_tools: ProviderTools,
     /// Every variable, for provider keys and for the secrets that a runbook declares by name.
@@ -249,6 +253,8 @@ impl Settings {
         let guard = guardrails(&vars, &mut faults);
         let redact_artifacts =
             Reader { vars: &vars, faults: &mut faults }.flag("RUNBOOKD_REDACT_ARTIFACTS");
+        let (allowance, unread) = read_allowance(|name| vars.get(name).map(String::as_str));
+        faults.extend(unread);
         let provider_tools = provider_tools(&vars, &mut faults);
         let settings = Self {
             state_dir,
@@ -279,6 +285,7 @@ impl Settings {
             stall,
             guard,
             redact_artifacts,
+            allowance,
             provider_tools,
             keyring: vars.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         };

@@ -5,6 +5,7 @@
 //! this list's layers and never back; `tests/architecture.rs` holds the table.
 
 // Domain: plain data and rules. No async, no files, no network, no clock.
+pub mod budget;
 pub mod cadence;
 pub mod guard;
 pub mod run;
@@ -27,6 +28,7 @@ pub mod reach;
 pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;
+pub mod spend;
 pub mod store;
 pub mod toolchain;
 

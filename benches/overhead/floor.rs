@@ -102,6 +102,7 @@ impl Stage {
                 permissions: &Permissions::default(),
                 mcp_servers: &McpServers::new(),
                 max_turns: None,
+                max_output_tokens: None,
                 model_retries: 10,
                 session: Session::New(uuid::Uuid::new_v4()),
             },

@@ -40,6 +40,7 @@ mod trajectories;
 mod translate;
 mod unknown;
 mod uploads;
+mod usage;
 mod watch;
 mod webhooks;
 mod write_limit;
@@ -154,6 +155,7 @@ fn guarded(api: &Shared) -> OpenApiRouter<Shared> {
         .merge(trajectories::routes())
         .merge(notes::routes())
         .merge(logs::routes())
+        .merge(usage::routes())
         .merge(webhooks::routes());
     let quick_routes = tasks::routes().merge(routines::routes());
     let max_upload_bytes = api.runs.settings.max_upload_bytes;

@@ -362,9 +362,13 @@ pub(super) fn refusal(error: IntakeError) -> ApiError {
     match error {
         IntakeError::Unknown(text) => ApiError::NotFound(text),
         IntakeError::Refused(problems) => ApiError::BadRequest(problems.join(" ")),
+        IntakeError::BudgetUsedUp { wait, .. } => {
+            ApiError::TooMany { detail: error.to_string(), retry_after: wait.as_secs() + 1 }
+        }
         IntakeError::NoRoom => ApiError::no_room(),
         IntakeError::KeyUsed(_) => ApiError::Conflict(error.to_string()),
-        IntakeError::Catalog(_)
+        IntakeError::Spend(_)
+        | IntakeError::Catalog(_)
         | IntakeError::Seal(_)
         | IntakeError::Files(_)
         | IntakeError::Queue(_)

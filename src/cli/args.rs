@@ -10,8 +10,9 @@ use url::Url;
 
 use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
+    UsageArguments,
 };
-use crate::run::{Credentials, Network, ProviderTool, ProviderTools, RunRef, Slug};
+use crate::run::{Credentials, Network, ProviderTool, ProviderTools, RunRef, Slug, Usd};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
@@ -62,6 +63,8 @@ pub(super) enum Command {
     /// Looks after the variables of a collection: keys and secrets for its runs.
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Shows what a collection of a server used, by day and model.
+    Usage(UsageArguments),
     /// Lists and makes the collections of a server.
     #[command(subcommand)]
     Collection(CollectionCommand),
@@ -88,6 +91,7 @@ impl Command {
             | Self::Logs(_)
             | Self::Task(_)
             | Self::Env(_)
+            | Self::Usage(_)
             | Self::Collection(_)
             | Self::Health(_)
             | Self::Gateway(_) => FOR_A_PERSON,
@@ -326,6 +330,15 @@ pub(super) struct RunArguments {
     /// The most turns of the agent's main loop.
     #[arg(long, value_name = "N")]
     pub(super) max_turns: Option<u32>,
+    /// The most that the run may cost, in dollars, such as `2.50`.
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub(super) max_cost_usd: Option<Usd>,
+    /// The most tokens that it may use, of every kind.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_tokens: Option<u64>,
+    /// The most requests that it may make to a model.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_requests: Option<u64>,
     /// How often a failing request to the model is tried again.
     #[arg(long, value_name = "N")]
     pub(super) model_retries: Option<u32>,
@@ -381,6 +394,11 @@ fn network(text: &str) -> Result<Network, String> {
 
 fn slug(text: &str) -> Result<Slug, String> {
     Slug::new(text).map_err(|e| e.to_string())
+}
+
+fn usd(text: &str) -> Result<Usd, String> {
+    let amount = text.parse().ok().and_then(Usd::new).filter(|usd| usd.micros() > 0);
+    amount.ok_or_else(|| "write a number of dollars above 0, such as 2.50".to_owned())
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -30,6 +30,7 @@ pub(super) async fn demo(arguments: &DemoArguments, settings: &Settings) -> Exit
         assets: Vec::new(),
         script: Some(SCRIPT.to_owned()),
         former: None,
+        ceilings: settings.allowance,
         overrides: Overrides {
             image: arguments.common.image.clone(),
             snapshot: arguments.common.snapshot.clone(),

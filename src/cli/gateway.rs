@@ -51,7 +51,7 @@ async fn begin(place: Place) -> Result<Serving, ProcessError> {
         format: LogFormat::Text,
         no_color: true,
     });
-    Serving::begin(order, place, now)
+    Serving::begin(order, place, now).await
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {

@@ -62,6 +62,7 @@ async fn command_line(command: Command) -> ExitCode {
         Command::Runs(command) => remote::runs(&command, &settings).await,
         Command::Logs(logs) => remote::logs(&logs, &settings).await,
         Command::Task(command) => remote::task(&command, &settings).await,
+        Command::Usage(arguments) => remote::usage(&arguments, &settings).await,
         Command::Env(command) => remote::env(&command, &settings).await,
         Command::Collection(command) => remote::collection(&command, &settings).await,
         Command::Health(health) => remote::health(&health, &settings).await,

@@ -20,6 +20,7 @@ use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
 };
 use crate::snapshot::{DEFAULT_SNAPSHOT, Snapshots};
+use crate::spend::Spend;
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::trajectory::one_line;
@@ -61,6 +62,10 @@ pub(super) async fn build(
     })?;
     let sockets = settings.state_dir.join(SOCKETS);
     reap(&engine, &claims, &sockets).await;
+    let spend = Spend::open(&settings.state_dir.join(Spend::FILE)).await.map_err(|e| {
+        complain(&error_chain(&e));
+        ExitCode::BadConfig
+    })?;
     Ok(Parts {
         engine,
         guard: settings.guard,
@@ -72,6 +77,8 @@ pub(super) async fn build(
         agents: agents(wanted.agent_cli, settings)?,
         snapshots: wanted.snapshots,
         store,
+        spend,
+        ceilings: settings.allowance,
         keyring: settings.keyring.clone(),
         stall: settings.stall,
         clock: now,

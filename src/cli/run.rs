@@ -15,7 +15,7 @@ use super::remote;
 use crate::config::Settings;
 use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
 use crate::run::error_chain;
-use crate::run::{Former, RunFailure, RunId, Slug};
+use crate::run::{Caps, Former, RunFailure, RunId, Slug};
 use crate::worker::{Parts, Stop, execute, find_former};
 
 /// How often an id is drawn before the store is taken to be full of them.
@@ -148,6 +148,7 @@ fn request(arguments: &RunArguments, settings: &Settings) -> Result<RunRequest, 
         script: script.transpose()?,
         former,
         overrides: overrides(arguments, settings),
+        ceilings: settings.allowance,
     })
 }
 
@@ -170,6 +171,11 @@ fn overrides(arguments: &RunArguments, settings: &Settings) -> Overrides {
             .clone(),
         wall: arguments.timeout.map(Duration::from_secs),
         max_turns: arguments.max_turns,
+        caps: Caps {
+            cost: arguments.max_cost_usd,
+            tokens: arguments.max_tokens,
+            requests: arguments.max_requests,
+        },
         model_retries: arguments.model_retries,
         memory_bytes: arguments.memory,
         n_cpus: arguments.cpus,

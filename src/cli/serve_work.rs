@@ -76,6 +76,8 @@ async fn workers(
         redact_artifacts: settings.redact_artifacts,
         gateway: gateway(settings, api.runs.intake.settings.upstream_reach),
         store: api.store.clone(),
+        spend: api.runs.intake.spend.clone(),
+        ceilings: api.runs.intake.settings.allowance,
         keyring: [].into_iter().collect(),
         stall: settings.stall,
         clock: now,

@@ -13,7 +13,7 @@ use super::parts;
 use super::run::draw;
 use crate::config::Settings;
 use crate::plan::{Overrides, RunRequest, plan};
-use crate::run::{Code, Finding, Severity, Slug};
+use crate::run::{Allowance, Code, Finding, Severity, Slug};
 use crate::runbook::Runbook;
 use crate::secret::Keyring;
 use crate::snapshot::Snapshots;
@@ -74,6 +74,7 @@ fn check(runbook: Vec<u8>, keyring: &Keyring, snapshots: &Snapshots) -> Vec<Find
         assets: Vec::new(),
         script: None,
         former: None,
+        ceilings: Allowance::default(),
         overrides: Overrides::default(),
     };
     let mut findings = plan(&request, keyring, snapshots, draw()).findings;

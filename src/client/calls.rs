@@ -60,6 +60,20 @@ impl Client {
         self.get(&["api", "v1", "collections", collection, "environment"], &[]).await
     }
 
+    /// What a collection used from one day to another; the server's choice where they are absent.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn usage(
+        &self,
+        collection: &str,
+        (from, to): (Option<&str>, Option<&str>),
+    ) -> Result<Value, ClientError> {
+        let days = [("from", from), ("to", to)].into_iter();
+        let days: Vec<(&str, &str)> = days.filter_map(|(name, day)| Some((name, day?))).collect();
+        self.get(&["api", "v1", "collections", collection, "usage"], &days).await
+    }
+
     /// Sets a variable of a collection's environment, or removes it.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::queue::Queue;
 use crate::reach::{Documents, Reach};
 use crate::records::Records;
 use crate::snapshot::{SnapshotError, Snapshots};
+use crate::spend::{Spend, SpendError};
 use crate::store::{Store, StoreError};
 
 /// The server's folder inside the state folder. Nobody but its owner can open it.
@@ -58,6 +59,9 @@ pub enum FoundationError {
     /// The key could not be read.
     #[error("could not open the vault of secrets")]
     Vault(#[source] VaultError),
+    /// What is spent could not be opened.
+    #[error(transparent)]
+    Spend(SpendError),
     /// The results directory could not be opened.
     #[error("could not open the results directory")]
     Store(#[source] StoreError),
@@ -120,6 +124,8 @@ impl Foundation {
         let vault = Arc::new(vault);
         let store = Store::open(&settings.server.results_dir).map_err(FoundationError::Store)?;
         let snapshots = Snapshots::open(&settings.snapshots).map_err(FoundationError::Snapshots)?;
+        let spend = settings.state_dir.join(Spend::FILE);
+        let spend = Spend::open(&spend).await.map_err(FoundationError::Spend)?;
         let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
         let queue = Queue::new(database.clone());
         let intake = Intake {
@@ -127,6 +133,7 @@ impl Foundation {
             queue: queue.clone(),
             store: store.clone(),
             vault: Arc::clone(&vault),
+            spend,
             settings: intake_settings(settings, snapshots.clone()),
             tasks: TaskTracker::new(),
         };
@@ -187,6 +194,7 @@ impl Foundation {
 
     /// Closes the database. What was committed is safe in any case.
     pub async fn close(self) {
+        self.api.runs.intake.spend.close().await;
         drop(self.api);
         if let Err(error) = self.database.close().await {
             tracing::warn!(
@@ -202,6 +210,7 @@ fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings 
     IntakeSettings {
         max_attempts: MAX_ATTEMPTS,
         min_free_disk_bytes: settings.server.min_free_disk_bytes,
+        allowance: settings.allowance,
         upstream_reach: upstream_reach(settings),
         guard: settings.guard,
         provider_tools: settings.provider_tools.clone(),

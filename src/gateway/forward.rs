@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::timeout;
 
+use super::admit::{set_aside, settle};
 use super::headers::{self, REQUEST_IDS, RETRY_COUNT};
 use super::inspect::inspect;
 use super::ledger::{GatewayRecord, Outcome};
@@ -22,6 +23,7 @@ use crate::guard::{Judged, Verdict};
 use crate::provider::Credential;
 use crate::run::{ProviderTools, error_chain};
 use crate::secret::Redactor;
+use crate::spend::Held;
 
 /// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
 /// MiB.
@@ -50,7 +52,15 @@ pub(super) async fn answer(gate: Arc<Gate>, request: Request<Body>) -> Response<
     let (head, body) = request.into_parts();
     let Some(seq) = gate.next_seq() else { return Refusal::UsedUp.response() };
     let record = begun(&gate, seq, &head);
-    let mut passing = Passing { record, credential: Credential::None, since, told: since, gate };
+    let mut passing = Passing {
+        record,
+        credential: Credential::None,
+        since,
+        told: since,
+        gate,
+        held: None,
+        was_sent: false,
+    };
     match passed_on(&mut passing, &head, body).await {
         Ok((head, answer)) => passing.answered(head, answer).await,
         Err(refusal) => passing.refused(&refusal),
@@ -79,6 +89,10 @@ fn begun(gate: &Gate, seq: u64, head: &request::Parts) -> GatewayRecord {
         withheld: ProviderTools::new(),
         problem: None,
         guard: Vec::new(),
+        waited_ms: None,
+        reserved: None,
+        charged: None,
+        exhausted: None,
     }
 }
 
@@ -121,6 +135,9 @@ async fn passed_on(
         }
         body = guarded(passing, body).await?;
     }
+    if let (Some(purse), Endpoint::Message) = (&gate.purse, endpoint) {
+        passing.held = Some(set_aside(purse, &mut passing.record, &body).await?);
+    }
     passing.credential = gate.credential().await?;
     let url = url(&gate, head, endpoint);
     let asked = gate.upstream.client.request(head.method.clone(), url);
@@ -129,7 +146,11 @@ async fn passed_on(
         .body(body);
     passing.goes_on();
     let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
-    let answer = answer.map_err(|e| unreachable(&gate, e))?;
+    let answer = answer.map_err(|e| {
+        // Without a connection nothing was asked, and nothing is billed.
+        passing.was_sent = !e.is_connect();
+        unreachable(&gate, e)
+    })?;
     let head = AnswerHead { status: answer.status(), headers: headers::answered(answer.headers()) };
     Ok((head, Some(answer)))
 }
@@ -189,6 +210,10 @@ struct Passing {
     /// When the ledger was told last.
     told: Instant,
     gate: Arc<Gate>,
+    /// What is set aside for it, until it has ended.
+    held: Option<Held>,
+    /// Whether the service may have got it.
+    was_sent: bool,
 }
 
 impl Passing {
@@ -197,6 +222,7 @@ impl Passing {
         self.record.outcome = Outcome::InFlight;
         self.gate.note(&self.record);
         self.record.outcome = Outcome::Abandoned;
+        self.was_sent = true;
     }
 
     /// More of the answer has come.
@@ -219,7 +245,11 @@ impl Passing {
             | Refusal::Rule(_)
             | Refusal::Guard(_)
             | Refusal::Denied(_)
-            | Refusal::UsedUp => Outcome::Refused,
+            | Refusal::UsedUp
+            | Refusal::Exhausted(_)
+            | Refusal::Unpriced(_)
+            | Refusal::Busy { .. }
+            | Refusal::Uncounted => Outcome::Refused,
         };
         self.record.status = Some(refusal.status().as_u16());
         self.record.problem = Some(refusal.message());
@@ -297,6 +327,9 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         self.record.duration_ms = Some(self.elapsed_ms());
+        if let Some(held) = self.held.take() {
+            settle(held, &mut self.record, self.was_sent);
+        }
         self.gate.note(&self.record);
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::guard::{GuardFinding, GuardSummary, summed};
-use crate::run::ProviderTools;
+use crate::run::{Exhausted, ProviderTools, Usd};
 use crate::trajectory::{Usage, UsageByModel};
 
 /// Most requests of one run. A loop that nothing else stops ends here, before the log fills a disk.
@@ -98,6 +98,34 @@ pub struct GatewayRecord {
     /// What the guardrails found in its prompt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guard: Vec<GuardFinding>,
+    /// How long it waited for others of its run, or for its collection's rate.
+    pub waited_ms: Option<u64>,
+    /// What was set aside for it.
+    pub reserved: Option<Reserved>,
+    /// What it took of the budgets.
+    pub charged: Option<Charged>,
+    /// The limit that it would have passed.
+    pub exhausted: Option<Exhausted>,
+}
+
+/// What was set aside for a request before it went on: the most that it could take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// In dollars; 0 for a model without a known price.
+    pub cost_usd: Usd,
+    /// Tokens of the prompt, estimated, and of the longest answer.
+    pub tokens: u64,
+}
+
+/// What a request took of the budgets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charged {
+    /// In dollars; absent for a model without a known price.
+    pub cost_usd: Option<Usd>,
+    /// Tokens of every kind.
+    pub tokens: u64,
+    /// Whether it is what was set aside, because nobody knows what it took.
+    pub is_reserved: bool,
 }
 
 /// The sum of a run's requests.
@@ -151,6 +179,12 @@ impl Ledger {
     #[must_use]
     pub fn uncounted(&self) -> UsageByModel {
         self.sum(|record| record.outcome != Outcome::Complete)
+    }
+
+    /// The first limit that a request would have passed.
+    #[must_use]
+    pub fn exhausted(&self) -> Option<&Exhausted> {
+        self.records().find_map(|record| record.exhausted.as_ref())
     }
 
     fn sum(&self, counts: impl Fn(&GatewayRecord) -> bool) -> UsageByModel {

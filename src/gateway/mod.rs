@@ -3,13 +3,16 @@
 //!
 //! Each run has a gateway of its own, on a socket that only its sandbox sees, with a token that is
 //! worth nothing anywhere else. `policy.rs` says what may be asked for, `inspect.rs` reads a request
-//! for what would reach the network past the sandbox, `forward.rs` passes it on, `meter.rs` reads
+//! for what would reach the network past the sandbox, `admit.rs` sets aside what it may cost
+//! (`bill.rs`), `forward.rs` passes it on, `meter.rs` reads
 //! the usage out of the bytes that pass, and `ledger.rs` keeps a line for each request.
 //!
 //! It is a process of its own and outlives the server, as the sandbox does: `launch.rs` starts one
 //! and tells it its order (`order.rs`), `process.rs` is its life, `control.rs` is what can be said to
 //! it and `contact.rs` says it. `place.rs` is the folder where both sides meet.
 
+mod admit;
+mod bill;
 mod book;
 mod contact;
 mod control;
@@ -28,12 +31,13 @@ mod refusal;
 mod server;
 mod upstream;
 
+pub use bill::{cost_of, took};
 pub use contact::{Contact, ContactError};
 pub use control::{CONTROL_VERSION, Who};
 pub use google::BadKey;
 pub use launch::{ENVIRONMENT, LaunchError, Program, THIS_PROGRAM, tail};
-pub use ledger::{GatewayRecord, Ledger, MAX_RECORDS, Outcome};
-pub use order::GatewayOrder;
+pub use ledger::{Charged, GatewayRecord, Ledger, MAX_RECORDS, Outcome, Reserved};
+pub use order::{GatewayOrder, PurseOrder};
 pub use place::{Place, ShortPath};
 pub use process::{ProcessError, Serving, answer, receive, withdraw};
 pub use server::{Gateway, GatewayError, GatewayParts};

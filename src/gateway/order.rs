@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::guard::Guardrails;
 use crate::provider::{Credential, Route, Wire};
 use crate::reach::Reach;
-use crate::run::ProviderTools;
+use crate::run::{Allowance, ProviderTools};
 use crate::secret::Secret;
 
 /// Longest order, in bytes. A route has a few hundred; what else a run has to say is small too.
@@ -40,6 +40,9 @@ pub struct GatewayOrder {
     /// What the model service may do itself, on a network of its own.
     #[serde(default)]
     pub provider_tools: ProviderTools,
+    /// What the run's requests may take; without it they are not counted.
+    #[serde(default)]
+    pub purse: Option<PurseOrder>,
     /// The file with a line for each request.
     pub ledger: PathBuf,
     /// The number of the run's last request so far.
@@ -49,6 +52,18 @@ pub struct GatewayOrder {
     /// What is logged, in `tracing`'s filter syntax, where somebody said so.
     #[serde(default)]
     pub log_filter: Option<String>,
+}
+
+/// What a run's requests may take. Limits that are added later have defaults.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PurseOrder {
+    /// The file of what is spent.
+    pub file: PathBuf,
+    /// Whose day and month it is.
+    pub collection: String,
+    /// The limits.
+    #[serde(default)]
+    pub allowance: Allowance,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -129,6 +144,11 @@ mod tests {
             secrets: vec![Secret::new("made-up-and-known".to_owned())],
             reach: Reach::Public,
             provider_tools: [].into(),
+            purse: Some(PurseOrder {
+                file: PathBuf::from("/made/up/spend.db"),
+                collection: "team".to_owned(),
+                allowance: Allowance::default(),
+            }),
             ledger: PathBuf::from("/made/up/gateway.jsonl"),
             last_seq: 7,
             deadline: Timestamp::UNIX_EPOCH,

@@ -22,13 +22,14 @@ use super::book::Book;
 use super::control::{CONTROL_VERSION, Control, Parting, Who};
 use super::launch::FirstWord;
 use super::ledger::GatewayRecord;
-use super::order::{GatewayOrder, MAX_ORDER_BYTES};
+use super::order::{GatewayOrder, MAX_ORDER_BYTES, PurseOrder};
 use super::place::{Identity, Place};
 use super::server::{Gateway, GatewayError, GatewayParts};
 use super::upstream::{Upstream, UpstreamError};
 use crate::guard::Guard;
-use crate::run::error_chain;
+use crate::run::{Slug, error_chain};
 use crate::secret::Redactor;
+use crate::spend::{Purse, Spend, SpendError};
 
 /// How long the order may take to come. The server is on this machine.
 const ORDER_LIMIT: Duration = Duration::from_secs(30);
@@ -60,6 +61,9 @@ pub enum ProcessError {
     /// There is no client for model services.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// Nobody knows what is spent.
+    #[error(transparent)]
+    Spend(#[from] SpendError),
     /// It cannot serve.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
@@ -130,7 +134,7 @@ impl Serving {
     ///
     /// # Errors
     /// [`ProcessError`] when it cannot, or another one does.
-    pub fn begin(
+    pub async fn begin(
         order: GatewayOrder,
         place: Place,
         clock: fn() -> Timestamp,
@@ -150,7 +154,9 @@ impl Serving {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let guard = Guard::new(order.guard, redactor);
-        let gateway = open_model((order, guard), &place, Arc::clone(&book), clock)?;
+        let purse = purse(&order, clock).await?;
+        let checks = Checks { guard, purse };
+        let gateway = open_model(order, checks, &place, Arc::clone(&book), clock)?;
         let control = listen(&place).map_err(ProcessError::Place)?;
         let control = Control::start(control, who);
         Ok(Self { gateway, control, book, place, identity, deadline, _lock: lock })
@@ -196,10 +202,39 @@ fn lock(place: &Place) -> Result<File, ProcessError> {
     }
 }
 
+/// What the run's requests may take. Where nothing is limited, nothing is refused because nobody can
+/// count.
+async fn purse(
+    order: &GatewayOrder,
+    clock: fn() -> Timestamp,
+) -> Result<Option<Purse>, ProcessError> {
+    let Some(PurseOrder { file, collection, allowance }) = &order.purse else { return Ok(None) };
+    let collection = Slug::new(collection).map_err(|e| ProcessError::Place(io::Error::other(e)))?;
+    let opened = async {
+        let spend = Spend::open(file).await?;
+        Purse::of_run(spend, (collection, order.run.clone()), *allowance, clock).await
+    };
+    match opened.await {
+        Ok(purse) => Ok(Some(purse)),
+        Err(e) if allowance.is_none() => {
+            tracing::warn!(error = %error_chain(&e), "the requests of a run are not counted");
+            Ok(None)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What stands between a request and the service, where its run has it.
+struct Checks {
+    guard: Option<Guard>,
+    purse: Option<Purse>,
+}
+
 /// Serves the agent. Its socket takes the place of the one before it in one step, open to everybody:
 /// the agent has a user of its own, and the folder above is ours alone.
 fn open_model(
-    (order, guard): (GatewayOrder, Option<Guard>),
+    order: GatewayOrder,
+    Checks { guard, purse }: Checks,
     place: &Place,
     book: Arc<Mutex<Book>>,
     clock: fn() -> Timestamp,
@@ -214,6 +249,7 @@ fn open_model(
         route,
         token,
         provider_tools,
+        purse,
         upstream: Upstream::new(reach)?,
         guard,
         last_seq,

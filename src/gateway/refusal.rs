@@ -1,12 +1,15 @@
 //! What the gateway says itself, in the form in which Anthropic's API says what is wrong: the agent
 //! CLI shows the message, and so does the run.
 
+use std::time::Duration;
+
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
 use serde_json::json;
 
 use super::google::MintError;
+use crate::spend::Wait;
 
 /// Why the gateway does not pass a request on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,19 @@ pub(super) enum Refusal {
     UsedUp,
     /// Who made the credential does not take it any more.
     Denied(String),
+    /// A budget has no room for it, in words.
+    Exhausted(String),
+    /// Nobody knows what it would cost, and that has a limit.
+    Unpriced(String),
+    /// It waited in vain for others, or for its collection's rate.
+    Busy {
+        /// For what.
+        wait: Wait,
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// Nobody knows what is left of a budget.
+    Uncounted,
     /// The model service cannot be reached.
     Unreachable(String),
     /// The model service takes too long for its first byte.
@@ -49,6 +65,20 @@ impl Refusal {
             Self::Guard(why) => format!("blocked by policy: {why}; do not try to get around it"),
             Self::UsedUp => "this run has made too many requests".to_owned(),
             Self::Denied(why) => format!("there is no access token for the model service: {why}"),
+            Self::Exhausted(words) => {
+                format!("budget exceeded: {words}. The run ends here: nothing more can be asked")
+            }
+            Self::Unpriced(why) => {
+                format!("blocked by policy: {why}, and what is spent has a limit")
+            }
+            Self::Busy { wait: Wait::Rate, .. } => {
+                "this collection asks faster than it may (requests or tokens in a minute)"
+                    .to_owned()
+            }
+            Self::Busy { wait: Wait::Others, .. } => {
+                "the budget waits for what other requests of this run will leave of it".to_owned()
+            }
+            Self::Uncounted => "nobody can tell now what is left of the budget".to_owned(),
             Self::Unreachable(why) => format!("the model service cannot be reached: {why}"),
             Self::Silent => "the model service did not begin to answer in time".to_owned(),
         }
@@ -65,6 +95,12 @@ impl Refusal {
             // Not 403: the agent CLI takes that for a bad key.
             Self::Rule(_) | Self::Guard(_) => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             Self::UsedUp => (StatusCode::BAD_REQUEST, "invalid_request_error"),
+            // Not 402 or 429: it must not be tried again, and the account is not the reason.
+            Self::Exhausted(_) | Self::Unpriced(_) => {
+                (StatusCode::BAD_REQUEST, "invalid_request_error")
+            }
+            Self::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
+            Self::Uncounted => (StatusCode::SERVICE_UNAVAILABLE, "api_error"),
             Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, "api_error"),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, "timeout_error"),
         }
@@ -83,6 +119,10 @@ impl Refusal {
         *response.status_mut() = status;
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
+        if let Self::Busy { retry_after, .. } = self {
+            let seconds = retry_after.as_secs() + 1;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

@@ -27,6 +27,7 @@ use crate::guard::Guard;
 use crate::provider::{Credential, Route};
 use crate::run::ProviderTools;
 use crate::secret::{Redactor, Secret};
+use crate::spend::Purse;
 
 /// Most connections of one run at the same time. An agent with sub-agents has a dozen; whatever else
 /// the sandbox opens waits in the kernel's queue.
@@ -78,6 +79,8 @@ pub struct GatewayParts {
     pub upstream: Upstream,
     /// Looks through prompts, where guardrails are set.
     pub guard: Option<Guard>,
+    /// What its requests may take; `None` lets everything pass uncounted.
+    pub purse: Option<Purse>,
     /// The number of the run's last request so far.
     pub last_seq: u64,
     /// Is told of every request, twice of those that go on. It must not block for long.
@@ -92,6 +95,7 @@ pub struct Gateway {
     stop: CancellationToken,
     /// One task, which owns those of the connections: dropped, it ends them all.
     serving: JoinSet<()>,
+    purse: Option<Purse>,
 }
 
 /// What the requests of one run share.
@@ -101,6 +105,7 @@ pub(super) struct Gate {
     pub(super) token: Secret,
     pub(super) provider_tools: ProviderTools,
     pub(super) upstream: Upstream,
+    pub(super) purse: Option<Purse>,
     pub(super) redactor: Redactor,
     pub(super) guard: Option<Guard>,
     mint: Option<Mint>,
@@ -148,17 +153,19 @@ impl Gateway {
         parts.route.places().try_for_each(|place| admit(place, parts.upstream.reach))?;
         let mint = mint(&parts.route.credential)?;
         let GatewayParts { run, socket, route, token, provider_tools, .. } = parts;
-        let GatewayParts { upstream, guard, last_seq, note, clock, .. } = parts;
+        let GatewayParts { upstream, guard, purse, last_seq, note, clock, .. } = parts;
         let listener = UnixListener::bind(&socket)
             .map_err(|source| GatewayError::Listen { path: socket, source })?;
         let redactor = Redactor::new(route.credential.secret());
         let last_seq = AtomicU64::new(last_seq);
+        let kept = purse.clone();
         let gate = Gate {
             run,
             route,
             token,
             provider_tools,
             upstream,
+            purse,
             redactor,
             guard,
             mint,
@@ -169,7 +176,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::new(gate), stop.clone()));
-        Ok(Self { stop, serving })
+        Ok(Self { stop, serving, purse: kept })
     }
 
     /// Takes no more requests, lets answers end for 2 seconds and cuts the rest. Then every request
@@ -182,11 +189,20 @@ impl Gateway {
                 tracing::error!(error = %e, "a gateway broke down");
             }
         }
+        self.settle().await;
     }
 
     /// Ends at once. What was on its way is cut.
     pub async fn cut(mut self) {
         self.serving.shutdown().await;
+        self.settle().await;
+    }
+
+    /// Waits until what has ended is settled.
+    async fn settle(&self) {
+        if let Some(purse) = &self.purse {
+            purse.close().await;
+        }
     }
 }
 

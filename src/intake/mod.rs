@@ -87,6 +87,8 @@ pub struct IntakeSettings {
     pub max_attempts: u32,
     /// Less free disk than this, in bytes, and no archive is unpacked any further.
     pub min_free_disk_bytes: u64,
+    /// The most that anybody may spend.
+    pub allowance: crate::run::Allowance,
     /// Where the model services of runs may be.
     pub upstream_reach: Reach,
     /// What the prompts of every run must not hold.

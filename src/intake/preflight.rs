@@ -8,13 +8,14 @@ use uuid::Uuid;
 use super::hide::hide_params;
 use super::target::Target;
 use super::{IntakeSettings, Lead, Submission};
+use crate::budget::Amounts;
 use crate::gateway::{Inadmissible, admit};
 use crate::inputs::{self, FilesError, Input, Named, StepInputs};
 use crate::job::{FrozenWorkflow, JobSecrets, JobSpec, LaterStep};
-use crate::plan::{GUARD_NEEDS_GATEWAY, Planned, plan};
+use crate::plan::{GUARD_NEEDS_GATEWAY, Planned, first_request, plan};
 use crate::provider;
 use crate::reach::parse_target;
-use crate::run::{Credentials, RunName, RunPlan, Slug};
+use crate::run::{Allowance, Credentials, RunName, RunPlan, Slug};
 use crate::runbook::referenced_variables;
 use crate::secret::{Keyring, Secret};
 use crate::store::Store;
@@ -54,6 +55,15 @@ pub(super) struct Ready {
     /// The files of each step.
     pub(super) inputs: Vec<StepInputs>,
     pub(super) notes: Vec<String>,
+    /// What its first request to a model takes, where that has a limit.
+    pub(super) need: Option<Need>,
+}
+
+/// What a run needs to begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need {
+    pub(super) allowance: Allowance,
+    pub(super) amounts: Amounts,
 }
 
 /// What the request is judged by.
@@ -83,6 +93,7 @@ struct JudgedStep {
     inputs: Vec<Input>,
     /// Secrets of the request that nothing in it reads.
     unread: BTreeSet<String>,
+    need: Option<Need>,
 }
 
 impl Judging<'_> {
@@ -115,9 +126,9 @@ impl Judging<'_> {
                 spec.variables.entry(name).or_insert_with(|| AWAITED.to_owned());
             }
         }
-        let mut unread = BTreeSet::new();
+        let (mut unread, mut need) = (BTreeSet::new(), None);
         if !left_open.iter().any(|name| DECISIVE.contains(name)) {
-            unread = self.bench.plan(&spec, &secrets, (&mut found, notes));
+            (unread, need) = self.bench.plan(&spec, &secrets, (&mut found, notes));
         }
         // What speaks against every step is said once.
         for problem in found {
@@ -125,7 +136,7 @@ impl Judging<'_> {
                 problems.push(problem);
             }
         }
-        Ok(JudgedStep { spec, secrets, named, inputs, unread })
+        Ok(JudgedStep { spec, secrets, named, inputs, unread, need })
     }
 }
 
@@ -154,6 +165,7 @@ impl Bench<'_> {
         let (mut steps, mut inputs) = (Vec::new(), Vec::new());
         let has_several = resolved.steps.len() > 1;
         let mut unread: Option<BTreeSet<String>> = None;
+        let mut needs = Vec::new();
         for step in resolved.steps {
             let slug = has_several.then(|| Slug::new(&step.name).ok()).flatten();
             let judged = bench.step(step, (&mut problems, &mut notes))?;
@@ -163,6 +175,7 @@ impl Bench<'_> {
                 None => judged.unread,
                 Some(others) => others.intersection(&judged.unread).cloned().collect(),
             });
+            needs.push(judged.need);
             steps.push((judged.spec, judged.secrets, judged.named));
         }
         notes.extend(unread_note(&unread.unwrap_or_default()));
@@ -184,7 +197,8 @@ impl Bench<'_> {
         hide_params(&mut shown, self.hidden);
         let spec =
             JobSpec { init_params: shown, webhook_url: wish.webhook_url.clone(), later, ..first };
-        Ok(Ok(Ready { spec, secrets, inputs, notes }))
+        let need = needs.into_iter().next().flatten();
+        Ok(Ok(Ready { spec, secrets, inputs, notes, need }))
     }
 
     /// What the request makes of the task's workflow.
@@ -212,13 +226,14 @@ impl Bench<'_> {
         spec: &JobSpec,
         secrets: &JobSecrets,
         (problems, notes): (&mut Problems, &mut Vec<String>),
-    ) -> BTreeSet<String> {
+    ) -> (BTreeSet<String>, Option<Need>) {
         let name = RunName {
             collection: self.collection.clone(),
             task: self.task.name.clone(),
             id: crate::run::RunId::from_uuid(Uuid::nil()),
         };
-        let mut request = spec.request(&name, secrets, self.store.root());
+        let ceilings = self.settings.allowance;
+        let mut request = spec.request(&name, secrets, (self.store.root(), ceilings));
         request.overrides.granted_tools = self.settings.provider_tools.clone();
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
         let planned =
@@ -236,7 +251,7 @@ impl Bench<'_> {
         if planned.plan.as_ref().is_some_and(|plan| self.escapes_guard(plan)) {
             problems.push(format!("{GUARD_NEEDS_GATEWAY}."));
         }
-        unread(&planned, secrets, &keyring)
+        (unread(&planned, secrets, &keyring), planned.plan.as_ref().and_then(need))
     }
 }
 
@@ -255,6 +270,15 @@ impl Bench<'_> {
         let access = provider::access(plan.provider, plan.runtime, keyring).ok()?;
         Some(access.places().try_for_each(|place| admit(place, self.settings.upstream_reach)))
     }
+}
+
+/// What a plan needs to begin, where that has a limit and the gateway keeps it.
+fn need(plan: &RunPlan) -> Option<Need> {
+    let is_kept = plan.credentials == Credentials::Gateway && plan.script.is_none();
+    (is_kept && !plan.allowance.is_none()).then(|| Need {
+        allowance: plan.allowance,
+        amounts: first_request(&plan.model, plan.max_output_tokens),
+    })
 }
 
 /// The secrets of the request that nothing in a step reads.

@@ -9,17 +9,19 @@ use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::preflight::{Bench, INSTRUCTION, Ready};
+use super::preflight::{Bench, INSTRUCTION, Need, Ready};
 use super::target::Target;
 use super::{Accepted, IntakeSettings, Submission, Uploaded};
 use crate::archive::ArchiveError;
+use crate::budget::{Balance, Balances, Decision, decide, period};
 use crate::catalog::{Catalog, CatalogError, Collection};
 use crate::database::{Vault, VaultError};
 use crate::host::blocking;
 use crate::inputs::{self, FilesError};
 use crate::job::{JobFile, JobSecrets};
 use crate::queue::{Idempotency, NewJob, Queue, QueueError, Submitted};
-use crate::run::{RunId, RunName};
+use crate::run::{Exhausted, RunId, RunName};
+use crate::spend::{Spend, SpendError};
 use crate::store::{StoragePath, Store, StoreError};
 
 /// How often an id is drawn anew. One of eight hexadecimal digits is taken once in thousands of
@@ -51,6 +53,17 @@ pub enum IntakeError {
         .0.workflow_id()
     )]
     KeyUsed(RunName),
+    /// The collection's budget has no room for another run.
+    #[error("The collection's budget is used up: {exhausted}.")]
+    BudgetUsedUp {
+        /// What has no room.
+        exhausted: Exhausted,
+        /// Until it has.
+        wait: Duration,
+    },
+    /// What is spent could not be read.
+    #[error("could not look at what is spent")]
+    Spend(#[source] SpendError),
     /// The catalog failed.
     #[error("could not look the task up")]
     Catalog(#[source] CatalogError),
@@ -85,6 +98,8 @@ pub struct Intake {
     pub store: Store,
     /// What seals secrets.
     pub vault: Arc<Vault>,
+    /// What is spent.
+    pub spend: Spend,
     /// The rules.
     pub settings: IntakeSettings,
     /// Requests that are being taken in. Each goes on to its end, whether its client waits or not.
@@ -169,8 +184,32 @@ impl Intake {
         let (judged, collection, task) =
             judged.await.map_err(IntakeError::Gone)?.map_err(files_failed)?;
         let ready = judged.map_err(IntakeError::Refused)?;
+        self.has_room(&collection, ready.need, now).await?;
         self.make_task(&collection, &task, now).await?;
         self.enqueue(Job { ready, collection, task, idempotency, routine }, now).await
+    }
+
+    /// Whether the collection's day and month have room for a run's first request. A run that waited
+    /// for the next day instead would begin beside all the others that did, and whoever asked would
+    /// not know.
+    async fn has_room(
+        &self,
+        collection: &Collection,
+        need: Option<Need>,
+        now: Timestamp,
+    ) -> Result<(), IntakeError> {
+        let Some(Need { allowance, amounts }) = need else { return Ok(()) };
+        let balances = self.spend.balances(&collection.name, &allowance, now).await;
+        let balances =
+            Balances { run: Balance::default(), ..balances.map_err(IntakeError::Spend)? };
+        match decide(&allowance, &balances, &amounts, &period(now), Duration::ZERO) {
+            Decision::Refuse(exhausted) => {
+                let opens = exhausted.opens.unwrap_or(now);
+                let wait = Duration::try_from(opens.duration_since(now)).unwrap_or_default();
+                Err(IntakeError::BudgetUsedUp { exhausted, wait })
+            }
+            Decision::Go | Decision::AwaitOthers | Decision::TooSoon(_) => Ok(()),
+        }
     }
 
     /// Draws a name and puts the run into the queue.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::secrets::JobSecrets;
 use crate::plan::{Draw, GivenFile, Overrides, RunRequest};
-use crate::run::{Network, RunName};
+use crate::run::{Allowance, Caps, Network, RunName, Usd};
 use crate::secret::Secret;
 use crate::workflow::RunbookStep;
 
@@ -140,6 +140,11 @@ impl JobSpec {
             network: step.network_enabled.map(|on| if on { Network::Open } else { Network::None }),
             wall: step.timeout_sec.map(Duration::from_secs),
             max_turns: step.max_turns,
+            caps: Caps {
+                cost: step.max_cost_usd.and_then(Usd::new),
+                tokens: step.max_tokens,
+                requests: step.max_requests,
+            },
             memory_bytes: step.memory_bytes,
             n_cpus: step.cpus,
             mcp_servers: step.mcp_servers,
@@ -166,7 +171,12 @@ impl JobSpec {
 
     /// The request for the planner. `root` is the results directory, where the job's files lie.
     #[must_use]
-    pub fn request(&self, name: &RunName, secrets: &JobSecrets, root: &Path) -> RunRequest {
+    pub fn request(
+        &self,
+        name: &RunName,
+        secrets: &JobSecrets,
+        (root, ceilings): (&Path, Allowance),
+    ) -> RunRequest {
         let file = |file: &JobFile| GivenFile {
             path: root.join(&file.path),
             name: Some(file.name.clone()),
@@ -180,6 +190,7 @@ impl JobSpec {
             assets: self.files.iter().map(file).collect(),
             script: self.script.clone(),
             former: None,
+            ceilings,
             overrides: Overrides {
                 step: Some(self.step.clone()).filter(|step| !step.is_empty()),
                 agent_env: secrets.agent_env.clone(),

@@ -103,6 +103,7 @@ mod tests {
             assets: vec![],
             script: Some("turns: [{text: Done.}]".to_owned()),
             former: None,
+            ceilings: crate::run::Allowance::default(),
             overrides,
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };

@@ -78,6 +78,7 @@ mod tests {
             assets: vec![],
             script: Some("turns: [{ text: x }]".to_owned()),
             former: None,
+            ceilings: crate::run::Allowance::default(),
             overrides,
         };
         let draw =

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::budget::Budget;
 use super::request::RunRequest;
 use crate::guard::Guardrails;
 use crate::provider;
@@ -129,6 +130,7 @@ impl Planner<'_> {
         let credentials = self.credentials(runtime, provider);
         let guard = self.guard(credentials, provider);
         let redact_artifacts = self.redact_artifacts();
+        let Budget { allowance, max_output_tokens } = self.budget(provider, &model, credentials);
         let provider_tools = self.provider_tools();
         self.former(runtime);
         let agent_env = self.agent_env();
@@ -158,6 +160,8 @@ impl Planner<'_> {
             redact_artifacts,
             provider_tools,
             limits,
+            allowance,
+            max_output_tokens,
             setup: front_matter.setup.clone(),
             permissions,
             init_params: if request.init_params.is_empty() {

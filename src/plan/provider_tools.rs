@@ -77,6 +77,7 @@ mod tests {
             assets: vec![],
             script: Some("turns: [{ text: x }]".to_owned()),
             former: None,
+            ceilings: crate::run::Allowance::default(),
             overrides: Overrides {
                 granted_tools: ProviderTool::list(granted).unwrap(),
                 ..Overrides::default()

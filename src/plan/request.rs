@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Credentials, Former, McpServers, Network, ProviderTools, Slug};
+use crate::run::{Allowance, Caps, Credentials, Former, McpServers, Network, ProviderTools, Slug};
 use crate::secret::Secret;
 
 /// A request to run a runbook. What it leaves open, the runbook decides, then the defaults.
@@ -30,6 +30,8 @@ pub struct RunRequest {
     pub former: Option<Former>,
     /// What is decided here and not by the runbook.
     pub overrides: Overrides,
+    /// The most that the operator lets anybody spend.
+    pub ceilings: Allowance,
 }
 
 /// A file that a run is given.
@@ -84,6 +86,9 @@ pub struct Overrides {
     pub wall: Option<Duration>,
     /// Model turns of the main loop.
     pub max_turns: Option<u32>,
+    /// What the run may spend; a runbook can narrow it.
+    #[serde(skip_serializing_if = "Caps::is_none")]
+    pub caps: Caps,
     /// How often a failing request to the provider is tried again.
     pub model_retries: Option<u32>,
     /// Memory of the sandbox, in bytes.

@@ -12,5 +12,5 @@ mod table;
 pub use access::{Access, Brokered, Credential, Route, SCRIPTED_SOCKET, Wire, access, credentials};
 pub use examine::examine;
 pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price};
-pub use pricing::{Billed, estimate};
+pub use pricing::{Billed, CacheTime, estimate, worst_case};
 pub use selection::{ChosenModel, choose_model, choose_provider, choose_runtime};

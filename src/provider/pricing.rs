@@ -31,6 +31,26 @@ pub fn estimate(model: &str, billed: &Billed) -> Option<f64> {
     Some(price.input * input + price.output * millions(billed.output))
 }
 
+/// What so many tokens cost at most, in dollars, when all of the prompt is written to the cache.
+/// `None` for a model without a known price.
+#[must_use]
+pub fn worst_case(model: &str, input: u64, output: u64, cache: CacheTime) -> Option<f64> {
+    let billed = match cache {
+        CacheTime::FiveMinutes => Billed { cache_write_5m: input, output, ..Billed::default() },
+        CacheTime::Hour => Billed { cache_write_1h: input, output, ..Billed::default() },
+    };
+    estimate(model, &billed)
+}
+
+/// How long the cache keeps what is written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheTime {
+    /// Five minutes, unless a request says otherwise.
+    FiveMinutes,
+    /// An hour.
+    Hour,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +71,20 @@ mod tests {
             let cost = cost(billed).unwrap();
             assert!((cost - expected).abs() < 1e-9, "{billed:?}: {cost}");
         }
+    }
+
+    #[test]
+    fn the_worst_case_is_never_less_than_what_is_billed() {
+        let billed = Billed {
+            input: 10,
+            cache_read: 500,
+            cache_write_5m: 490,
+            cache_write_1h: 0,
+            output: 7,
+        };
+        let cost = |cache| worst_case("claude-sonnet-4-6", 1_000, 7, cache).unwrap();
+        let (short, long) = (cost(CacheTime::FiveMinutes), cost(CacheTime::Hour));
+        assert!(estimate("claude-sonnet-4-6", &billed).unwrap() < short && short < long);
     }
 
     #[test]

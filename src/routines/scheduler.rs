@@ -118,9 +118,12 @@ impl Scheduler {
             Ok(accepted) => Fired::Submitted(accepted.name),
             // The routine was changed between two tries of one slot: it has its run.
             Err(IntakeError::KeyUsed(name)) => Fired::Before(name),
-            Err(error @ (IntakeError::Unknown(_) | IntakeError::Refused(_))) => {
-                Fired::Refused(error)
-            }
+            // The slot is left out: runs that were put off would all begin when the budget opens.
+            Err(
+                error @ (IntakeError::Unknown(_)
+                | IntakeError::Refused(_)
+                | IntakeError::BudgetUsedUp { .. }),
+            ) => Fired::Refused(error),
             Err(error) => Fired::Later(error),
         }
     }

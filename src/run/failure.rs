@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::activity::Activity;
+use super::budget::Exhausted;
 
 /// Why a run failed. `Display` is a sentence for the person who started the run, [`Self::code`] a
 /// stable word for programs, [`Self::mend`] what to do about it. Part of what the worker saves of a
@@ -94,11 +95,14 @@ pub enum RunFailure {
         /// The limit.
         limit: u32,
     },
-    /// The run used up its money.
+    /// What the run, or its collection, may spend does not suffice for its next request.
     #[error("the run reached its budget: {detail}")]
     BudgetExceeded {
-        /// What was spent and allowed.
+        /// What was spent and allowed, in words.
         detail: String,
+        /// The same in numbers, where the gateway kept the budget.
+        #[serde(default)]
+        exhausted: Option<Exhausted>,
     },
     /// The agent said that it failed, for a reason of its own.
     #[error("the agent reported a failure: {detail}")]
@@ -291,6 +295,12 @@ impl RunFailure {
         }
     }
 
+    /// The limit that was reached, in numbers, where the gateway kept it.
+    #[must_use]
+    pub fn exhausted(&self) -> Option<&Exhausted> {
+        if let Self::BudgetExceeded { exhausted, .. } = self { exhausted.as_ref() } else { None }
+    }
+
     /// The failure with the step that it ended, where the run has several.
     #[must_use]
     pub fn told_of(&self, step: Option<&str>) -> String {
@@ -327,7 +337,9 @@ impl RunFailure {
             }
             Self::ModelRefused { .. } => "Read the refusal; change what the runbook asks for.",
             Self::TurnLimit { .. } => "Raise the turn limit, or split the runbook.",
-            Self::BudgetExceeded { .. } => "Raise the budget, or split the runbook.",
+            Self::BudgetExceeded { .. } => {
+                "Raise the limit that the message names, wait until it opens again, or split the runbook."
+            }
             Self::AgentFailed { .. } => "Read the last steps of the trajectory.",
             Self::AgentCrashed { .. } => "Read logs/agent/stderr.txt in the results folder.",
             Self::NoResult { .. } => "Read logs/agent in the results folder; the stream broke off.",

@@ -102,6 +102,9 @@ pub enum Code {
     UnsetVariable,
     UnusableInput,
     LimitOutOfRange,
+    BudgetTooSmall,
+    BudgetCannotBeKept,
+    IdleBudget,
     MissingScript,
     UnreadableScript,
     CannotResume,
@@ -145,7 +148,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 53] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -172,6 +175,9 @@ impl Code {
         Self::UnsetVariable,
         Self::UnusableInput,
         Self::LimitOutOfRange,
+        Self::BudgetTooSmall,
+        Self::BudgetCannotBeKept,
+        Self::IdleBudget,
         Self::MissingScript,
         Self::UnreadableScript,
         Self::CannotResume,
@@ -344,6 +350,20 @@ impl Code {
             Self::LimitOutOfRange => error(
                 "limit-out-of-range",
                 "A limit of the run is beyond what can be given. The message names the range.",
+            ),
+            Self::BudgetTooSmall => error(
+                "budget-too-small",
+                "A limit of what may be spent leaves no room for the agent's first request and an \
+                 answer with which it can work. The message says how much that is.",
+            ),
+            Self::BudgetCannotBeKept => error(
+                "budget-cannot-be-kept",
+                "A limit of what may be spent cannot be kept: the model's price is not known, or the \
+                 run would ask its model service past the gateway.",
+            ),
+            Self::IdleBudget => warning(
+                "idle-budget",
+                "A limit of what may be spent has no effect: the scripted provider costs nothing.",
             ),
             Self::MissingScript => error(
                 "missing-script",

@@ -1,6 +1,7 @@
 //! One execution of a runbook: its name, its plan, where it stands, and every way it can fail.
 
 mod activity;
+mod budget;
 mod check;
 mod error_chain;
 mod failure;
@@ -13,6 +14,7 @@ mod stall;
 mod status;
 
 pub use activity::{Activity, ActivityNow, StallCeilings, StallLimits};
+pub use budget::{Allowance, Caps, Exhausted, Measure, Rate, Span, Usd};
 pub use check::{Check, CheckStatus};
 pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::activity::{StallCeilings, StallLimits};
+use super::budget::Allowance;
 use super::id::RunName;
 use super::provider_tool::ProviderTools;
 use crate::guard::Guardrails;
@@ -322,6 +323,10 @@ pub struct RunPlan {
     pub provider_tools: ProviderTools,
     /// How much the run may take.
     pub limits: Limits,
+    /// How much it and its collection may spend.
+    pub allowance: Allowance,
+    /// Most tokens of one answer, where less than the agent's own default fits the allowance.
+    pub max_output_tokens: Option<u64>,
     /// A shell script that prepares the sandbox before the agent starts.
     pub setup: Option<String>,
     /// What the agent may do.

@@ -14,6 +14,7 @@ use super::split::RawYaml;
 use super::stall::{self, StallTimes};
 use super::values::{count, flag, paths, rules, seconds, share, size, text, texts, unfit};
 use super::yaml;
+use crate::run::{Caps, Usd};
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
 /// that is empty or blank count as absent. Values have the right type, nothing more: whether an
@@ -60,6 +61,8 @@ pub struct FrontMatter {
     pub stall: StallTimes,
     /// `max_turns`: how many model turns it may take.
     pub max_turns: Option<u32>,
+    /// `max_cost_usd`, `max_tokens`, `max_requests`: what the run may spend.
+    pub caps: Caps,
     /// `cpus`: processors, as a share.
     pub n_cpus: Option<f64>,
     /// `memory`, in bytes.
@@ -136,6 +139,16 @@ impl FrontMatter {
             "stall" => self.stall = stall::read(key, node, unknown)?,
             "max_turns" => {
                 self.max_turns = count(key, "a whole number from 1, such as `50`", node)?;
+            }
+            "max_cost_usd" => {
+                let usd = share(key, "a number of dollars above 0, such as `2.5`", node)?;
+                self.caps.cost = usd.and_then(Usd::new);
+            }
+            "max_tokens" => {
+                self.caps.tokens = count(key, "a whole number from 1, such as `500000`", node)?;
+            }
+            "max_requests" => {
+                self.caps.requests = count(key, "a whole number from 1, such as `100`", node)?;
             }
             "cpus" => self.n_cpus = share(key, "a number above 0, such as `2` or `0.5`", node)?,
             "memory" => self.memory_bytes = size(key, node)?,
@@ -272,6 +285,9 @@ mcp_servers:
 timeout_sec: 1200
 stall: {model_sec: 600, tool_sec: 7200, silent_sec: 60, linger_sec: 5, patience: 1}
 max_turns: 50
+max_cost_usd: 2.5
+max_tokens: 500000
+max_requests: 100
 cpus: 0.5
 memory: 512M
 network_enabled: false
@@ -325,6 +341,7 @@ colour: red
                 linger: Some(Duration::from_secs(5)),
             },
             max_turns: Some(50),
+            caps: Caps { cost: Usd::new(2.5), tokens: Some(500_000), requests: Some(100) },
             n_cpus: Some(0.5),
             memory_bytes: Some(512 << 20),
             network_enabled: Some(false),
@@ -333,7 +350,7 @@ colour: red
             unknown: vec![
                 UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 35 },
                 UnknownKey { name: "stall.patience".to_owned(), line: 39 },
-                UnknownKey { name: "colour".to_owned(), line: 46 },
+                UnknownKey { name: "colour".to_owned(), line: 51 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -362,6 +379,9 @@ colour: red
             "timeout_sec",
             "stall",
             "max_turns",
+            "max_cost_usd",
+            "max_tokens",
+            "max_requests",
             "cpus",
             "memory",
             "network_enabled",

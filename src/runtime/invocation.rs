@@ -15,6 +15,8 @@ pub struct Assignment<'a> {
     pub mcp_servers: &'a McpServers,
     /// Model turns of the main loop; `None` is no limit.
     pub max_turns: Option<u32>,
+    /// Most tokens of one answer; `None` leaves it to the runtime.
+    pub max_output_tokens: Option<u64>,
     /// How often a failing request to the provider is tried again.
     pub model_retries: u32,
     /// The agent's session.

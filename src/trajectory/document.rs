@@ -13,8 +13,8 @@ use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
 use super::wire_account::Reconciled;
 use crate::run::{
-    Credentials, Limits, Network, PermissionMode, ProviderName, ProviderTools, RunFailure, RunPlan,
-    RunStatus, Verdict,
+    Allowance, Credentials, Exhausted, Limits, Network, PermissionMode, ProviderName,
+    ProviderTools, RunFailure, RunPlan, RunStatus, Verdict,
 };
 
 /// The version of `trajectory.json` that this program writes and reads.
@@ -120,7 +120,7 @@ pub struct TrajectoryDocument<'a> {
     org_id: Option<String>,
     resumed_from: Option<String>,
     error: Option<String>,
-    failure: Option<FailureView>,
+    failure: Option<FailureView<'a>>,
     verdict: VerdictView<'a>,
     warnings: Vec<String>,
     usage: UsageView<'a>,
@@ -217,15 +217,22 @@ struct Config<'a> {
     allowed_tools: Option<&'a [String]>,
     disallowed_tools: &'a [String],
     limits: &'a Limits,
+    #[serde(skip_serializing_if = "Allowance::is_none")]
+    allowance: Allowance,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_output_tokens: Option<u64>,
     mcp_servers: Vec<&'a str>,
     primary_outputs: &'a [String],
 }
 
 #[derive(Debug, Serialize)]
-struct FailureView {
+struct FailureView<'a> {
     code: &'static str,
     message: String,
     mend: &'static str,
+    /// The limit that was reached; dollars are in millionths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exhausted: Option<&'a Exhausted>,
 }
 
 #[derive(Debug, Serialize)]
@@ -297,6 +304,7 @@ impl<'a> TrajectoryDocument<'a> {
                 code: failure.code(),
                 message: failure.to_string(),
                 mend: failure.mend(),
+                exhausted: failure.exhausted(),
             }),
             verdict: VerdictView { passed: facts.verdict.passed(), verdict: facts.verdict },
             warnings: warnings(facts),
@@ -434,6 +442,8 @@ fn config<'a>(facts: &DocumentFacts<'a>) -> Config<'a> {
         allowed_tools: plan.permissions.allowed.as_deref(),
         disallowed_tools: &plan.permissions.denied,
         limits: &plan.limits,
+        allowance: plan.allowance,
+        max_output_tokens: plan.max_output_tokens,
         // Only the names: a server's settings can hold credentials.
         mcp_servers: plan.mcp_servers.keys().map(String::as_str).collect(),
         primary_outputs: &plan.primary_outputs,
@@ -514,6 +524,8 @@ mod tests {
                 n_pids: 64,
                 output_bytes: 1 << 20,
             },
+            allowance: Allowance::default(),
+            max_output_tokens: None,
             setup: Some("true".to_owned()),
             permissions: crate::run::Permissions::default(),
             init_params: Map::new(),

@@ -80,6 +80,16 @@ impl CallError {
         }
     }
 
+    /// Whether the service certainly never got the request, and bills nothing.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::Client(_) | Self::Gone(_) => true,
+            Self::Reach { source, .. } => source.is_connect(),
+            Self::Silent { .. } | Self::BrokeOff { .. } => false,
+        }
+    }
+
     /// What happened, for the client and the record. Its own parts are not in it: the address can
     /// have been set by somebody else than the client.
     #[must_use]

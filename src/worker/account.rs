@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::time::Duration;
 
 use crate::gateway::{Ledger, Outcome};
-use crate::run::error_chain;
+use crate::run::{Exhausted, error_chain};
 use crate::store::{RunFolder, StoreError};
 use crate::telemetry::meters;
 use crate::trajectory::WireAccount;
@@ -36,6 +36,12 @@ pub(super) fn tell_meters(folder: &RunFolder) {
             meters::gateway_request(record.outcome.as_str(), took, first_byte);
         }
     }
+}
+
+/// The limit that a request of the run would have passed. It reads a file, so it belongs on a thread
+/// that may block.
+pub(super) fn exhausted(folder: &RunFolder) -> Option<Exhausted> {
+    ledger_or_none(folder)?.exhausted().cloned()
 }
 
 /// The number of the run's last request.

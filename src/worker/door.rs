@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::account::last_seq;
 use super::attend::Clock;
 use super::execute::Run;
-use crate::gateway::{Contact, GatewayOrder, LaunchError, Place, Program, tail};
+use crate::gateway::{Contact, GatewayOrder, LaunchError, Place, Program, PurseOrder, tail};
 use crate::host::blocking;
 use crate::provider::{Access, Brokered};
 use crate::run::{RunFailure, RunName, error_chain};
@@ -121,6 +121,11 @@ impl Keeper {
             secrets: run.plan.secret_values().cloned().collect(),
             reach: program.reach,
             provider_tools: run.plan.provider_tools.clone(),
+            purse: Some(PurseOrder {
+                file: run.parts.spend.path().to_owned(),
+                collection: run.plan.name.collection.to_string(),
+                allowance: run.plan.allowance,
+            }),
             ledger,
             last_seq: 0,
             deadline: (run.parts.clock)(),

@@ -17,6 +17,7 @@ use super::ending::Ending;
 use super::fault::{no_access, not_prepared, not_provisioned, not_ready, sandbox_failed};
 use super::model::{self, Model};
 use super::news::News;
+use super::part::Part;
 use super::record::{Ended, Record};
 use super::report::RunReport;
 use super::spent::job_usage;
@@ -28,11 +29,14 @@ use crate::gateway::Program;
 use crate::guard::Guardrails;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
-use crate::run::{RunFailure, RunName, RunPlan, RunStatus, StallCeilings, error_chain};
+use crate::run::{
+    Allowance, Credentials, RunFailure, RunName, RunPlan, RunStatus, StallCeilings, error_chain,
+};
 use crate::runtime::{self, Assignment, Session};
 use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxId};
 use crate::secret::{Keyring, Redactor};
 use crate::snapshot::Snapshots;
+use crate::spend::{Purse, Spend};
 use crate::store::{Store, StoreError};
 use crate::telemetry::meters;
 
@@ -69,6 +73,10 @@ pub struct Parts {
     pub gateway: Program,
     /// Where the record goes.
     pub store: Store,
+    /// What is spent, by every process of this machine.
+    pub spend: Spend,
+    /// The most that the operator lets anybody spend.
+    pub ceilings: Allowance,
     /// Where credentials come from.
     pub keyring: Keyring,
     /// How long a run may do nothing at most, whatever its runbook says.
@@ -209,6 +217,7 @@ impl Run<'_> {
             }
         };
         let (exit_code, used) = (ended.exit_code(), ended.used());
+        self.count_ungated(&ended).await;
         if record.goes_on(&ended) {
             let so_far = self.close(&ended, &RunStatus::Running).await?;
             self.insist(|| news.end_step()).await?;
@@ -224,6 +233,26 @@ impl Run<'_> {
             told => told?,
         }
         Ok(Done { report, exit_code, used })
+    }
+
+    /// Counts a run that asked past any gateway by its own account, once however often it is ended.
+    async fn count_ungated(&self, ended: &Ended) {
+        let Self { parts, plan, record, .. } = self;
+        if plan.credentials == Credentials::Gateway && plan.script.is_none() {
+            return;
+        }
+        let step = record.part().map_or("", Part::step);
+        let part = format!("{}/{step}", Purse::name_of(&plan.name));
+        let used = ended.took();
+        if used.is_empty() {
+            return;
+        }
+        let counted = (part.as_str(), plan.script.is_none());
+        let collection = &plan.name.collection;
+        let counted = parts.spend.count_run(collection, counted, &used, (parts.clock)()).await;
+        if let Err(e) = counted {
+            tracing::warn!(error = %error_chain(&e), "what a run used is not counted");
+        }
     }
 
     /// Says the last word about a run that nobody works on any more, unless somebody did.
@@ -478,6 +507,7 @@ impl Run<'_> {
                 permissions: &plan.permissions,
                 mcp_servers: &plan.mcp_servers,
                 max_turns: plan.limits.max_turns,
+                max_output_tokens: plan.max_output_tokens,
                 model_retries: plan.limits.model_retries,
                 session: match &plan.former {
                     Some(former) => Session::Resumed(former.session_id),

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, absolute};
 
+use jiff::Timestamp;
+
 use super::account::tell_meters;
 use super::door::{self, Door};
 use super::execute::Run;
@@ -15,6 +17,7 @@ use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
 use crate::provider::{Access, SCRIPTED_SOCKET};
 use crate::run::{Credentials, RunFailure, error_chain};
 use crate::sandbox::{Mount, SandboxId};
+use crate::spend::{Purse, Spend};
 use crate::store::RunFolder;
 
 /// The model service while a run lasts.
@@ -28,7 +31,14 @@ enum Service {
     /// Somewhere else.
     Remote,
     /// Somewhere else, behind a gateway in a process of its own.
-    Gateway { door: Door, folder: RunFolder },
+    Gateway {
+        door: Door,
+        folder: RunFolder,
+        /// The run's name in what is spent.
+        run: String,
+        spend: Spend,
+        clock: fn() -> Timestamp,
+    },
     /// In this process.
     Scripted {
         server: ScriptedProvider,
@@ -89,7 +99,14 @@ impl Model {
         let access = brokered.access.clone();
         let door = Door::open(run, place.clone(), brokered).await?;
         let folder = run.record.folder().clone();
-        Ok((Self { service: Service::Gateway { door, folder }, place: Some(place) }, access))
+        let service = Service::Gateway {
+            door,
+            folder,
+            run: Purse::name_of(&run.plan.name),
+            spend: run.parts.spend.clone(),
+            clock: run.parts.clock,
+        };
+        Ok((Self { service, place: Some(place) }, access))
     }
 
     /// What the sandbox must see of it.
@@ -105,8 +122,12 @@ impl Model {
         let Self { service, place } = self;
         let ledger = match service {
             Service::Remote => Vec::new(),
-            Service::Gateway { door, folder } => {
+            Service::Gateway { door, folder, run, spend, clock } => {
                 door.end().await;
+                // What a gateway that was killed had set aside is spent, and nobody waits for it.
+                if let Err(e) = spend.give_up(&run, clock()).await {
+                    tracing::warn!(error = %error_chain(&e), "what requests of a run took is not counted");
+                }
                 if let Err(e) = blocking(move || tell_meters(&folder)).await {
                     tracing::error!(error = %e, "the figures of a run's requests were not told");
                 }

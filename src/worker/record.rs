@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::account::exhausted;
 use super::conclude::Remains;
 use super::ending::{Ending, How};
 use super::execute::Parts;
@@ -13,6 +14,7 @@ use super::part::{Part, PartError};
 use super::report::RunReport;
 use super::settle::settle;
 use super::spent::job_usage;
+use crate::gateway::took;
 use crate::provider;
 use crate::provider::scripted::LedgerEntry;
 use crate::queue::JobUsage;
@@ -20,6 +22,7 @@ use crate::run::{RunFailure, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::secret::Redactor;
+use crate::spend::Took;
 use crate::store::{Area, Document, MaskedFiles, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
     AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
@@ -66,6 +69,14 @@ impl Ended {
         job_usage(&self.usage.by_model.total())
     }
 
+    /// What it used of each model, for the counters.
+    pub(super) fn took(&self) -> Vec<(String, u64, Took)> {
+        let models = self.usage.by_model.iter();
+        models
+            .map(|(model, usage)| (model.to_owned(), usage.requests_seen, took(model, usage)))
+            .collect()
+    }
+
     /// A run whose sandbox ended without an agent.
     pub(super) fn before_agent(status: RunStatus, remains: Remains) -> Self {
         Self { remains, ..Self::without_agent(status) }
@@ -103,9 +114,35 @@ impl Ended {
             // What the agent said of itself cannot make up for a sandbox that failed.
             Err(failure) => RunStatus::Failed(failure),
         };
+        let status = budgeted(status, stopped.as_ref(), folder);
         notes.extend(seal.findings);
         let (usage, reconciled) = settle(plan, &recorder, folder, &mut notes);
         Self { status, recorder, usage, reconciled, notes, remains, exit_code }
+    }
+}
+
+/// Says of a run that it reached its budget, whatever its agent made of the refusal: what a sub-agent
+/// or a tool was refused is missing from its work.
+fn budgeted(status: RunStatus, stopped: Option<&StopReason>, folder: &RunFolder) -> RunStatus {
+    let is_ours = match stopped {
+        None | Some(StopReason::Lingered) => false,
+        Some(
+            StopReason::Timeout(_)
+            | StopReason::Cancelled
+            | StopReason::OutputLimit { .. }
+            | StopReason::Failed(_),
+        ) => true,
+    };
+    let is_memory = matches!(status, RunStatus::Failed(RunFailure::OutOfMemory { .. }));
+    if is_ours || is_memory || status == RunStatus::Cancelled {
+        return status;
+    }
+    match exhausted(folder) {
+        Some(exhausted) => RunStatus::Failed(RunFailure::BudgetExceeded {
+            detail: exhausted.to_string(),
+            exhausted: Some(exhausted),
+        }),
+        None => status,
     }
 }
 

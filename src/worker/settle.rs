@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use super::account::wire_account;
 use super::lines::MAX_LINE_BYTES;
-use crate::provider::{self, Billed};
+use crate::gateway::cost_of;
 use crate::run::RunPlan;
 use crate::runtime;
 use crate::store::RunFolder;
-use crate::trajectory::{Reconciled, Recorder, Usage, UsageReport, UsageSource};
+use crate::trajectory::{Reconciled, Recorder, UsageReport, UsageSource};
 
 /// The best account of a run's usage, with its costs, and how the agent's compares with the wire's.
 pub(super) fn settle(
@@ -34,19 +34,7 @@ pub(super) fn settle(
             agent
         }
     };
-    (UsageReport { source, by_model: by_model.priced(estimate) }, reconciled)
-}
-
-fn estimate(model: &str, usage: &Usage) -> Option<f64> {
-    let billed = Billed {
-        input: usage.input,
-        output: usage.output,
-        cache_read: usage.cache_read,
-        // The agent asks for five minutes unless it is told otherwise.
-        cache_write_5m: usage.cache_write_5m.saturating_add(usage.cache_write_unsplit),
-        cache_write_1h: usage.cache_write_1h,
-    };
-    provider::estimate(model, &billed)
+    (UsageReport { source, by_model: by_model.priced(cost_of) }, reconciled)
 }
 
 /// The agent's own totals where its last word stands; else the session files, which have the final

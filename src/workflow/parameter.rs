@@ -61,6 +61,12 @@ pub(super) const AGENT_ENV: StepParameter = parameter(
     "an object of environment variables and their values, such as `{\"LANG\": \"C.UTF-8\"}`",
     &["agent_env"],
 );
+pub(super) const MAX_COST_USD: StepParameter =
+    parameter("max_cost_usd", "a number of dollars above 0, such as `2.5`", &["max_cost_usd"]);
+pub(super) const MAX_TOKENS: StepParameter =
+    parameter("max_tokens", "a whole number from 1, such as `500000`", &["max_tokens"]);
+pub(super) const MAX_REQUESTS: StepParameter =
+    parameter("max_requests", "a whole number from 1, such as `100`", &["max_requests"]);
 pub(super) const SCRIPT: StepParameter =
     parameter("script", "a text: what the scripted provider answers", &["script"]);
 /// Requests use the word for values of their own, so a step reads it only where it says so.
@@ -68,7 +74,7 @@ pub(super) const PROMPT: StepParameter =
     parameter("prompt", "a text: what the agent reads after the runbook", &[]);
 
 /// Every parameter of the `runbook` activity.
-pub const PARAMETERS: [StepParameter; 19] = [
+pub const PARAMETERS: [StepParameter; 22] = [
     INSTRUCTION,
     AGENT,
     MODEL,
@@ -84,6 +90,9 @@ pub const PARAMETERS: [StepParameter; 19] = [
     MEMORY,
     TIMEOUT_SEC,
     MAX_TURNS,
+    MAX_COST_USD,
+    MAX_TOKENS,
+    MAX_REQUESTS,
     NETWORK_ENABLED,
     AGENT_ENV,
     SCRIPT,

@@ -44,6 +44,15 @@ pub struct RunbookStep {
     pub timeout_sec: Option<u64>,
     /// Model turns of the main loop.
     pub max_turns: Option<u32>,
+    /// Dollars that the run may cost.
+    #[serde(default)]
+    pub max_cost_usd: Option<f64>,
+    /// Tokens that it may use.
+    #[serde(default)]
+    pub max_tokens: Option<u64>,
+    /// Requests that it may make.
+    #[serde(default)]
+    pub max_requests: Option<u64>,
     /// Whether the sandbox has a network.
     pub network_enabled: Option<bool>,
     /// Environment variables for the agent, with valid names. No secrets: they are recorded.

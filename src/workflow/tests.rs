@@ -93,7 +93,7 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         "template_variables": {"a": "x", "n": 1.5, "f": true, "none": null, "l": [1]},
         "files": ["file-1"], "file_paths": ["c/a.txt"],
         "mcp_servers": {"docs": {"type": "http"}}, "cpus": 0.5, "memory": "512M",
-        "timeout_sec": 60, "max_turns": 5, "network_enabled": false,
+        "timeout_sec": 60, "max_turns": 5, "max_cost_usd": 2.5, "max_tokens": 9, "max_requests": 3, "network_enabled": false,
         "agent_env": {"LANG": "C", "N": 1}, "script": "- say: hi\n", "prompt": "Go.",
     });
     let expected = RunbookStep {
@@ -111,6 +111,9 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         memory_bytes: Some(512 << 20),
         timeout_sec: Some(60),
         max_turns: Some(5),
+        max_cost_usd: Some(2.5),
+        max_tokens: Some(9),
+        max_requests: Some(3),
         network_enabled: Some(false),
         agent_env: map(&[("LANG", "C"), ("N", "1")]),
         script: Some("- say: hi\n".to_owned()),

@@ -40,6 +40,7 @@ impl Scene {
     fn order(&self, lifetime: Duration) -> GatewayOrder {
         let lifetime = SignedDuration::try_from(lifetime).unwrap();
         GatewayOrder {
+            purse: None,
             run: RUN.to_owned(),
             route: Route {
                 upstream: "http://127.0.0.1:9".to_owned(),

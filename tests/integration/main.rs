@@ -24,6 +24,7 @@ mod gateway;
 mod jetty_clients;
 mod runs_agent;
 mod runs_broken;
+mod runs_budget;
 mod runs_fake;
 mod runs_guard;
 mod runs_outcomes;

@@ -71,6 +71,12 @@ pub(super) struct JettyBlock {
     timeout_sec: Option<u64>,
     /// How many model turns it may take.
     max_turns: Option<u64>,
+    /// The most dollars that it may cost.
+    max_cost_usd: Option<f64>,
+    /// The most tokens that it may use, of every kind.
+    max_tokens: Option<u64>,
+    /// The most requests to a model.
+    max_requests: Option<u64>,
     /// Processors.
     cpus: Option<f64>,
     /// Memory, such as `4G`, or a number of bytes.

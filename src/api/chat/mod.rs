@@ -1,5 +1,6 @@
 //! Chat Completions: OpenAI's clients run runbooks, and speak with models.
 
+mod budget;
 mod chats;
 mod completion;
 mod described;

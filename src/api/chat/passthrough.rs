@@ -9,16 +9,19 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::budget::Size;
 use super::chats::{Place, Room};
 use super::error::ChatError;
 use super::relay::relay;
 use super::request::ChatRequest;
 use crate::api::Shared;
 use crate::api::error::ApiError;
+use crate::api::usage::narrowed;
 use crate::catalog::{Collection, NewTask};
 use crate::guard::{Guard, GuardFinding, Guardrails, Judged, Unreadable, Verdict};
 use crate::run::{RunId, RunName};
 use crate::secret::{Keyring, Redactor, Secret};
+use crate::spend::Purse;
 use crate::upstream::{Endpoint, Keys, RawBody, Service, choose};
 use crate::workflow::Workflow;
 
@@ -59,6 +62,10 @@ pub(super) struct Chat {
     pub(super) redactor: Redactor,
     /// What the guardrails found in it.
     pub(super) guard: Vec<GuardFinding>,
+    /// What it may spend.
+    pub(super) purse: Purse,
+    /// How much it may take of it.
+    pub(super) size: Size,
     /// When it came.
     pub(super) created: Timestamp,
     /// They are free again when this is dropped.
@@ -116,6 +123,10 @@ async fn admit(
     let redactor = redactor(keys, &endpoint);
     let rails = rails(api, &own)?;
     let (body, guard) = guarded(rails, &own, &redactor, body).await?;
+    let spend = api.runs.intake.spend.clone();
+    let allowance = narrowed(api, &own);
+    let purse = Purse::of_collection(spend, collection.name.clone(), allowance, api.clock);
+    let size = Size::read(&body);
     Ok(Chat {
         name: RunName { collection: collection.name, task, id },
         model,
@@ -126,6 +137,8 @@ async fn admit(
         hidden: collection.redacted_param_keys,
         redactor,
         guard,
+        purse,
+        size,
         created,
         place: (place, room),
     })

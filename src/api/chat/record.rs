@@ -44,6 +44,8 @@ pub(super) struct Told {
     pub(super) first_byte: Option<Duration>,
     /// How long it took in all.
     pub(super) latency: Duration,
+    /// Whether the service certainly never got it.
+    pub(super) is_unsent: bool,
 }
 
 /// How a chat ended.

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::budget::{set_aside, settle};
 use super::passthrough::Chat;
 use super::record::{Ending, Told, record};
 use crate::api::Shared;
@@ -51,9 +52,24 @@ type Head = oneshot::Sender<Response>;
 pub(super) async fn relay(api: Shared, chat: Chat, head: Head) {
     let mut told = Told::default();
     let began = Instant::now();
-    told.ending = pass(&api, &chat, head, (&mut told, began)).await;
+    let held = tokio::select! {
+        biased;
+        () = api.chats.stop.cancelled() => Err(None),
+        held = set_aside(&chat.purse, &chat.model, chat.size) => held.map_err(Some),
+    };
+    told.ending = match held {
+        Ok(held) => {
+            told.ending = pass(&api, &chat, head, (&mut told, began)).await;
+            settle(held, &chat.model, &told);
+            told.ending.clone()
+        }
+        Err(None) => stopped(&chat, head),
+        Err(Some((error, code))) => refuse(&chat, error, code, head),
+    };
     told.latency = began.elapsed();
+    let purse = chat.purse.clone();
     record(&api, chat, told).await;
+    purse.close().await;
 }
 
 async fn pass(
@@ -72,7 +88,10 @@ async fn pass(
     };
     let answer = match answer {
         Ok(answer) => answer,
-        Err(error) => return unreached(chat, &error, head),
+        Err(error) => {
+            told.is_unsent = error.is_unsent();
+            return unreached(chat, &error, head);
+        }
     };
     told.status = Some(answer.status);
     told.upstream_request_id = request_id(&answer.headers);

@@ -119,6 +119,9 @@ impl Jetty {
         for (name, value) in [
             ("timeout_sec", fields.count("timeout_sec")?),
             ("max_turns", fields.count("max_turns")?),
+            ("max_cost_usd", fields.share("max_cost_usd")?),
+            ("max_tokens", fields.count("max_tokens")?),
+            ("max_requests", fields.count("max_requests")?),
             ("cpus", fields.share("cpus")?),
             ("memory", fields.size("memory")?),
             ("network_enabled", fields.flag("network_enabled")?.map(Value::Bool)),

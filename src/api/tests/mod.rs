@@ -13,3 +13,4 @@ mod scaffold;
 mod steps;
 mod support;
 mod tenancy;
+mod usage;

@@ -25,6 +25,7 @@ use crate::records::Records;
 use crate::run::Slug;
 use crate::secret::Secret;
 use crate::snapshot::Snapshots;
+use crate::spend::Spend;
 use crate::store::Store;
 
 /// More than any answer of the tests.
@@ -63,6 +64,9 @@ impl Answer {
     }
 }
 
+/// How long `run-sync` waits here.
+const SYNC_WAIT: Duration = Duration::from_secs(5);
+
 /// 2026-01-01T00:00:00Z, so that whole answers can be compared.
 pub(super) fn new_year() -> Timestamp {
     Timestamp::from_second(1_767_225_600).unwrap()
@@ -72,6 +76,7 @@ fn intake_settings() -> IntakeSettings {
     IntakeSettings {
         max_attempts: 3,
         min_free_disk_bytes: 0,
+        allowance: crate::run::Allowance::default(),
         upstream_reach: Reach::Public,
         provider_tools: [].into(),
         guard: Guardrails::default(),
@@ -90,9 +95,8 @@ impl Bench {
         for name in [TEAM, OTHER] {
             catalog.create_collection(name, None, new_year()).await.unwrap();
         }
-        let token = async |scope: Scope| {
-            catalog.create_token(&scope, "made up", new_year()).await.unwrap().1
-        };
+        let token =
+            async |scope| catalog.create_token(&scope, "made up", new_year()).await.unwrap().1;
         let of = |name: &str| Scope::Collection(Slug::new(name).unwrap());
         let (admin, team, other) =
             (token(Scope::Admin).await, token(of(TEAM)).await, token(of(OTHER)).await);
@@ -105,6 +109,7 @@ impl Bench {
             queue: queue.clone(),
             store: store.clone(),
             vault,
+            spend: Spend::open(&folder.path().join(Spend::FILE)).await.unwrap(),
             settings: intake_settings(),
             tasks: TaskTracker::new(),
         };
@@ -115,10 +120,7 @@ impl Bench {
                 followers: Followers::new(3),
                 retries: Retries::default(),
                 documents: Documents::new(Reach::Public),
-                settings: RunSettings {
-                    max_upload_bytes: 4 << 20,
-                    sync_wait: Duration::from_secs(5),
-                },
+                settings: RunSettings { max_upload_bytes: 4 << 20, sync_wait: SYNC_WAIT },
             },
             catalog,
             queue,

@@ -147,6 +147,21 @@ pub(in crate::cli) enum TaskCommand {
     },
 }
 
+/// What `runbookd usage` is asked.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UsageArguments {
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
+    #[command(flatten)]
+    pub(super) collection: CollectionArgument,
+    /// The first day in UTC, such as `2026-11-01` [default: the first of this month].
+    #[arg(long, value_name = "DAY")]
+    pub(super) from: Option<String>,
+    /// The last day in UTC [default: today].
+    #[arg(long, value_name = "DAY")]
+    pub(super) to: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum EnvCommand {
     /// Lists the names of a collection's variables. Their values never leave the server.

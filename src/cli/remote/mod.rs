@@ -10,6 +10,7 @@ mod run;
 mod runs;
 mod task;
 mod tell;
+mod usage;
 
 use serde_json::Value;
 use url::Url;
@@ -23,7 +24,7 @@ use crate::secret::Secret;
 
 pub(super) use args::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
-    server, variable,
+    UsageArguments, server, variable,
 };
 pub(super) use collection::collection;
 pub(super) use env::env;
@@ -33,6 +34,7 @@ pub(super) use run::run;
 pub(super) use runs::runs;
 pub(super) use task::task;
 use tell::Trouble;
+pub(super) use usage::usage;
 
 /// Where a server of this machine listens when nobody says otherwise.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";

@@ -224,7 +224,7 @@ fn init_params(arguments: &RunArguments) -> Result<Map<String, Value>, Trouble> 
         Network::None => false,
     });
     let script = arguments.script.as_deref().map(read).transpose()?;
-    let given: [(&str, Option<Value>); 11] = [
+    let given: [(&str, Option<Value>); 14] = [
         ("agent", arguments.agent.clone().map(Value::from)),
         ("model", arguments.model.clone().map(Value::from)),
         ("model_provider", arguments.model_provider.clone().map(Value::from)),
@@ -234,6 +234,9 @@ fn init_params(arguments: &RunArguments) -> Result<Map<String, Value>, Trouble> 
         ("network_enabled", network.map(Value::from)),
         ("timeout_sec", arguments.timeout.map(Value::from)),
         ("max_turns", arguments.max_turns.map(Value::from)),
+        ("max_cost_usd", arguments.max_cost_usd.map(|usd| Value::from(usd.dollars()))),
+        ("max_tokens", arguments.max_tokens.map(Value::from)),
+        ("max_requests", arguments.max_requests.map(Value::from)),
         ("memory", arguments.memory.map(Value::from)),
         ("cpus", arguments.cpus.map(Value::from)),
     ];

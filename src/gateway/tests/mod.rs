@@ -47,6 +47,7 @@ impl Door {
             provider_tools: [].into(),
             upstream: Upstream::new(Reach::Private).unwrap(),
             guard: None,
+            purse: None,
             last_seq: 0,
             note: Box::new(move |record| noted.lock().unwrap().add(record.clone())),
             clock: || Timestamp::UNIX_EPOCH,

@@ -108,7 +108,7 @@ pub(super) fn reported_failure(result: &AgentResult, facts: &OutcomeFacts<'_>) -
     let detail = detail(result);
     match result.subtype.as_str() {
         "error_max_turns" => RunFailure::TurnLimit { limit: turn_limit(result, facts) },
-        "error_max_budget_usd" => RunFailure::BudgetExceeded { detail },
+        "error_max_budget_usd" => RunFailure::BudgetExceeded { detail, exhausted: None },
         _ => match cause(result, facts.summary.last_error.as_deref()) {
             Some(cause) => known_failure(cause, result.api_error_status, detail, facts),
             None => RunFailure::AgentFailed { detail: own_failure(result, detail) },

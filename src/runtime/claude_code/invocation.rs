@@ -93,6 +93,9 @@ fn env(assignment: &Assignment<'_>, prompt: &str) -> Vec<(&'static str, String)>
         // Every tool is in every request, whichever provider answers.
         ("ENABLE_TOOL_SEARCH", "false".to_owned()),
     ];
+    // Of sub-agents too. What is set aside for an answer is its longest.
+    let most = assignment.max_output_tokens.map(|most| most.to_string());
+    env.extend(most.map(|most| ("CLAUDE_CODE_MAX_OUTPUT_TOKENS", most)));
     if MENTION.is_match(prompt) {
         env.push(("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1".to_owned()));
     }
@@ -155,6 +158,7 @@ mod tests {
             permissions: &Permissions::default(),
             mcp_servers: servers,
             max_turns: Some(7),
+            max_output_tokens: None,
             model_retries: 3,
             session: Session::New(uuid::Uuid::nil()),
         })

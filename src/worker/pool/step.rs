@@ -59,7 +59,8 @@ pub(super) async fn prepared(shared: &Shared, leased: &Leased) -> Result<Prepare
         blocking(read).await.map_err(|e| internal(&e))??
     };
     let keyring = job.secrets.keyring(shared.shared_keys.as_ref());
-    let mut request = job.spec.request(&name, &job.secrets, shared.parts.store.root());
+    let place = (shared.parts.store.root(), shared.parts.ceilings);
+    let mut request = job.spec.request(&name, &job.secrets, place);
     request.overrides.granted_tools = shared.parts.gateway.provider_tools.clone();
     let draw = JobSpec::draw(&name, session_of(session, leased.step));
     let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;

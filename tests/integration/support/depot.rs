@@ -18,10 +18,11 @@ use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
 use runbookd::reach::Reach;
 use runbookd::records::Records;
-use runbookd::run::{Network, RunId, RunName, Slug, StallCeilings};
+use runbookd::run::{Allowance, Network, RunId, RunName, Slug, StallCeilings};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
+use runbookd::spend::Spend;
 use runbookd::store::Store;
 use runbookd::webhook::Outbox;
 use runbookd::worker::{
@@ -111,6 +112,8 @@ impl<'a> Depot<'a> {
                 gateway: gateway(),
                 store: Store::open(&results).unwrap(),
                 stall: StallCeilings::default(),
+                spend: Spend::open(&state.join(Spend::FILE)).await.unwrap(),
+                ceilings: Allowance::default(),
                 keyring: Keyring::default(),
                 clock,
             };
@@ -222,9 +225,11 @@ impl<'a> Depot<'a> {
         let vault = Arc::new(Vault::load(&self.path("vault.key")).unwrap());
         let catalog = Catalog::new(process.database.clone(), Arc::clone(&vault));
         let store = Store::open(&self.results()).unwrap();
+        let spend = self.stage.state.path().join(Spend::FILE);
         let settings = IntakeSettings {
             max_attempts: 3,
             min_free_disk_bytes: 0,
+            allowance: Allowance::default(),
             upstream_reach: Reach::Private,
             guard: Guardrails::default(),
             provider_tools: [].into(),
@@ -252,7 +257,8 @@ impl<'a> Depot<'a> {
                     ..Submission::default()
                 };
                 let tasks = tokio_util::task::TaskTracker::new();
-                let intake = Intake { catalog, queue, store, vault, settings, tasks };
+                let spend = Spend::open(&spend).await.unwrap();
+                let intake = Intake { catalog, queue, store, vault, spend, settings, tasks };
                 intake.submit(wish, now).await.unwrap().name
             })
             .await

@@ -9,6 +9,7 @@ use runbookd::plan::{Draw, Overrides, RunRequest, plan};
 use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug, StallCeilings};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
+use runbookd::spend::Spend;
 use runbookd::store::Store;
 use runbookd::toolchain::{Toolchain, ToolchainSettings};
 use runbookd::trajectory::StepUpdate;
@@ -45,6 +46,8 @@ pub(crate) struct Story {
     pub(crate) shares_stage: bool,
     /// What can be built to start from.
     pub(crate) snapshots: Snapshots,
+    /// What is spent, where several runs share it.
+    pub(crate) spend: Option<PathBuf>,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -71,6 +74,7 @@ impl Story {
             on_update: |_| {},
             shares_stage: false,
             snapshots: Snapshots::built_in(),
+            spend: None,
             limits: |_| {},
         }
     }
@@ -91,7 +95,7 @@ impl Story {
         let work = tempfile::tempdir().unwrap();
         let live = Live::default();
         let plan = self.plan(work.path());
-        let parts = self.parts(stage, work.path());
+        let parts = self.parts(stage, work.path()).await;
         let mut watch = |update| {
             (self.on_update)(&update);
             live.updates().push(update);
@@ -126,6 +130,7 @@ impl Story {
                 .collect(),
             script: self.provider.is_none().then(|| self.script.clone()),
             former: self.former.clone(),
+            ceilings: runbookd::run::Allowance::default(),
             overrides: Overrides {
                 model_provider: self.provider.map(str::to_owned),
                 ..self.overrides.clone()
@@ -137,7 +142,7 @@ impl Story {
         plan
     }
 
-    fn parts(&self, stage: &Stage, work: &Path) -> Parts {
+    async fn parts(&self, stage: &Stage, work: &Path) -> Parts {
         Parts {
             engine: stage.engine.clone(),
             claims: Claims::open(stage.state.path().join("claims")).unwrap(),
@@ -153,6 +158,11 @@ impl Story {
             gateway: gateway(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
+            spend: {
+                let own = work.join(Spend::FILE);
+                Spend::open(self.spend.as_deref().unwrap_or(&own)).await.unwrap()
+            },
+            ceilings: runbookd::run::Allowance::default(),
             keyring: self.keyring(),
             stall: StallCeilings::default(),
             clock: jiff::Timestamp::now,

@@ -1,0 +1,32 @@
+//! Between rows and our own types.
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::error::SpendError;
+use crate::budget::Amounts;
+
+/// A count for a column. What is larger than any column is the largest.
+pub(super) fn column(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A count of a row. One below zero is none.
+pub(super) fn count(row: &SqliteRow, name: &str) -> Result<u64, SpendError> {
+    let value: i64 = row.try_get(name).map_err(|e| SpendError::Unreadable(e.to_string()))?;
+    Ok(u64::try_from(value).unwrap_or(0))
+}
+
+/// A text of a row.
+pub(super) fn text(row: &SqliteRow, name: &str) -> Result<String, SpendError> {
+    row.try_get(name).map_err(|e| SpendError::Unreadable(e.to_string()))
+}
+
+/// The amounts of a row.
+pub(super) fn amounts(row: &SqliteRow) -> Result<Amounts, SpendError> {
+    Ok(Amounts {
+        cost: count(row, "cost_micros")?,
+        tokens: count(row, "tokens")?,
+        requests: count(row, "requests")?,
+    })
+}
