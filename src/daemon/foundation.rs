@@ -126,6 +126,7 @@ impl Foundation {
         let snapshots = Snapshots::open(&settings.snapshots).map_err(FoundationError::Snapshots)?;
         let spend = settings.state_dir.join(Spend::FILE);
         let spend = Spend::open(&spend).await.map_err(FoundationError::Spend)?;
+        spend.tidy(clock()).await.map_err(FoundationError::Spend)?;
         let catalog = Catalog::new(database.clone(), Arc::clone(&vault));
         let queue = Queue::new(database.clone());
         let intake = Intake {

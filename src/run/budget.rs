@@ -104,6 +104,18 @@ pub enum Span {
     Month,
 }
 
+impl Span {
+    /// The word in records and figures.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
+
 /// Limits of one span. A limit that is absent is none. Part of a gateway's order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

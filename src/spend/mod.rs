@@ -16,6 +16,7 @@ mod row;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod usage;
 
 pub use error::SpendError;

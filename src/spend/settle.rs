@@ -96,7 +96,7 @@ impl Spend {
     }
 }
 
-async fn settle_row(
+pub(super) async fn settle_row(
     tx: &mut Write,
     row: &SqliteRow,
     charge: Charge,

@@ -333,6 +333,31 @@ async fn days_and_collections_are_apart() {
     assert!(matches!(spend.reserve(&of_tomorrow).await.unwrap(), Answer::Reserved(_)));
 }
 
+#[tokio::test]
+async fn what_nobody_settles_is_counted_and_old_runs_are_forgotten() {
+    let (spend, _folder) = spend().await;
+    let allowance = of_run(costs(1.0));
+    let team = team();
+    for run in ["", "team/story/x"] {
+        let answer = spend.reserve(&wish(run, &allowance, &team, 100)).await.unwrap();
+        assert!(matches!(answer, Answer::Reserved(_)));
+    }
+    let unsettled = async || {
+        let usage = spend.usage(&team, (date(), date())).await.unwrap();
+        usage.first().map_or(0, |used| used.unsettled_requests)
+    };
+    let later = |hours| now() + jiff::SignedDuration::from_hours(hours);
+    spend.tidy(later(2)).await.unwrap();
+    assert_eq!((unsettled().await, spend.n_reserved("team/story/x").await.unwrap()), (1, 1));
+    spend.tidy(later(24 * 9)).await.unwrap();
+    assert_eq!((unsettled().await, spend.n_reserved("team/story/x").await.unwrap()), (2, 0));
+    assert_eq!(spend.taken(&team, now()).await.unwrap().0.cost, 200, "and stays spent");
+    spend.tidy(later(24 * 61)).await.unwrap();
+    let fresh = of_run(costs(0.0001));
+    let answer = spend.reserve(&wish("team/story/x", &fresh, &team, 100)).await.unwrap();
+    assert!(matches!(answer, Answer::Reserved(_)), "nothing is known of the run any more");
+}
+
 /// The variable that makes this test binary one of the processes of the test below.
 const CHILD: &str = "RUNBOOKD_SPEND_CHILD";
 

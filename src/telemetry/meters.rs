@@ -23,6 +23,7 @@ const TOKENS: &str = "runbookd_tokens_total";
 const COST: &str = "runbookd_cost_microdollars_total";
 const GATEWAY_FIRST_BYTE: &str = "runbookd_gateway_first_byte_seconds";
 const GATEWAY_REQUESTS: &str = "runbookd_gateway_request_seconds";
+const BUDGET_REFUSED: &str = "runbookd_budget_refused_total";
 const CHATS: &str = "runbookd_chats_total";
 const WEBHOOKS: &str = "runbookd_webhook_deliveries_total";
 
@@ -136,6 +137,11 @@ pub fn gateway_request(outcome: &'static str, took: Duration, first_byte: Option
     first_byte.iter().for_each(|first| histogram!(GATEWAY_FIRST_BYTE).record(*first));
 }
 
+/// A request was refused because a run, a day or a month (`span`) had no room for it.
+pub fn budget_refused(span: &'static str) {
+    counter!(BUDGET_REFUSED, "span" => span).increment(1);
+}
+
 /// A chat that was passed on to a model ended with this status, in the words of the wire.
 pub fn chat_ended(status: &'static str) {
     counter!(CHATS, "status" => status).increment(1);
@@ -175,6 +181,7 @@ fn install() -> Option<PrometheusHandle> {
 fn describe() {
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time to the head of an answer.");
     describe_counter!(RUNS, "Runs that ended, by status.");
+    describe_counter!(BUDGET_REFUSED, "Requests without room in a budget, by span.");
     describe_gauge!(RUNS_LIVE, "Runs with a living sandbox.");
     describe_gauge!(RUNS_BY_ACTIVITY, "Runs whose agent is attended, by what they are doing.");
     describe_gauge!(QUEUE_JOBS, "Jobs of the queue, by status.");

@@ -35,6 +35,9 @@ pub(super) fn tell_meters(folder: &RunFolder) {
             let took = Duration::from_millis(took);
             meters::gateway_request(record.outcome.as_str(), took, first_byte);
         }
+        if let Some(exhausted) = &record.exhausted {
+            meters::budget_refused(exhausted.span.as_str());
+        }
     }
 }
 

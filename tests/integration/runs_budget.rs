@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use runbookd::plan::Overrides;
 use runbookd::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
 use runbookd::provider::{Billed, estimate};
-use runbookd::run::{Caps, Usd};
+use runbookd::run::{Caps, Slug, Usd};
+use runbookd::spend::Spend;
 use serde_json::{Value, json};
 
 use crate::support::{Scene, Stage, Story, host};
@@ -16,6 +17,7 @@ stories! {
     a_run_ends_after_as_many_requests_as_it_may_make,
     two_runs_share_the_day_of_their_collection,
     requests_wait_for_the_rate_of_their_collection,
+    a_run_without_a_gateway_is_counted_by_its_own_account,
 }
 
 const MODEL: &str = "claude-haiku-4-5";
@@ -216,4 +218,22 @@ turns:
     let waited: Vec<u64> =
         requests(&scene).iter().filter_map(|request| request["waited_ms"].as_u64()).collect();
     assert!(waited.iter().any(|ms| *ms > 5_000), "{waited:?}");
+}
+
+async fn a_run_without_a_gateway_is_counted_by_its_own_account(stage: &Stage) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(Spend::FILE);
+    let script = "turns: [{text: Hello., usage: {input: 700, output: 20, cache_read: 5}}]";
+    Story { spend: Some(file.clone()), ..Story::scripted(script) }.run(stage).await;
+    let spend = Spend::open(&file).await.unwrap();
+    let team = Slug::new("stories").unwrap();
+    let days = ("2000-01-01".parse().unwrap(), "2999-01-01".parse().unwrap());
+    let used = spend.usage(&team, days).await.unwrap();
+    let counted: Vec<[u64; 3]> = used
+        .iter()
+        .map(|used| [used.input_tokens, used.output_tokens, used.cache_read_tokens])
+        .collect();
+    assert_eq!(counted, [[700, 20, 5]]);
+    // A script costs nothing.
+    assert_eq!(spend.spent(&team, jiff::Timestamp::now()).await.unwrap().in_day.tokens, 0);
 }

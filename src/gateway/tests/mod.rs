@@ -1,5 +1,7 @@
 //! A gateway between a client on its socket and the scripted provider, which speaks every wire.
 
+mod budget;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +19,9 @@ use super::*;
 use crate::provider::scripted::{Listen, Script, ScriptedProvider};
 use crate::provider::{Credential, Route, Wire};
 use crate::reach::Reach;
+use crate::run::{Allowance, Caps, Rate, Slug, Usd};
 use crate::secret::Secret;
+use crate::spend::{Purse, Spend};
 
 const TOKEN: &str = "sk-ant-api03-runbookd-made-up";
 const KEY: &str = "sk-ant-api03-made-up-and-real";
@@ -35,6 +39,14 @@ struct Door {
 
 impl Door {
     fn to(upstream: String, wire: Wire, credential: Credential) -> Self {
+        Self::spending(upstream, (wire, credential), None)
+    }
+
+    fn spending(
+        upstream: String,
+        (wire, credential): (Wire, Credential),
+        purse: Option<Purse>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("model.sock");
         let ledger = Arc::new(Mutex::new(Ledger::default()));
@@ -47,7 +59,7 @@ impl Door {
             provider_tools: [].into(),
             upstream: Upstream::new(Reach::Private).unwrap(),
             guard: None,
-            purse: None,
+            purse,
             last_seq: 0,
             note: Box::new(move |record| noted.lock().unwrap().add(record.clone())),
             clock: || Timestamp::UNIX_EPOCH,
