@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
+    ("egress", &["reach", "run", "trajectory"]),
     ("gateway", &["provider", "reach", "run", "secret", "trajectory"]),
     ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "worker",
         &[
             "database",
+            "egress",
             "gateway",
             "host",
             "inputs",
@@ -95,7 +97,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "workflow",
         ],
     ),
-    ("config", &["sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
+    ("config", &["egress", "run", "sandbox", "secret", "snapshot", "telemetry", "toolchain"]),
     (
         "daemon",
         &[
@@ -124,6 +126,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "client",
             "config",
             "daemon",
+            "egress",
             "gateway",
             "host",
             "plan",
@@ -168,13 +171,14 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
         "axum::",
-        &["src/provider/scripted/", "src/api/", "src/gateway/"],
-        "only the API, the scripted provider and the gateway serve HTTP",
+        &["src/provider/scripted/", "src/api/", "src/gateway/", "src/egress/"],
+        "only the API, the scripted provider, the gateway and the proxy serve HTTP",
     ),
     (
         "StatusCode::",
-        &["src/api/error.rs", "src/api/chat/error.rs", "src/gateway/"],
-        "the API's status codes stand in one place, those of chats and of the gateway in theirs",
+        &["src/api/error.rs", "src/api/chat/error.rs", "src/gateway/", "src/egress/"],
+        "the API's status codes stand in one place, those of chats, of the gateway and of the proxy \
+         in theirs",
     ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (

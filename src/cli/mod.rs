@@ -7,16 +7,19 @@ mod doctor;
 pub mod exit;
 mod parts;
 mod progress;
+mod relay;
 mod remote;
 mod run;
 mod serve;
 mod serve_work;
 mod setup;
 mod snapshot;
+mod suggest;
 mod token;
 mod validate;
 
 use clap::Parser as _;
+use tokio::runtime::Builder;
 
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::{self, LogSettings};
@@ -24,8 +27,41 @@ use args::{Arguments, Command};
 use exit::ExitCode;
 
 /// Does what the command line says.
-pub async fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let mut runtime = match &arguments.command {
+        // It lives in a sandbox, where threads are counted.
+        Command::Relay(_) => Builder::new_current_thread(),
+        Command::Run(_)
+        | Command::Demo(_)
+        | Command::Doctor(_)
+        | Command::Validate(_)
+        | Command::Snapshot { .. }
+        | Command::Explain { .. }
+        | Command::Serve(_)
+        | Command::Token(_)
+        | Command::Runs(_)
+        | Command::Logs(_)
+        | Command::Task(_)
+        | Command::Env(_)
+        | Command::Collection(_)
+        | Command::SuggestPolicy(_)
+        | Command::Health(_) => Builder::new_multi_thread(),
+    };
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(obey(arguments)),
+        Err(e) => {
+            complain(&format!("this system gives no threads: {e}"));
+            ExitCode::Unavailable
+        }
+    }
+}
+
+async fn obey(arguments: Arguments) -> ExitCode {
+    // It needs no settings: what it inherits is an image's.
+    if let Command::Relay(arguments) = &arguments.command {
+        return relay::relay(arguments).await;
+    }
     let (settings, faults) = Settings::examine_env();
     if !faults.is_empty() && !matches!(arguments.command, Command::Doctor(_)) {
         return bad_config(&ConfigError { faults });
@@ -50,6 +86,8 @@ pub async fn main() -> ExitCode {
         Command::Task(command) => remote::task(&command, &settings).await,
         Command::Env(command) => remote::env(&command, &settings).await,
         Command::Collection(command) => remote::collection(&command, &settings).await,
+        Command::SuggestPolicy(wanted) => suggest::suggest(&wanted, &settings).await,
+        Command::Relay(_) => ExitCode::Usage,
         Command::Health(health) => remote::health(&health, &settings).await,
     }
 }

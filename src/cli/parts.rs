@@ -13,10 +13,11 @@ use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
+use crate::egress::EgressSettings;
 use crate::gateway::Upstream;
 use crate::host::blocking;
 use crate::reach::Reach;
-use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
+use crate::run::{Base, ImageRecipe, Networks, RunPlan, error_chain};
 use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
 };
@@ -69,6 +70,8 @@ pub(super) async fn build(
     })?;
     Ok(Parts {
         engine,
+        // Whoever starts a run by hand decides what it reaches.
+        egress: EgressSettings { networks: Networks::all(), ..settings.server.egress.clone() },
         upstream,
         claims,
         sockets,
@@ -220,6 +223,8 @@ pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
         docker_host: settings.docker_host.clone(),
         default_image: settings.image.clone(),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        // This very program, even where another one took its place meanwhile.
+        program: PathBuf::from("/proc/self/exe"),
         path: settings.path.clone(),
     }
 }

@@ -12,8 +12,8 @@ use super::exit::ExitCode;
 use super::parts;
 use super::run::draw;
 use crate::config::Settings;
-use crate::plan::{Overrides, RunRequest, plan};
-use crate::run::{Code, Finding, Severity, Slug};
+use crate::plan::{Overrides, RunRequest, Setting, plan};
+use crate::run::{Code, Finding, Networks, Severity, Slug};
 use crate::runbook::Runbook;
 use crate::secret::Keyring;
 use crate::snapshot::Snapshots;
@@ -76,7 +76,9 @@ fn check(runbook: Vec<u8>, keyring: &Keyring, snapshots: &Snapshots) -> Vec<Find
         former: None,
         overrides: Overrides::default(),
     };
-    let mut findings = plan(&request, keyring, snapshots, draw()).findings;
+    // Where it will run, another operator decides.
+    let setting = Setting { snapshots, networks: &Networks::all() };
+    let mut findings = plan(&request, keyring, setting, draw()).findings;
     // Which script and which values there will be is not the runbook's to say.
     findings.retain(|f| !matches!(f.code, Code::MissingScript | Code::UnfilledVariable));
     findings.extend(lint);

@@ -3,9 +3,10 @@
 mod base;
 mod inputs;
 mod limits;
+mod network;
 mod permissions;
 mod planner;
 mod request;
 
-pub use planner::{Draw, Planned, RESULTS_DIR, plan};
+pub use planner::{Draw, Planned, RESULTS_DIR, Setting, plan};
 pub use request::{GivenFile, Overrides, RunRequest};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::id::RunName;
+use super::network::Network;
 use crate::secret::Secret;
 
 /// The agent CLIs that runbookd can drive.
@@ -73,16 +74,6 @@ impl ProviderName {
             Self::Scripted => "scripted",
         }
     }
-}
-
-/// What a sandbox can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Network {
-    /// Nothing but a loopback of its own and the sockets that are mounted.
-    None,
-    /// Whatever this machine reaches.
-    Open,
 }
 
 /// Where the model service's credential is while a run lasts.

@@ -7,12 +7,14 @@ use serde::Deserialize;
 
 use super::error::{Problem, RunbookError, shown};
 use super::limits::MAX_SERVER_NAME_BYTES;
+use super::network::network;
 use super::node::{Entry, Node, Refusal, Value};
 use super::position::Position;
 use super::secrets::{self, SecretDeclaration};
 use super::split::RawYaml;
 use super::values::{count, flag, paths, rules, share, size, text, texts, unfit};
 use super::yaml;
+use crate::run::Network;
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
 /// that is empty or blank count as absent. Values have the right type, nothing more: whether an
@@ -59,7 +61,9 @@ pub struct FrontMatter {
     pub n_cpus: Option<f64>,
     /// `memory`, in bytes.
     pub memory_bytes: Option<u64>,
-    /// `network_enabled`.
+    /// `network`: what the sandbox can reach.
+    pub network: Option<Network>,
+    /// `network_enabled`: whether it can reach anything.
     pub network_enabled: Option<bool>,
     /// `origin`: where the runbook comes from. Kept, not interpreted.
     pub origin: Option<serde_json::Value>,
@@ -130,6 +134,7 @@ impl FrontMatter {
             }
             "cpus" => self.n_cpus = share(key, "a number above 0, such as `2` or `0.5`", node)?,
             "memory" => self.memory_bytes = size(key, node)?,
+            "network" => self.network = network(key, node)?,
             "network_enabled" => self.network_enabled = flag(key, node)?,
             "origin" => self.origin = (!node.is_unset()).then(|| node.to_json()),
             _ => unknown.push((key.clone(), *at)),
@@ -268,6 +273,9 @@ timeout_sec: 1200
 max_turns: 50
 cpus: 0.5
 memory: 512M
+network:
+  mode: allowlist
+  allow: [pypi.org, "*.example.org:8443"]
 network_enabled: false
 origin:
   url: https://example.com/a
@@ -313,11 +321,15 @@ colour: red
             max_turns: Some(50),
             n_cpus: Some(0.5),
             memory_bytes: Some(512 << 20),
+            network: Some(Network::Allowlist(vec![
+                "pypi.org".parse().unwrap(),
+                "*.example.org:8443".parse().unwrap(),
+            ])),
             network_enabled: Some(false),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
                 UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 34 },
-                UnknownKey { name: "colour".to_owned(), line: 45 },
+                UnknownKey { name: "colour".to_owned(), line: 48 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -347,6 +359,7 @@ colour: red
             "max_turns",
             "cpus",
             "memory",
+            "network",
             "network_enabled",
             "origin",
         ];
@@ -530,6 +543,9 @@ colour: red
             format!("secrets: {{KEY: !x {key}}}"),
             format!("secrets: {{KEY: !!int '{key}\"'}}"),
             format!("network_enabled: {key}"),
+            format!("network: {key}"),
+            format!("network: {{mode: {key}}}"),
+            format!("network: {{allow: [\"{key}/x\"]}}"),
             format!("memory: {key}"),
             format!("cpus: {key}"),
             format!("mcp_servers: {{a: {key}}}"),

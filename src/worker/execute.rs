@@ -24,6 +24,7 @@ use super::stage::{Ground, sandbox_spec};
 use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
+use crate::egress::EgressSettings;
 use crate::gateway::Upstream;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
@@ -62,6 +63,8 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// Asks model services, in the agents' stead.
     pub upstream: Upstream,
+    /// What the operator says of the way out of sandboxes.
+    pub egress: EgressSettings,
     /// Where the record goes.
     pub store: Store,
     /// Where credentials come from.

@@ -27,6 +27,7 @@ mod stage;
 mod stay;
 mod tenure;
 mod watch;
+mod way_out;
 
 pub use agent::AgentSource;
 pub use attend::{Clock, Stop};

@@ -8,16 +8,20 @@ use std::path::{Path, PathBuf};
 
 use super::door;
 use super::execute::Run;
+use super::way_out;
+use crate::egress::Proxy;
 use crate::gateway::{Gateway, GatewayError};
 use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
 use crate::provider::{Access, SCRIPTED_SOCKET};
 use crate::run::{Credentials, RunFailure, error_chain};
-use crate::sandbox::{Mount, SandboxId};
+use crate::sandbox::{EGRESS_SOCKET, Mount, SandboxId};
 
 /// The model service while a run lasts.
 pub(super) struct Model {
     service: Service,
-    /// `None` where the sandbox reaches the service itself.
+    /// The way out of the sandbox, where that is a proxy.
+    proxy: Option<Proxy>,
+    /// `None` where there is neither.
     socket: Option<Socket>,
 }
 
@@ -30,13 +34,11 @@ enum Service {
     Scripted(ScriptedProvider),
 }
 
-/// The folder with the socket. A sandbox that outlives this process sees the next one's socket in it.
+/// The folder with the sockets. A sandbox that outlives this process sees the next one's sockets in
+/// it.
 struct Socket {
     folder: PathBuf,
-    /// A socket's path has at most 107 bytes, and a state folder may be deep: this one is short.
-    path: PathBuf,
-    /// Keeps the short path true.
-    _opened: File,
+    opened: File,
 }
 
 impl Model {
@@ -47,43 +49,22 @@ impl Model {
         access: Access,
     ) -> Result<(Self, Access), RunFailure> {
         let plan = run.plan;
-        if let Some(script) = &plan.script {
-            return Ok((Self::scripted(script, &run.parts.sockets, id).await?, access));
+        let has_service = plan.script.is_some() || plan.credentials == Credentials::Gateway;
+        if !has_service && !plan.network.mode().has_proxy() {
+            let nothing = Self { service: Service::Remote, proxy: None, socket: None };
+            return Ok((nothing, access));
         }
-        match plan.credentials {
-            Credentials::Direct => Ok((Self { service: Service::Remote, socket: None }, access)),
-            Credentials::Gateway => Self::behind_gateway(run, id, access),
-        }
-    }
-
-    async fn scripted(script: &str, sockets: &Path, id: &SandboxId) -> Result<Self, RunFailure> {
-        let refused = |problem: String| RunFailure::Refused { problems: vec![problem] };
-        let script = Script::parse(script).map_err(|e| refused(error_chain(&e)))?;
-        let socket = Socket::open(sockets, id)?;
-        let server = ScriptedProvider::start(script, Listen::Unix(socket.path.clone()));
-        let server = server.await.map_err(|e| {
-            failed(format!("the scripted provider did not start: {}", error_chain(&e)))
-        })?;
-        socket.admit_the_agent()?;
-        Ok(Self { service: Service::Scripted(server), socket: Some(socket) })
-    }
-
-    fn behind_gateway(
-        run: &Run<'_>,
-        id: &SandboxId,
-        access: Access,
-    ) -> Result<(Self, Access), RunFailure> {
         let socket = Socket::open(&run.parts.sockets, id)?;
-        let brokered = door::brokered(access, &socket.folder)?;
-        let access = brokered.access.clone();
-        let parts = door::gateway_parts(run, brokered, &socket.path)
-            .map_err(|e| RunFailure::StoreFailed { detail: error_chain(&e) })?;
-        let gateway = Gateway::start(parts).map_err(|e| match e {
-            GatewayError::Inadmissible(e) => RunFailure::Refused { problems: vec![e.to_string()] },
-            e @ GatewayError::Listen { .. } => failed(error_chain(&e)),
-        })?;
-        socket.admit_the_agent()?;
-        Ok((Self { service: Service::Gateway(gateway), socket: Some(socket) }, access))
+        let proxy = way_out::proxy(run, &socket.beside(egress_file()), &access)?;
+        if proxy.is_some() {
+            socket.admit_the_agent(egress_file())?;
+        }
+        let (service, access) = match (&plan.script, plan.credentials) {
+            (Some(script), _) => (scripted(script, &socket).await?, access),
+            (None, Credentials::Direct) => (Service::Remote, access),
+            (None, Credentials::Gateway) => behind_gateway(run, &socket, access)?,
+        };
+        Ok((Self { service, proxy, socket: Some(socket) }, access))
     }
 
     /// What the sandbox must see of it.
@@ -98,6 +79,9 @@ impl Model {
     /// Ends it, and gives what the scripted provider answered.
     pub(super) async fn stop(self) -> Vec<LedgerEntry> {
         let ledger = self.service.end().await;
+        if let Some(proxy) = self.proxy {
+            proxy.stop().await;
+        }
         if let Some(socket) = self.socket
             && let Err(e) = std::fs::remove_dir_all(&socket.folder)
         {
@@ -108,8 +92,39 @@ impl Model {
 
     /// Ends it for this process alone: its sandbox stays, and the next process serves it.
     pub(super) async fn leave(self) -> Vec<LedgerEntry> {
+        if let Some(proxy) = self.proxy {
+            proxy.stop().await;
+        }
         self.service.end().await
     }
+}
+
+async fn scripted(script: &str, socket: &Socket) -> Result<Service, RunFailure> {
+    let refused = |problem: String| RunFailure::Refused { problems: vec![problem] };
+    let script = Script::parse(script).map_err(|e| refused(error_chain(&e)))?;
+    let place = Listen::Unix(socket.beside(file_name()));
+    let server = ScriptedProvider::start(script, place).await;
+    let server = server
+        .map_err(|e| failed(format!("the scripted provider did not start: {}", error_chain(&e))))?;
+    socket.admit_the_agent(file_name())?;
+    Ok(Service::Scripted(server))
+}
+
+fn behind_gateway(
+    run: &Run<'_>,
+    socket: &Socket,
+    access: Access,
+) -> Result<(Service, Access), RunFailure> {
+    let brokered = door::brokered(access, &socket.folder)?;
+    let access = brokered.access.clone();
+    let parts = door::gateway_parts(run, brokered, &socket.beside(file_name()))
+        .map_err(|e| RunFailure::StoreFailed { detail: error_chain(&e) })?;
+    let gateway = Gateway::start(parts).map_err(|e| match e {
+        GatewayError::Inadmissible(e) => RunFailure::Refused { problems: vec![e.to_string()] },
+        e @ GatewayError::Listen { .. } => failed(error_chain(&e)),
+    })?;
+    socket.admit_the_agent(file_name())?;
+    Ok((Service::Gateway(gateway), access))
 }
 
 impl Service {
@@ -134,14 +149,19 @@ impl Socket {
         let folder = sockets.join(id.as_str());
         let opened = open(sockets, &folder)
             .map_err(|e| failed(format!("no folder for the model service's socket: {e}")))?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())).join(file_name());
-        Ok(Self { folder, path, _opened: opened })
+        Ok(Self { folder, opened })
+    }
+
+    /// The path of a socket in the folder. It has at most 107 bytes, and a state folder may be deep:
+    /// this one is short, as long as the folder is open.
+    fn beside(&self, name: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.opened.as_raw_fd())).join(name)
     }
 
     /// The agent has a user of its own; the folder's parent, which is ours alone, keeps others away.
-    fn admit_the_agent(&self) -> Result<(), RunFailure> {
-        std::fs::set_permissions(&self.path, Permissions::from_mode(0o666))
-            .map_err(|e| failed(format!("the model service's socket stays closed: {e}")))
+    fn admit_the_agent(&self, name: &Path) -> Result<(), RunFailure> {
+        std::fs::set_permissions(self.beside(name), Permissions::from_mode(0o666))
+            .map_err(|e| failed(format!("the socket {} stays closed: {e}", name.display())))
     }
 }
 
@@ -168,17 +188,23 @@ pub fn sweep(sockets: &Path, keep: impl Fn(&SandboxId) -> bool) -> io::Result<()
     Ok(())
 }
 
-/// The folder, made where it is missing, without the socket of an earlier process.
+/// The folder, made where it is missing, without the sockets of an earlier process.
 fn open(sockets: &Path, folder: &Path) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(sockets)?;
     DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
     // The agent has a user of its own, whatever the umask of this process.
     std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
-    match std::fs::remove_file(folder.join(file_name())) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        Ok(()) | Err(_) => {}
+    for name in [file_name(), egress_file()] {
+        match std::fs::remove_file(folder.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
     }
     File::open(folder)
+}
+
+fn egress_file() -> &'static Path {
+    Path::new(EGRESS_SOCKET).file_name().map_or(Path::new("egress.sock"), Path::new)
 }
 
 fn file_name() -> &'static Path {

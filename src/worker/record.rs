@@ -13,13 +13,14 @@ use super::part::{Part, PartError};
 use super::report::RunReport;
 use super::settle::settle;
 use super::spent::job_usage;
+use super::way_out::egress_account;
 use crate::provider;
 use crate::provider::scripted::LedgerEntry;
 use crate::queue::JobUsage;
 use crate::run::{RunFailure, RunPlan, RunStatus, ValidationReport, Verdict};
 use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
-use crate::store::{Area, Document, RunFolder, SNAPSHOT_LOG, StoreError};
+use crate::store::{Area, Document, EGRESS_LOG, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
     AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
     StartedFrom, StepDocument, TrajectoryDocument, UsageReport, read_started_from,
@@ -310,7 +311,8 @@ impl Record {
 
     fn notes(&self, ended: &Ended) -> Vec<String> {
         let settled = self.settled.get().map(|settled| settled.notes.as_slice());
-        settled.unwrap_or_default().iter().chain(&ended.notes).cloned().collect()
+        let denied = egress_account(&self.folder).and_then(|account| account.warning());
+        settled.unwrap_or_default().iter().chain(&ended.notes).cloned().chain(denied).collect()
     }
 
     fn verdict(&self, plan: &RunPlan, ended: &Ended) -> Verdict {
@@ -382,10 +384,12 @@ impl Record {
         let place = &self.place;
         let results: Vec<ResultFile> =
             ended.remains.results.iter().map(|file| result_file(place, file)).collect();
-        let built = self.folder.path().join(SNAPSHOT_LOG).exists().then_some(SNAPSHOT_LOG);
-        let logs = ended.remains.logs.iter().map(String::as_str).chain(built);
+        let own = [SNAPSHOT_LOG, EGRESS_LOG];
+        let own = own.into_iter().filter(|log| self.folder.path().join(log).exists());
+        let logs = ended.remains.logs.iter().map(String::as_str).chain(own);
         let logs: Vec<String> = logs.map(|path| format!("{place}/{path}")).collect();
         let notes = self.notes(ended);
+        let egress = egress_account(&self.folder);
         let document = TrajectoryDocument::new(&DocumentFacts {
             plan,
             storage_path: place,
@@ -401,6 +405,7 @@ impl Record {
             recorder: &ended.recorder,
             usage: &ended.usage,
             reconciled: &ended.reconciled,
+            egress: egress.as_ref(),
             verdict,
             notes: &notes,
             results: &results,

@@ -181,6 +181,7 @@ fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
         memory_bytes: reader.size(&p::MEMORY),
         timeout_sec: reader.count(&p::TIMEOUT_SEC),
         max_turns: reader.count(&p::MAX_TURNS),
+        network: reader.network(&p::NETWORK),
         network_enabled: reader.flag(&p::NETWORK_ENABLED),
         agent_env: reader.environment(&p::AGENT_ENV),
         script: reader.verbatim(&p::SCRIPT),

@@ -21,7 +21,7 @@ use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
 use crate::reach::{Documents, Reach};
 use crate::records::Records;
-use crate::run::Slug;
+use crate::run::{Networks, Slug};
 use crate::secret::Secret;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
@@ -67,6 +67,18 @@ pub(super) fn new_year() -> Timestamp {
     Timestamp::from_second(1_767_225_600).unwrap()
 }
 
+fn intake_settings() -> IntakeSettings {
+    IntakeSettings {
+        networks: Networks::default(),
+        max_attempts: 3,
+        min_free_disk_bytes: 0,
+        upstream_reach: Reach::Public,
+        webhook_reach: Reach::Public,
+        shared_keys: None,
+        snapshots: Snapshots::built_in(),
+    }
+}
+
 impl Bench {
     pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -82,7 +94,7 @@ impl Bench {
         let of = |name: &str| Scope::Collection(Slug::new(name).unwrap());
         let (admin, team, other) =
             (token(Scope::Admin).await, token(of(TEAM)).await, token(of(OTHER)).await);
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::<Readiness>::default();
         readiness.engine_is(true);
         let queue = Queue::new(database.clone());
         let store = Store::open(&folder.path().join("results")).unwrap();
@@ -91,14 +103,7 @@ impl Bench {
             queue: queue.clone(),
             store: store.clone(),
             vault,
-            settings: IntakeSettings {
-                max_attempts: 3,
-                min_free_disk_bytes: 0,
-                upstream_reach: Reach::Public,
-                webhook_reach: Reach::Public,
-                shared_keys: None,
-                snapshots: Snapshots::built_in(),
-            },
+            settings: intake_settings(),
             tasks: TaskTracker::new(),
         };
         let api = Api {

@@ -52,6 +52,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             access.set("GOOGLE_APPLICATION_CREDENTIALS", KEY_FILE);
             access.secrets.extend(private_key(json.expose()));
             access.files.push((KEY_FILE, json.clone()));
+            access.direct_urls = upstream.map_or_else(|| service_urls(region), |url| vec![url]);
         }
         (Some(_), _) => faults.push(Finding::new(
             Code::MalformedCredential,
@@ -79,6 +80,15 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         (None, None) => faults.push(missing(ProviderName::Vertex)),
     }
     if faults.is_empty() { Ok(access) } else { Err(faults) }
+}
+
+/// Where Google serves the models of a region.
+fn service_urls(region: &str) -> Vec<String> {
+    let host = match region {
+        "global" => "aiplatform.googleapis.com".to_owned(),
+        region => format!("{region}-aiplatform.googleapis.com"),
+    };
+    vec![format!("https://{host}")]
 }
 
 fn is_service_account(json: &str) -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
+use runbookd::egress::EgressSettings;
 use runbookd::gateway::Upstream;
 use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
@@ -104,6 +105,7 @@ impl<'a> Depot<'a> {
                 claims: Claims::open(state.join("claims")).unwrap(),
                 sockets: state.join("models"),
                 agents,
+                egress: EgressSettings::default(),
                 snapshots: Snapshots::built_in(),
                 upstream: Upstream::new(Reach::Private).unwrap(),
                 store: Store::open(&results).unwrap(),
@@ -225,6 +227,7 @@ impl<'a> Depot<'a> {
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),
+            networks: runbookd::run::Networks::default(),
         };
         process
             .on(move |queue| async move {

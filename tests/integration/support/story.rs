@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use runbookd::egress::EgressSettings;
 use runbookd::gateway::Upstream;
-use runbookd::plan::{Draw, Overrides, RunRequest, plan};
+use runbookd::plan::{Draw, Overrides, RunRequest, Setting, plan};
 use runbookd::reach::Reach;
-use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug};
+use runbookd::run::{Former, Limits, Network, Networks, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::store::Store;
@@ -46,6 +47,8 @@ pub(crate) struct Story {
     pub(crate) shares_stage: bool,
     /// What can be built to start from.
     pub(crate) snapshots: Snapshots,
+    /// What the operator says of the way out.
+    pub(crate) egress: EgressSettings,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -72,6 +75,7 @@ impl Story {
             on_update: |_| {},
             shares_stage: false,
             snapshots: Snapshots::built_in(),
+            egress: EgressSettings { networks: Networks::all(), ..EgressSettings::default() },
             limits: |_| {},
         }
     }
@@ -131,7 +135,8 @@ impl Story {
             },
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() };
-        let mut plan = plan(&request, &self.keyring(), &self.snapshots, draw).accepted().unwrap();
+        let setting = Setting { snapshots: &self.snapshots, networks: &self.egress.networks };
+        let mut plan = plan(&request, &self.keyring(), setting, draw).accepted().unwrap();
         (self.limits)(&mut plan.limits);
         plan
     }
@@ -147,6 +152,7 @@ impl Story {
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
                 AgentSource::Executable(path)
             }),
+            egress: self.egress.clone(),
             upstream: Upstream::new(Reach::Private).unwrap(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
