@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
     ("egress", &["reach", "run", "trajectory"]),
-    ("gateway", &["provider", "reach", "run", "secret", "trajectory"]),
+    ("gateway", &["egress", "provider", "reach", "run", "secret", "trajectory"]),
     ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
     ("snapshot", &["run"]),

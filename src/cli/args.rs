@@ -72,6 +72,9 @@ pub(super) enum Command {
     /// Joins a port of a sandbox to the socket of its proxy.
     #[command(hide = true)]
     Relay(RelayArguments),
+    /// Stands between one run's sandbox and its model service. A server starts it.
+    #[command(hide = true)]
+    Gateway(GatewayArguments),
 }
 
 impl Command {
@@ -92,8 +95,9 @@ impl Command {
             | Self::Env(_)
             | Self::Collection(_)
             | Self::SuggestPolicy(_)
+            | Self::Health(_)
             | Self::Relay(_)
-            | Self::Health(_) => FOR_A_PERSON,
+            | Self::Gateway(_) => FOR_A_PERSON,
         }
     }
 }
@@ -124,6 +128,12 @@ pub(super) struct RelayArguments {
     pub(super) listen: SocketAddr,
     /// The proxy's socket.
     pub(super) socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GatewayArguments {
+    /// The run's folder for its model service.
+    pub(super) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod build_log;
 mod demo;
 mod doctor;
 pub mod exit;
+mod gateway;
 mod parts;
 mod progress;
 mod relay;
@@ -19,7 +20,6 @@ mod token;
 mod validate;
 
 use clap::Parser as _;
-use tokio::runtime::Builder;
 
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::{self, LogSettings};
@@ -28,11 +28,12 @@ use exit::ExitCode;
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let mut runtime = match &arguments.command {
-        // It lives in a sandbox, where threads are counted.
-        Command::Relay(_) => Builder::new_current_thread(),
-        Command::Run(_)
+    let command = Arguments::parse().command;
+    // What lives as long as a run has one thread: of one that is in a sandbox they are counted.
+    match command {
+        Command::Gateway(gateway) => gateway::gateway(gateway),
+        Command::Relay(relay) => relay::relay(&relay),
+        command @ (Command::Run(_)
         | Command::Demo(_)
         | Command::Doctor(_)
         | Command::Validate(_)
@@ -46,33 +47,32 @@ pub fn main() -> ExitCode {
         | Command::Env(_)
         | Command::Collection(_)
         | Command::SuggestPolicy(_)
-        | Command::Health(_) => Builder::new_multi_thread(),
-    };
-    match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(obey(arguments)),
+        | Command::Health(_)) => with_threads(command),
+    }
+}
+
+fn with_threads(command: Command) -> ExitCode {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(command_line(command)),
         Err(e) => {
-            complain(&format!("this system gives no threads: {e}"));
+            complain(&format!("the threads of this process cannot be started: {e}"));
             ExitCode::Unavailable
         }
     }
 }
 
-async fn obey(arguments: Arguments) -> ExitCode {
-    // It needs no settings: what it inherits is an image's.
-    if let Command::Relay(arguments) = &arguments.command {
-        return relay::relay(arguments).await;
-    }
+async fn command_line(command: Command) -> ExitCode {
     let (settings, faults) = Settings::examine_env();
-    if !faults.is_empty() && !matches!(arguments.command, Command::Doctor(_)) {
+    if !faults.is_empty() && !matches!(command, Command::Doctor(_)) {
         return bad_config(&ConfigError { faults });
     }
     telemetry::start(&LogSettings {
         filter: settings.log_filter.as_deref(),
-        default_filter: arguments.command.default_log_filter(),
+        default_filter: command.default_log_filter(),
         format: settings.log_format,
         no_color: settings.no_color,
     });
-    match arguments.command {
+    match command {
         Command::Run(run) => run::run(&run, &settings).await,
         Command::Demo(demo) => demo::demo(&demo, &settings).await,
         Command::Doctor(wanted) => doctor::doctor(&wanted, &settings, faults).await,
@@ -87,8 +87,8 @@ async fn obey(arguments: Arguments) -> ExitCode {
         Command::Env(command) => remote::env(&command, &settings).await,
         Command::Collection(command) => remote::collection(&command, &settings).await,
         Command::SuggestPolicy(wanted) => suggest::suggest(&wanted, &settings).await,
-        Command::Relay(_) => ExitCode::Usage,
         Command::Health(health) => remote::health(&health, &settings).await,
+        Command::Gateway(_) | Command::Relay(_) => unreachable!("they have a runtime of their own"),
     }
 }
 

@@ -14,8 +14,7 @@ use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
 use crate::egress::EgressSettings;
-use crate::gateway::Upstream;
-use crate::host::blocking;
+use crate::gateway::{ENVIRONMENT, Program};
 use crate::reach::Reach;
 use crate::run::{Base, ImageRecipe, Networks, RunPlan, error_chain};
 use crate::sandbox::{
@@ -27,7 +26,7 @@ use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::trajectory::one_line;
 use crate::worker::{self, AgentSource, Claims, Parts, sweep_sockets};
 
-/// The folder in the state folder with the sockets of model services in this process.
+/// The folder in the state folder with the model services of sandboxes.
 const SOCKETS: &str = "models";
 
 /// What a command asks of the parts.
@@ -63,16 +62,12 @@ pub(super) async fn build(
     })?;
     let sockets = settings.state_dir.join(SOCKETS);
     reap(&engine, &claims, &sockets).await;
-    // Whoever starts a run by hand chooses its model service.
-    let upstream = upstream(Reach::Private).await.map_err(|problem| {
-        complain(&problem);
-        ExitCode::BadConfig
-    })?;
     Ok(Parts {
         engine,
         // Whoever starts a run by hand decides what it reaches.
         egress: EgressSettings { networks: Networks::all(), ..settings.server.egress.clone() },
-        upstream,
+        // Whoever starts a run by hand chooses its model service.
+        gateway: gateway(settings, Reach::Private),
         claims,
         sockets,
         agents: agents(wanted.agent_cli, settings)?,
@@ -83,12 +78,11 @@ pub(super) async fn build(
     })
 }
 
-/// What asks model services. It reads certificates from the disk.
-pub(super) async fn upstream(reach: Reach) -> Result<Upstream, String> {
-    match blocking(move || Upstream::new(reach)).await {
-        Ok(made) => made.map_err(|e| error_chain(&e)),
-        Err(e) => Err(error_chain(&e)),
-    }
+/// What gateways are started from.
+pub(super) fn gateway(settings: &Settings, reach: Reach) -> Program {
+    let environment =
+        ENVIRONMENT.iter().filter_map(|name| Some((*name, settings.keyring.get(name)?.clone())));
+    Program::this(environment.collect(), reach, settings.log_filter.clone())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the edge, where time comes in")]
@@ -231,7 +225,7 @@ pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
 
 /// Removes what runs left that were killed.
 async fn reap(engine: &Engine, claims: &Claims, sockets: &Path) {
-    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)) {
+    if let Err(e) = sweep_sockets(sockets, |id| claims.is_held(id)).await {
         tracing::warn!(error = %e, "the sockets of killed runs were not removed");
     }
     let reaped = engine.reap(|id| claims.is_held(id)).await;

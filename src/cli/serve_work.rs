@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::parts::{agents, choose, engine_settings, now, upstream};
+use super::parts::{agents, choose, engine_settings, gateway, now};
 use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::daemon::{Foundation, Parts, Stop};
@@ -73,7 +73,7 @@ async fn workers(
         agents,
         egress: settings.server.egress.clone(),
         snapshots: foundation.snapshots.clone(),
-        upstream: upstream(api.runs.intake.settings.upstream_reach).await?,
+        gateway: gateway(settings, api.runs.intake.settings.upstream_reach),
         store: api.store.clone(),
         keyring: [].into_iter().collect(),
         clock: now,

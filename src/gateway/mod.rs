@@ -5,20 +5,39 @@
 //! worth nothing anywhere else. `policy.rs` says what may be asked for, `inspect.rs` reads a request
 //! for what would reach the network past the sandbox, `forward.rs` passes it on, `meter.rs` reads
 //! the usage out of the bytes that pass, and `ledger.rs` keeps a line for each request.
+//!
+//! It is a process of its own and outlives the server, as the sandbox does: `launch.rs` starts one
+//! and tells it its order (`order.rs`), `process.rs` is its life, `control.rs` is what can be said to
+//! it and `contact.rs` says it. `place.rs` is the folder where both sides meet.
 
+mod book;
+mod contact;
+mod control;
 mod forward;
 mod headers;
 mod inspect;
+mod launch;
 mod ledger;
 mod meter;
+mod order;
+mod place;
 mod policy;
+mod process;
 mod refusal;
 mod server;
 mod upstream;
+mod way_out;
 
+pub use contact::{Contact, ContactError};
+pub use control::{CONTROL_VERSION, Who};
+pub use launch::{ENVIRONMENT, LaunchError, Program, tail};
 pub use ledger::{GatewayRecord, Ledger, MAX_RECORDS, Outcome};
+pub use order::GatewayOrder;
+pub use place::{Place, ShortPath};
+pub use process::{ProcessError, Serving, answer, receive, withdraw};
 pub use server::{Gateway, GatewayError, GatewayParts};
 pub use upstream::{Inadmissible, Upstream, UpstreamError, admit};
+pub use way_out::{EgressOrder, WayOut};
 
 #[cfg(test)]
 mod tests;

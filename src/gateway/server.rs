@@ -23,7 +23,6 @@ use super::forward::answer;
 use super::ledger::{GatewayRecord, MAX_RECORDS};
 use super::upstream::{Inadmissible, Upstream, admit};
 use crate::provider::Route;
-use crate::run::RunName;
 use crate::secret::{Redactor, Secret};
 
 /// Most connections of one run at the same time. An agent with sub-agents has a dozen; whatever else
@@ -36,7 +35,7 @@ const MAX_CONNECTIONS: usize = 64;
 const HEAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// From the wish to stop to the end of the last answer. What is left is cut.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// After a failed `accept` (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,7 +59,7 @@ pub enum GatewayError {
 /// What a gateway is made of.
 pub struct GatewayParts {
     /// Whose it is.
-    pub run: RunName,
+    pub run: String,
     /// The socket file. It must not be there yet.
     pub socket: PathBuf,
     /// Where requests go, and as whom.
@@ -87,7 +86,7 @@ pub struct Gateway {
 
 /// What the requests of one run share.
 pub(super) struct Gate {
-    pub(super) run: RunName,
+    pub(super) run: String,
     pub(super) route: Route,
     pub(super) token: Secret,
     pub(super) upstream: Upstream,
@@ -146,6 +145,11 @@ impl Gateway {
                 tracing::error!(error = %e, "a gateway broke down");
             }
         }
+    }
+
+    /// Ends at once. What was on its way is cut.
+    pub async fn cut(mut self) {
+        self.serving.shutdown().await;
     }
 }
 

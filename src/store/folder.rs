@@ -212,12 +212,10 @@ impl RunFolder {
         LogFile::extend(self.path.join("logs/provider.jsonl"))
     }
 
-    /// Opens the ledger of the run's gateway, `logs/gateway.jsonl`. What is in it stays.
-    ///
-    /// # Errors
-    /// [`StoreError::Write`] when it cannot be made.
-    pub fn gateway_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::extend(self.path.join(GATEWAY_LOG))
+    /// Where the ledger of the run's gateway lies, `logs/gateway.jsonl`. The gateway writes it.
+    #[must_use]
+    pub fn gateway_log(&self) -> PathBuf {
+        self.path.join(GATEWAY_LOG)
     }
 
     /// The ledger of the run's gateway as it is; nothing where the run has none.
@@ -228,12 +226,10 @@ impl RunFolder {
         self.ledger(GATEWAY_LOG)
     }
 
-    /// Opens the ledger of the run's proxy, `logs/egress.jsonl`. What is in it stays.
-    ///
-    /// # Errors
-    /// [`StoreError::Write`] when it cannot be made.
-    pub fn egress_log(&self) -> Result<LogFile, StoreError> {
-        LogFile::extend(self.path.join(EGRESS_LOG))
+    /// Where the ledger of the run's proxy lies, `logs/egress.jsonl`. The proxy writes it.
+    #[must_use]
+    pub fn egress_log(&self) -> PathBuf {
+        self.path.join(EGRESS_LOG)
     }
 
     /// The ledger of the run's proxy as it is; nothing where the run has none.

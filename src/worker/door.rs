@@ -1,42 +1,240 @@
-//! The run's gateway and its ledger on the disk.
+//! The run's gateway while the run lives: met where it runs, started where it does not, started again
+//! where it died, and ended with the run.
 
-use std::fs::{OpenOptions, Permissions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::absolute;
 use std::time::Duration;
 
+use tokio::process::Child;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::account::last_seq;
+use super::attend::Clock;
 use super::execute::Run;
-use crate::gateway::{GatewayParts, GatewayRecord, Ledger, Outcome};
+use super::way_out;
+use crate::gateway::{Contact, EgressOrder, GatewayOrder, LaunchError, Place, Program, tail};
+use crate::host::blocking;
 use crate::provider::{Access, Brokered};
-use crate::run::{RunFailure, error_chain};
-use crate::store::{LogFile, RunFolder, StoreError};
-use crate::telemetry::meters;
-use crate::trajectory::WireAccount;
+use crate::run::{RunFailure, RunName, error_chain};
+use crate::store::RunFolder;
 
-/// The file beside the socket with what makes the run's token unique: the next process must know the
-/// token that the sandbox has.
-const TOKEN: &str = "token";
+/// What a gateway may live longer than its run may take: an image that is built before the agent
+/// starts, a setup script, an engine that is away. It is for the gateways that everybody forgot; who
+/// looks after a run starts its gateway again.
+const GRACE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Longest line of the ledger, in bytes. What is longer was not written by a gateway.
-const MAX_LINE_BYTES: u64 = 64 << 10;
+/// How long a run waits for its gateway at its start: for another server's that is about to serve or
+/// to end, too.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the run's access is through its gateway. `folder` holds the socket.
-pub(super) fn brokered(access: Access, folder: &Path) -> Result<Brokered, RunFailure> {
-    let failed = |detail: String| RunFailure::SandboxFailed { detail };
+/// How soon a gateway that is about to serve or to end is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How soon a gateway that died is started again, at first and at most. The agent CLI tries a request
+/// again for about three minutes.
+const RESTART_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The gateway of a run, looked after until this is ended, left or dropped. It lives on unless it is
+/// ended.
+#[derive(Debug)]
+pub(super) struct Door {
+    stop: CancellationToken,
+    keeping: JoinSet<Option<Held>>,
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+struct Held {
+    contact: Contact,
+    /// Where this process started it, so that it is waited for.
+    _child: Option<Child>,
+}
+
+/// What it takes to have a gateway.
+struct Keeper {
+    program: Program,
+    /// The next gateway's, but for where the ledger stands by then.
+    order: GatewayOrder,
+    place: Place,
+    name: RunName,
+    folder: RunFolder,
+    lifetime: Duration,
+    clock: Clock,
+}
+
+impl Door {
+    /// Has a gateway serve the run, the one that does already or a new one.
+    pub(super) async fn open(
+        run: &Run<'_>,
+        place: Place,
+        (brokered, egress): (Brokered, Option<EgressOrder>),
+    ) -> Result<Self, RunFailure> {
+        let mut keeper = Keeper::new(run, place, (brokered, egress))?;
+        let held = keeper.have().await?;
+        let stop = CancellationToken::new();
+        let mut keeping = JoinSet::new();
+        let stopped = stop.clone();
+        keeping.spawn(async move { keeper.keep(held, &stopped).await });
+        Ok(Self { stop, keeping })
+    }
+
+    /// Ends the gateway. Then its ledger is whole.
+    pub(super) async fn end(mut self) {
+        self.stop.cancel();
+        // The keeper's waits have limits, or end with the token.
+        while let Some(kept) = self.keeping.join_next().await {
+            match kept {
+                Ok(Some(held)) => held.contact.end().await,
+                Ok(None) => {}
+                Err(e) => tracing::error!(error = %e, "a gateway's keeper broke down"),
+            }
+        }
+    }
+}
+
+/// Ends whatever gateway serves a place, at once.
+pub(super) async fn end(place: &Place) {
+    match Contact::open(place).await {
+        Ok(Some(contact)) => contact.abort().await,
+        Ok(None) => {}
+        Err(e) => tracing::warn!(error = %e, "a gateway of an old run cannot be found"),
+    }
+}
+
+impl Keeper {
+    fn new(
+        run: &Run<'_>,
+        place: Place,
+        (brokered, egress): (Brokered, Option<EgressOrder>),
+    ) -> Result<Self, RunFailure> {
+        let folder = run.record.folder().clone();
+        let limits = &run.plan.limits;
+        let lifetime = limits.wall.saturating_add(limits.setup).saturating_add(GRACE);
+        let ledger = absolute(folder.gateway_log())
+            .map_err(|e| failed(format!("the run's folder has no whole path: {e}")))?;
+        let program = run.parts.gateway.clone();
+        let order = GatewayOrder {
+            run: run.plan.name.to_string(),
+            route: brokered.route,
+            token: brokered.token,
+            reach: program.reach,
+            ledger,
+            last_seq: 0,
+            egress,
+            deadline: (run.parts.clock)(),
+            log_filter: program.log_filter.clone(),
+        };
+        let (name, clock) = (run.plan.name.clone(), run.parts.clock);
+        Ok(Self { program, order, place, name, folder, lifetime, clock })
+    }
+
+    /// Stays with a gateway, and starts another one where it dies; gives the last.
+    async fn keep(mut self, held: Held, stop: &CancellationToken) -> Option<Held> {
+        let mut held = Some(held);
+        let mut pause = RESTART_PAUSES.0;
+        loop {
+            if let Some(serving) = &held {
+                let since = Instant::now();
+                let ended = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return held,
+                    ended = serving.contact.ended() => ended,
+                };
+                let error = ended.err().map(|e| e.to_string()).unwrap_or_default();
+                tracing::warn!(run.id = %self.name.id, error, tail = tail(&self.place), "the gateway of a run ended before the run");
+                if since.elapsed() > RESTART_PAUSES.1 {
+                    pause = RESTART_PAUSES.0;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                () = sleep(pause) => {}
+            }
+            pause = (pause * 2).min(RESTART_PAUSES.1);
+            held = match self.have().await {
+                Ok(held) => Some(held),
+                Err(failure) => {
+                    tracing::warn!(run.id = %self.name.id, "no gateway for a run: {failure}");
+                    None
+                }
+            };
+        }
+    }
+
+    /// Meets the run's gateway, or starts one.
+    async fn have(&mut self) -> Result<Held, RunFailure> {
+        let since = Instant::now();
+        let mut child = None;
+        loop {
+            let met = Contact::open(&self.place).await;
+            let met = met.map_err(|e| failed(format!("its gateway cannot be looked for: {e}")))?;
+            if let Some(mut contact) = met {
+                match contact.who().await {
+                    Ok(who) if who.serves(&self.order.run) => {
+                        return Ok(Held { contact, _child: child });
+                    }
+                    Ok(who) => {
+                        tracing::warn!(run.id = %self.name.id, version = who.version, "a gateway that is of no use to this version is replaced");
+                    }
+                    Err(e) => {
+                        tracing::warn!(run.id = %self.name.id, error = %error_chain(&e), "a gateway that cannot be understood is replaced");
+                    }
+                }
+                contact.end().await;
+            }
+            if since.elapsed() > START_LIMIT {
+                return Err(failed("its gateway did not start in time".to_owned()));
+            }
+            match self.start().await {
+                Ok(started) => child = Some(started),
+                // It is about to listen, or to end.
+                Err(LaunchError::Busy) => sleep(LOOK_AGAIN).await,
+                Err(LaunchError::Refused(why)) => {
+                    return Err(RunFailure::Refused { problems: vec![why] });
+                }
+                Err(
+                    e @ (LaunchError::Spawn(_)
+                    | LaunchError::Broken { .. }
+                    | LaunchError::Slow
+                    | LaunchError::Failed(_)),
+                ) => return Err(failed(error_chain(&e))),
+            }
+        }
+    }
+
+    async fn start(&mut self) -> Result<Child, LaunchError> {
+        let folder = self.folder.clone();
+        let seqs = blocking(move || (last_seq(&folder), way_out::last_seq(&folder))).await;
+        let (seq, egress_seq) = seqs.map_err(|e| LaunchError::Failed(e.to_string()))?;
+        self.order.last_seq = seq.map_err(|e| LaunchError::Failed(error_chain(&e)))?;
+        if let Some(egress) = &mut self.order.egress {
+            egress.last_seq = egress_seq;
+        }
+        let deadline = (self.clock)().saturating_add(self.lifetime);
+        self.order.deadline = deadline.unwrap_or(self.order.deadline);
+        self.program.start(&self.order, &self.place).await
+    }
+}
+
+/// What the run's access is through its gateway.
+pub(super) fn brokered(access: Access, place: &Place) -> Result<Brokered, RunFailure> {
     let unique =
-        unique(folder).map_err(|e| failed(format!("no token for the run's gateway: {e}")))?;
+        unique(place).map_err(|e| failed(format!("no token for the run's gateway: {e}")))?;
     let brokered = access.brokered(&unique);
     brokered
         .ok_or_else(|| failed("the gateway cannot stand in for the credential any more".to_owned()))
 }
 
-/// What makes the run's token unlike every other, from the first call on.
-fn unique(folder: &Path) -> io::Result<String> {
-    let path = folder.join(TOKEN);
+/// What makes the run's token unlike every other, from the first call on: the next process must know
+/// the token that the sandbox has.
+fn unique(place: &Place) -> io::Result<String> {
+    let path = place.token();
     match std::fs::read_to_string(&path) {
         Ok(unique) if !unique.is_empty() => return Ok(unique),
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -45,75 +243,10 @@ fn unique(folder: &Path) -> io::Result<String> {
     let unique = Uuid::new_v4().simple().to_string();
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(unique.as_bytes())?;
     Ok(unique)
 }
 
-/// What the run's gateway is made of.
-pub(super) fn gateway_parts(
-    run: &Run<'_>,
-    brokered: Brokered,
-    socket: &Path,
-) -> Result<GatewayParts, StoreError> {
-    let folder = run.record.folder();
-    let last_seq = ledger(folder)?.map_or(0, |ledger| ledger.last_seq());
-    let mut log = folder.gateway_log()?;
-    // A line that was torn by the end of an earlier process ends here; an empty one is none.
-    log.append(b"\n")?;
-    let log = Mutex::new(log);
-    Ok(GatewayParts {
-        run: run.plan.name.clone(),
-        socket: socket.to_owned(),
-        route: brokered.route,
-        token: brokered.token,
-        upstream: run.parts.upstream.clone(),
-        last_seq,
-        note: Box::new(move |record| note(&log, record)),
-        clock: run.parts.clock,
-    })
-}
-
-fn note(log: &Mutex<LogFile>, record: &GatewayRecord) {
-    if let (Some(took), false) = (record.duration_ms, record.outcome == Outcome::InFlight) {
-        let first_byte = record.first_byte_ms.map(Duration::from_millis);
-        meters::gateway_request(record.outcome.as_str(), Duration::from_millis(took), first_byte);
-    }
-    let mut line = serde_json::to_vec(record).expect("our own types have string keys");
-    line.push(b'\n');
-    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(e) = log.append(&line) {
-        tracing::error!(error = %error_chain(&e), "a request of an agent is not in its ledger");
-    }
-}
-
-/// The wire's account of a run; `None` where it had no gateway. It reads a file, so it belongs on a
-/// thread that may block.
-pub(super) fn wire_account(folder: &RunFolder) -> Option<WireAccount> {
-    let ledger = ledger(folder).unwrap_or_else(|e| {
-        tracing::error!(error = %error_chain(&e), "the ledger of a run cannot be read");
-        None
-    })?;
-    let outcomes = ledger.n_by_outcome().into_iter();
-    Some(WireAccount {
-        requests: outcomes.map(|(outcome, n)| (outcome.as_str().to_owned(), n)).collect(),
-        models: ledger.counted(),
-        broken_off: ledger.uncounted(),
-    })
-}
-
-fn ledger(folder: &RunFolder) -> Result<Option<Ledger>, StoreError> {
-    let Some(file) = folder.gateway_ledger()? else { return Ok(None) };
-    let mut ledger = Ledger::default();
-    let mut reader = BufReader::new(file);
-    loop {
-        let mut line = Vec::new();
-        match (&mut reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return Ok(Some(ledger)),
-            // A torn line tells nothing; its request has an earlier one.
-            Ok(_) => {
-                serde_json::from_slice(&line).into_iter().for_each(|record| ledger.add(record))
-            }
-        }
-    }
+fn failed(detail: String) -> RunFailure {
+    RunFailure::SandboxFailed { detail }
 }

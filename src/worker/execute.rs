@@ -15,7 +15,7 @@ use super::base::{Prepared, prepare};
 use super::claim::Claims;
 use super::ending::Ending;
 use super::fault::{no_access, not_prepared, not_provisioned, not_ready, sandbox_failed};
-use super::model::Model;
+use super::model::{self, Model};
 use super::news::News;
 use super::record::{Ended, Record};
 use super::report::RunReport;
@@ -25,7 +25,7 @@ use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::egress::EgressSettings;
-use crate::gateway::Upstream;
+use crate::gateway::Program;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
 use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
@@ -55,16 +55,16 @@ pub struct Parts {
     pub engine: Engine,
     /// Which sandboxes belong to a process that lives.
     pub claims: Claims,
-    /// The folder for the sockets of model services in this process.
+    /// The folder for the model services of sandboxes: their sockets, and what their gateways need.
     pub sockets: PathBuf,
     /// Where agent CLIs come from.
     pub agents: AgentSource,
     /// What can be built to start from.
     pub snapshots: Snapshots,
-    /// Asks model services, in the agents' stead.
-    pub upstream: Upstream,
     /// What the operator says of the way out of sandboxes.
     pub egress: EgressSettings,
+    /// What stands between sandboxes and model services is started from.
+    pub gateway: Program,
     /// Where the record goes.
     pub store: Store,
     /// Where credentials come from.
@@ -188,6 +188,9 @@ impl Run<'_> {
             // The panic's own message is on standard error already.
             Err(_) => {
                 self.reap().await;
+                if let Ok(id) = self.sandbox_id() {
+                    model::close(&parts.sockets, &id).await;
+                }
                 let detail = "the run's task panicked".to_owned();
                 Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
             }
@@ -286,11 +289,15 @@ impl Run<'_> {
             Entry::New => None,
             Entry::Leased => self.adopt(&id, (parts.clock)()).await?,
             Entry::Started(at) => match self.adopt(&id, at).await? {
-                None => return Ok(self.judge_lost().await?),
+                None => {
+                    model::close(&parts.sockets, &id).await;
+                    return Ok(self.judge_lost().await?);
+                }
                 adopted => adopted,
             },
             Entry::Finishing(ending) => {
                 self.discard().await;
+                model::close(&parts.sockets, &id).await;
                 return Ok(self.judge_saved(*ending).await?);
             }
         };
@@ -305,7 +312,13 @@ impl Run<'_> {
                 watch(RunUpdate::Note(ADOPTED.to_owned()));
                 (sandbox, Some(at))
             }
-            None => (self.provision(id, &access, &model, watch).await?, None),
+            None => match self.provision(id, &access, &model, watch).await {
+                Ok(sandbox) => (sandbox, None),
+                Err(broken_off) => {
+                    model.stop().await;
+                    return Err(broken_off);
+                }
+            },
         };
         self.stay(Stay { sandbox, adopted, model, redactor }, watch).await
     }

@@ -1,5 +1,6 @@
 //! One run, in order: run it, record it, finish it. `execute.rs` tells the story.
 
+mod account;
 mod agent;
 mod attend;
 mod backlog;

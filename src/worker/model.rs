@@ -1,44 +1,42 @@
 //! The model service of one run: a gateway to a remote one, or a server for the scripted one.
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::Permissions;
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, absolute};
 
-use super::door;
+use super::account::tell_meters;
+use super::door::{self, Door};
 use super::execute::Run;
 use super::way_out;
-use crate::egress::Proxy;
-use crate::gateway::{Gateway, GatewayError};
+use crate::gateway::{EgressOrder, Place, ShortPath, WayOut};
+use crate::host::blocking;
 use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
 use crate::provider::{Access, SCRIPTED_SOCKET};
 use crate::run::{Credentials, RunFailure, error_chain};
-use crate::sandbox::{EGRESS_SOCKET, Mount, SandboxId};
+use crate::sandbox::{Mount, SandboxId};
+use crate::store::RunFolder;
 
 /// The model service while a run lasts.
 pub(super) struct Model {
     service: Service,
-    /// The way out of the sandbox, where that is a proxy.
-    proxy: Option<Proxy>,
+    /// The way out of the sandbox, where that is a proxy that no gateway's process has.
+    way_out: Option<WayOut>,
     /// `None` where there is neither.
-    socket: Option<Socket>,
+    place: Option<Place>,
 }
 
 enum Service {
     /// Somewhere else.
     Remote,
-    /// Somewhere else, behind a gateway in this process.
-    Gateway(Gateway),
+    /// Somewhere else, behind a gateway in a process of its own.
+    Gateway { door: Door, folder: RunFolder },
     /// In this process.
-    Scripted(ScriptedProvider),
-}
-
-/// The folder with the sockets. A sandbox that outlives this process sees the next one's sockets in
-/// it.
-struct Socket {
-    folder: PathBuf,
-    opened: File,
+    Scripted {
+        server: ScriptedProvider,
+        /// Keeps the path of its socket true.
+        _socket: ShortPath,
+    },
 }
 
 impl Model {
@@ -49,164 +47,153 @@ impl Model {
         access: Access,
     ) -> Result<(Self, Access), RunFailure> {
         let plan = run.plan;
-        let has_service = plan.script.is_some() || plan.credentials == Credentials::Gateway;
-        if !has_service && !plan.network.mode().has_proxy() {
-            let nothing = Self { service: Service::Remote, proxy: None, socket: None };
-            return Ok((nothing, access));
+        let way_out = way_out::order(run, &access)
+            .map_err(|e| failed(format!("the run's folder has no whole path: {e}")))?;
+        match (&plan.script, plan.credentials) {
+            (None, Credentials::Gateway) => Self::behind_gateway(run, id, (access, way_out)).await,
+            (None, Credentials::Direct) if way_out.is_none() => {
+                Ok((Self { service: Service::Remote, way_out: None, place: None }, access))
+            }
+            (script, _) => {
+                let place = place(&run.parts.sockets, id)?;
+                made(&place)?;
+                let service = match script {
+                    Some(script) => scripted(script, &place).await?,
+                    None => Service::Remote,
+                };
+                let opened = way_out.map(|order| WayOut::open(order, &place, run.parts.clock));
+                let way_out = opened.transpose();
+                let way_out = way_out.map_err(|e| failed(format!("there is no proxy: {e}")))?;
+                Ok((Self { service, way_out, place: Some(place) }, access))
+            }
         }
-        let socket = Socket::open(&run.parts.sockets, id)?;
-        let proxy = way_out::proxy(run, &socket.beside(egress_file()), &access)?;
-        if proxy.is_some() {
-            socket.admit_the_agent(egress_file())?;
-        }
-        let (service, access) = match (&plan.script, plan.credentials) {
-            (Some(script), _) => (scripted(script, &socket).await?, access),
-            (None, Credentials::Direct) => (Service::Remote, access),
-            (None, Credentials::Gateway) => behind_gateway(run, &socket, access)?,
-        };
-        Ok((Self { service, proxy, socket: Some(socket) }, access))
+    }
+
+    async fn behind_gateway(
+        run: &Run<'_>,
+        id: &SandboxId,
+        (access, way_out): (Access, Option<EgressOrder>),
+    ) -> Result<(Self, Access), RunFailure> {
+        let place = place(&run.parts.sockets, id)?;
+        made(&place)?;
+        let brokered = door::brokered(access, &place)?;
+        let access = brokered.access.clone();
+        let door = Door::open(run, place.clone(), (brokered, way_out)).await?;
+        let folder = run.record.folder().clone();
+        let service = Service::Gateway { door, folder };
+        Ok((Self { service, way_out: None, place: Some(place) }, access))
     }
 
     /// What the sandbox must see of it.
     pub(super) fn mounts(&self) -> Option<Mount> {
         let inside = Path::new(SCRIPTED_SOCKET).parent().unwrap_or(Path::new("/"));
-        self.socket.as_ref().map(|socket| Mount {
-            host: socket.folder.clone(),
-            inside: inside.display().to_string(),
-        })
+        self.place
+            .as_ref()
+            .map(|place| Mount { host: place.open(), inside: inside.display().to_string() })
     }
 
     /// Ends it, and gives what the scripted provider answered.
     pub(super) async fn stop(self) -> Vec<LedgerEntry> {
-        let ledger = self.service.end().await;
-        if let Some(proxy) = self.proxy {
-            proxy.stop().await;
+        let Self { service, way_out, place } = self;
+        if let Some(way_out) = way_out {
+            way_out.stop().await;
         }
-        if let Some(socket) = self.socket
-            && let Err(e) = std::fs::remove_dir_all(&socket.folder)
-        {
-            tracing::warn!(error = %e, "the socket's folder was not removed");
+        let ledger = match service {
+            Service::Remote => Vec::new(),
+            Service::Gateway { door, folder } => {
+                door.end().await;
+                if let Err(e) = blocking(move || tell_meters(&folder)).await {
+                    tracing::error!(error = %e, "the figures of a run's requests were not told");
+                }
+                Vec::new()
+            }
+            Service::Scripted { server, .. } => end(server).await,
+        };
+        if let Some(Err(e)) = place.map(|place| place.remove()) {
+            tracing::warn!(error = %e, "the folder of a model service was not removed");
         }
         ledger
     }
 
-    /// Ends it for this process alone: its sandbox stays, and the next process serves it.
+    /// Ends what of it is in this process: the sandbox stays, and so does its gateway.
     pub(super) async fn leave(self) -> Vec<LedgerEntry> {
-        if let Some(proxy) = self.proxy {
-            proxy.stop().await;
+        if let Some(way_out) = self.way_out {
+            way_out.stop().await;
         }
-        self.service.end().await
+        match self.service {
+            Service::Remote | Service::Gateway { .. } => Vec::new(),
+            Service::Scripted { server, .. } => end(server).await,
+        }
     }
 }
 
-async fn scripted(script: &str, socket: &Socket) -> Result<Service, RunFailure> {
+async fn scripted(script: &str, place: &Place) -> Result<Service, RunFailure> {
     let refused = |problem: String| RunFailure::Refused { problems: vec![problem] };
     let script = Script::parse(script).map_err(|e| refused(error_chain(&e)))?;
-    let place = Listen::Unix(socket.beside(file_name()));
-    let server = ScriptedProvider::start(script, place).await;
+    let closed = |e: io::Error| failed(format!("the model service's socket stays closed: {e}"));
+    let socket = made(place)?;
+    // The one of an earlier process.
+    match std::fs::remove_file(socket.as_path()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(closed(e)),
+        Ok(()) | Err(_) => {}
+    }
+    let server = ScriptedProvider::start(script, Listen::Unix(socket.as_path().to_owned()));
     let server = server
+        .await
         .map_err(|e| failed(format!("the scripted provider did not start: {}", error_chain(&e))))?;
-    socket.admit_the_agent(file_name())?;
-    Ok(Service::Scripted(server))
+    // The agent has a user of its own; the folder's parent, which is ours alone, keeps others
+    // away.
+    std::fs::set_permissions(socket.as_path(), Permissions::from_mode(0o666)).map_err(closed)?;
+    Ok(Service::Scripted { server, _socket: socket })
 }
 
-fn behind_gateway(
-    run: &Run<'_>,
-    socket: &Socket,
-    access: Access,
-) -> Result<(Service, Access), RunFailure> {
-    let brokered = door::brokered(access, &socket.folder)?;
-    let access = brokered.access.clone();
-    let parts = door::gateway_parts(run, brokered, &socket.beside(file_name()))
-        .map_err(|e| RunFailure::StoreFailed { detail: error_chain(&e) })?;
-    let gateway = Gateway::start(parts).map_err(|e| match e {
-        GatewayError::Inadmissible(e) => RunFailure::Refused { problems: vec![e.to_string()] },
-        e @ GatewayError::Listen { .. } => failed(error_chain(&e)),
-    })?;
-    socket.admit_the_agent(file_name())?;
-    Ok((Service::Gateway(gateway), access))
+async fn end(server: ScriptedProvider) -> Vec<LedgerEntry> {
+    let ledger = server.ledger();
+    server.stop().await;
+    ledger
 }
 
-impl Service {
-    async fn end(self) -> Vec<LedgerEntry> {
-        match self {
-            Self::Remote => Vec::new(),
-            Self::Gateway(gateway) => {
-                gateway.stop().await;
-                Vec::new()
-            }
-            Self::Scripted(server) => {
-                let ledger = server.ledger();
-                server.stop().await;
-                ledger
-            }
-        }
-    }
+/// Where the model service of a sandbox is. A gateway has no folder of ours to begin a path in.
+fn place(sockets: &Path, id: &SandboxId) -> Result<Place, RunFailure> {
+    let root = absolute(sockets.join(id.as_str()));
+    root.map(Place::new).map_err(|e| failed(format!("the state folder has no whole path: {e}")))
 }
 
-impl Socket {
-    fn open(sockets: &Path, id: &SandboxId) -> Result<Self, RunFailure> {
-        let folder = sockets.join(id.as_str());
-        let opened = open(sockets, &folder)
-            .map_err(|e| failed(format!("no folder for the model service's socket: {e}")))?;
-        Ok(Self { folder, opened })
-    }
-
-    /// The path of a socket in the folder. It has at most 107 bytes, and a state folder may be deep:
-    /// this one is short, as long as the folder is open.
-    fn beside(&self, name: &Path) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.opened.as_raw_fd())).join(name)
-    }
-
-    /// The agent has a user of its own; the folder's parent, which is ours alone, keeps others away.
-    fn admit_the_agent(&self, name: &Path) -> Result<(), RunFailure> {
-        std::fs::set_permissions(self.beside(name), Permissions::from_mode(0o666))
-            .map_err(|e| failed(format!("the socket {} stays closed: {e}", name.display())))
-    }
+/// The socket of the model service, in folders that are there.
+fn made(place: &Place) -> Result<ShortPath, RunFailure> {
+    place
+        .make()
+        .and_then(|()| place.model())
+        .map_err(|e| failed(format!("no folder for the model service's socket: {e}")))
 }
 
 fn failed(detail: String) -> RunFailure {
     RunFailure::SandboxFailed { detail }
 }
 
-/// Removes the folders in `sockets` of sandboxes that are not to be kept.
+/// Ends what is left of the model service of a sandbox that is gone.
+pub(super) async fn close(sockets: &Path, id: &SandboxId) {
+    let place = Place::new(sockets.join(id.as_str()));
+    door::end(&place).await;
+    if let Err(e) = place.remove() {
+        tracing::warn!(error = %e, "the folder of a model service was not removed");
+    }
+}
+
+/// Ends the model services in `sockets` of sandboxes that are not to be kept.
 ///
 /// # Errors
-/// When they cannot be listed or removed.
-pub fn sweep(sockets: &Path, keep: impl Fn(&SandboxId) -> bool) -> io::Result<()> {
+/// When they cannot be listed.
+pub async fn sweep(sockets: &Path, keep: impl Fn(&SandboxId) -> bool) -> io::Result<()> {
     let entries = match std::fs::read_dir(sockets) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     for entry in entries {
-        let entry = entry?;
-        let id = entry.file_name().to_str().and_then(|name| SandboxId::new(name).ok());
-        if id.is_some_and(|id| !keep(&id)) {
-            std::fs::remove_dir_all(entry.path())?;
+        let id = entry?.file_name().to_str().and_then(|name| SandboxId::new(name).ok());
+        if let Some(id) = id.filter(|id| !keep(id)) {
+            close(sockets, &id).await;
         }
     }
     Ok(())
-}
-
-/// The folder, made where it is missing, without the sockets of an earlier process.
-fn open(sockets: &Path, folder: &Path) -> io::Result<File> {
-    DirBuilder::new().recursive(true).mode(0o700).create(sockets)?;
-    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-    // The agent has a user of its own, whatever the umask of this process.
-    std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
-    for name in [file_name(), egress_file()] {
-        match std::fs::remove_file(folder.join(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    File::open(folder)
-}
-
-fn egress_file() -> &'static Path {
-    Path::new(EGRESS_SOCKET).file_name().map_or(Path::new("egress.sock"), Path::new)
-}
-
-fn file_name() -> &'static Path {
-    Path::new(SCRIPTED_SOCKET).file_name().map_or(Path::new("model.sock"), Path::new)
 }

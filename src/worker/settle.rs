@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 
-use super::door::wire_account;
+use super::account::wire_account;
 use super::lines::MAX_LINE_BYTES;
 use crate::provider::{self, Billed};
 use crate::run::RunPlan;

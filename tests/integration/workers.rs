@@ -19,6 +19,7 @@ stories! {
     a_request_finds_its_files_in_its_sandbox,
     a_run_outlives_its_process,
     a_model_behind_the_gateway_outlives_it_too,
+    a_gateway_that_somebody_kills_is_started_again,
     a_process_may_be_killed_at_any_fact_before_the_agent,
     a_process_may_be_killed_at_any_fact_of_the_agent,
     an_agent_that_ended_while_nobody_watched_is_finished,
@@ -190,29 +191,30 @@ async fn a_run_outlives_its_process(stage: &Stage) {
     second.stop().await;
 }
 
-/// The key never enters the sandbox, so the next process must stand where the first one stood.
-async fn a_model_behind_the_gateway_outlives_it_too(stage: &Stage) {
-    let word = marked(stage, "gateway");
+/// A run that waits in its second tool call, and whose model is behind its gateway.
+async fn waiting_behind_its_gateway(
+    depot: &Depot<'_>,
+    process: &Process,
+    word: &str,
+) -> (RunName, ScriptedProvider) {
+    let word = marked(depot.stage, word);
     let script = Script::parse(&waiting(&word)).unwrap();
     let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
     let model = ScriptedProvider::start(script, listen).await.unwrap();
     let Listen::Tcp(address) = model.address() else { panic!("a TCP address") };
-    let depot = Depot::new(stage);
-    let first = depot.start(1).await;
     let mut job = JobSpec { script: None, ..job("") };
     job.overrides.model_provider = Some("anthropic".to_owned());
     let url = format!("http://{address}");
     let keys = [("ANTHROPIC_API_KEY", "made-up-and-real"), ("ANTHROPIC_BASE_URL", url.as_str())];
-    let name = depot.submit_with(&first, job, &keys).await;
+    let name = depot.submit_with(process, job, &keys).await;
     depot.event(&name, "Now I wait").await;
     until(|| !processes_with(&word).is_empty()).await;
-    first.kill().await;
-    let second = depot.start(1).await;
-    depot.event(&name, "runbookd was restarted").await;
-    std::fs::write(depot.inside("go"), "").unwrap();
-    is_whole(&depot, &second, &name).await;
-    second.stop().await;
-    let usage = &depot.trajectory(&name)["usage"];
+    (name, model)
+}
+
+/// Every request was passed on once, with the real key, and is accounted for.
+async fn is_accounted_for(depot: &Depot<'_>, name: &RunName, model: ScriptedProvider) {
+    let usage = &depot.trajectory(name)["usage"];
     assert_eq!(usage["reconciliation"], "exact");
     let asked = model.stop().await;
     let messages = asked.iter().filter(|entry| entry.method == "POST").count();
@@ -220,6 +222,50 @@ async fn a_model_behind_the_gateway_outlives_it_too(stage: &Stage) {
     let key = Fingerprint::of("made-up-and-real");
     let shown = asked.iter().filter(|entry| entry.method == "POST");
     assert!(shown.map(|entry| entry.auth.api_key.as_ref()).all(|shown| shown == Some(&key)));
+}
+
+/// The process ids of the stage's gateways.
+fn gateways(stage: &Stage) -> Vec<i32> {
+    let gateway = format!("gateway\0{}", stage.models().display());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_gateway = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(&gateway)
+    };
+    numbers.filter(is_gateway).collect()
+}
+
+/// The key never enters the sandbox, so what stands between must stay when the server goes.
+async fn a_model_behind_the_gateway_outlives_it_too(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let first = depot.start(1).await;
+    let (name, model) = waiting_behind_its_gateway(&depot, &first, "gateway").await;
+    let before = gateways(stage);
+    assert_eq!(before.len(), 1);
+    first.kill().await;
+    assert_eq!(gateways(stage), before, "the gateway works on");
+    let second = depot.start(1).await;
+    depot.event(&name, "runbookd was restarted").await;
+    assert_eq!(gateways(stage), before, "it is the same one");
+    std::fs::write(depot.inside("go"), "").unwrap();
+    is_whole(&depot, &second, &name).await;
+    second.stop().await;
+    is_accounted_for(&depot, &name, model).await;
+}
+
+async fn a_gateway_that_somebody_kills_is_started_again(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    let (name, model) = waiting_behind_its_gateway(&depot, &process, "killed-gateway").await;
+    let killed = gateways(stage);
+    let pid = rustix::process::Pid::from_raw(killed[0]).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    until(|| gateways(stage).iter().any(|pid| !killed.contains(pid))).await;
+    std::fs::write(depot.inside("go"), "").unwrap();
+    is_whole(&depot, &process, &name).await;
+    process.stop().await;
+    is_accounted_for(&depot, &name, model).await;
 }
 
 async fn a_process_may_be_killed_at_any_fact_before_the_agent(stage: &Stage) {

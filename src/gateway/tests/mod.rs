@@ -17,7 +17,6 @@ use super::*;
 use crate::provider::scripted::{Listen, Script, ScriptedProvider};
 use crate::provider::{Credential, Route, Wire};
 use crate::reach::Reach;
-use crate::run::{RunId, RunName, Slug};
 use crate::secret::Secret;
 
 const TOKEN: &str = "sk-ant-api03-runbookd-made-up";
@@ -40,13 +39,8 @@ impl Door {
         let socket = folder.path().join("model.sock");
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let noted = Arc::clone(&ledger);
-        let name = RunName {
-            collection: Slug::new("team").unwrap(),
-            task: Slug::new("story").unwrap(),
-            id: RunId::new("x").unwrap(),
-        };
         let gateway = Gateway::start(GatewayParts {
-            run: name,
+            run: "team/story/x".to_owned(),
             socket: socket.clone(),
             route: Route { upstream, control: None, credential, wire },
             token: Secret::new(TOKEN.to_owned()),

@@ -353,7 +353,7 @@ async fn reap(shared: &Shared, is_wanted: impl Fn(&SandboxId) -> bool) {
             tracing::warn!(error = %error_chain(&e), "could not look for old sandboxes");
         }
     }
-    if let Err(e) = model::sweep(&shared.parts.sockets, is_kept) {
+    if let Err(e) = model::sweep(&shared.parts.sockets, is_kept).await {
         tracing::warn!(error = %e, "the sockets of old runs were not removed");
     }
 }

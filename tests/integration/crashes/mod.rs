@@ -1,5 +1,6 @@
 //! A server that is killed at any moment: no run is lost, none is doubled, nothing stays behind.
 
+mod answers;
 mod engines;
 mod errand;
 mod stops;

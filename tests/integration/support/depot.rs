@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
 use runbookd::egress::EgressSettings;
-use runbookd::gateway::Upstream;
 use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
 use runbookd::plan::Overrides;
@@ -37,7 +36,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::stage::{POLL, Stage, settings, until};
+use super::stage::{POLL, Stage, gateway, settings, until};
 use super::story::pinned;
 
 /// Often, so that every story shows that no sandbox goes that somebody needs.
@@ -92,6 +91,7 @@ impl<'a> Depot<'a> {
         };
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
+        let sockets = self.stage.models();
         let (agents, clock) = (self.agents.clone(), self.clock);
         let (file, key) = (self.path("queue.db"), self.path("vault.key"));
         let shutdown = Shutdown::default();
@@ -103,11 +103,11 @@ impl<'a> Depot<'a> {
             let parts = Parts {
                 engine,
                 claims: Claims::open(state.join("claims")).unwrap(),
-                sockets: state.join("models"),
+                sockets,
                 agents,
                 egress: EgressSettings::default(),
                 snapshots: Snapshots::built_in(),
-                upstream: Upstream::new(Reach::Private).unwrap(),
+                gateway: gateway(),
                 store: Store::open(&results).unwrap(),
                 keyring: Keyring::default(),
                 clock,

@@ -86,22 +86,25 @@ impl Home {
             .collect()
     }
 
-    /// What lives of this home's sandboxes: processes, containers, folders.
+    /// What lives of this home's sandboxes and their gateways: processes, containers, folders.
     pub(crate) fn leftovers(&self, engine: EngineKind) -> Vec<String> {
-        self.leftovers_in("sandboxes", engine)
+        self.leftovers_in("", engine)
     }
 
     /// What lives of the sandboxes of this home's server.
     pub(crate) fn leftovers_of_server(&self, engine: EngineKind) -> Vec<String> {
-        self.leftovers_in("server/sandboxes", engine)
+        self.leftovers_in("server", engine)
     }
 
-    fn leftovers_in(&self, sandboxes: &str, engine: EngineKind) -> Vec<String> {
+    fn leftovers_in(&self, whose: &str, engine: EngineKind) -> Vec<String> {
         let here = self.path().to_str().unwrap();
-        let folders = self.state().join(sandboxes);
-        let mut found = processes_with(folders.to_str().unwrap());
-        let folders = std::fs::read_dir(folders).into_iter().flatten().flatten();
-        found.extend(folders.map(|entry| entry.path().display().to_string()));
+        let mut found = Vec::new();
+        for folders in ["sandboxes", "models"] {
+            let folders = self.state().join(whose).join(folders);
+            found.extend(processes_with(folders.to_str().unwrap()));
+            let folders = std::fs::read_dir(folders).into_iter().flatten().flatten();
+            found.extend(folders.map(|entry| entry.path().display().to_string()));
+        }
         if engine == EngineKind::Docker {
             let format = "{{.Names}} {{.Mounts}}";
             let listed = std::process::Command::new("docker")

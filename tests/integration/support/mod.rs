@@ -16,7 +16,8 @@ pub(crate) use home::{Home, Ran};
 pub(crate) use scene::{Scene, Tokens};
 pub(crate) use serving::{Listening, Site, events_in, trajectory_in};
 pub(crate) use stage::{
-    POLL, Stage, host, image, is_required, processes_with, settings, tell, tell_within, until,
+    POLL, Stage, gateway, host, image, is_required, processes_with, settings, tell, tell_within,
+    until,
 };
 pub(crate) use story::Story;
 pub(crate) use upstream::{FakeModel, WORDS, frames, step, word_chunks};

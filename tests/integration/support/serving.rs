@@ -86,12 +86,15 @@ impl Site {
         self.home.state().join("results").join(path)
     }
 
-    /// What lives of the server's sandboxes: processes, folders, control groups, mounts.
+    /// What lives of the server's sandboxes and their gateways: processes, folders, control groups,
+    /// mounts.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let sandboxes = self.folder().join("sandboxes");
         let here = sandboxes.to_str().unwrap().to_owned();
         let mut found = super::stage::processes_with(&here);
-        for folder in [sandboxes, self.folder().join("models")] {
+        let models = self.folder().join("models");
+        found.extend(super::stage::processes_with(models.to_str().unwrap()));
+        for folder in [sandboxes, models] {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             found.extend(entries.map(|entry| entry.path().display().to_string()));
         }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use runbookd::gateway::Program;
+use runbookd::reach::Reach;
 use runbookd::sandbox::{DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings};
 
 /// No story takes longer. A hanging sandbox must fail its story, not the suite.
@@ -37,6 +39,13 @@ pub(crate) struct Stage {
     pub(crate) kind: EngineKind,
     pub(crate) state: tempfile::TempDir,
     pub(crate) owner: String,
+}
+
+impl Stage {
+    /// Where the model services of its sandboxes are.
+    pub(crate) fn models(&self) -> PathBuf {
+        self.state.path().join("models")
+    }
 }
 
 /// Whether what is missing fails a story instead of skipping it.
@@ -76,7 +85,8 @@ pub(crate) async fn tell_within(
     let kind = engine.report().kind;
     let stage = Stage { engine, kind, state, owner };
     let told = AssertUnwindSafe(tokio::time::timeout(limit, act(&stage))).catch_unwind().await;
-    let leftovers = stage.engine.leftovers().await.unwrap();
+    let mut leftovers = stage.engine.leftovers().await.unwrap();
+    leftovers.extend(processes_with(stage.models().to_str().unwrap()));
     // A story that failed half-way leaves something; the machine is not to keep it.
     stage.engine.reap(|_| false).await.unwrap();
     remove_groups(&stage.owner);
@@ -106,6 +116,12 @@ pub(crate) fn settings(state_dir: &Path, owner: &str) -> EngineSettings {
         program: PathBuf::from(env!("CARGO_BIN_EXE_runbookd")),
         path: String::new(),
     }
+}
+
+/// What gateways are started from: this program is the tests'.
+pub(crate) fn gateway() -> Program {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_runbookd"));
+    Program { path, environment: vec![], reach: Reach::Private, log_filter: None }
 }
 
 /// The image of the Docker stories.

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::egress::EgressSettings;
-use runbookd::gateway::Upstream;
 use runbookd::plan::{Draw, Overrides, RunRequest, Setting, plan};
-use runbookd::reach::Reach;
 use runbookd::run::{Former, Limits, Network, Networks, RunId, RunPlan, Slug};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
@@ -18,7 +16,7 @@ use runbookd::worker::{AgentSource, Claims, Parts, RunUpdate, Stop, execute};
 use uuid::Uuid;
 
 use super::scene::{Scene, Tokens};
-use super::stage::{Stage, until};
+use super::stage::{Stage, gateway, processes_with, until};
 
 /// What a run is given. The agent is the real CLI unless the story brings its own.
 pub(crate) struct Story {
@@ -106,6 +104,8 @@ impl Story {
         let scene = Scene::new(work, report.unwrap(), updates);
         if !self.shares_stage {
             assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
+            let gateways = processes_with(stage.models().to_str().unwrap());
+            assert_eq!(gateways, Vec::<String>::new());
         }
         if self.fake_agent.is_none() && self.provider.is_none() {
             scene.every_token_is_counted(self.tokens);
@@ -145,7 +145,7 @@ impl Story {
         Parts {
             engine: stage.engine.clone(),
             claims: Claims::open(stage.state.path().join("claims")).unwrap(),
-            sockets: stage.state.path().join("models"),
+            sockets: stage.models(),
             agents: self.fake_agent.as_ref().map_or_else(pinned, |script| {
                 let path = work.join("agent");
                 std::fs::write(&path, script).unwrap();
@@ -153,7 +153,7 @@ impl Story {
                 AgentSource::Executable(path)
             }),
             egress: self.egress.clone(),
-            upstream: Upstream::new(Reach::Private).unwrap(),
+            gateway: gateway(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
             keyring: self.keyring(),
