@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use runbookd::egress::EgressSettings;
-use runbookd::run::{Network, Networks};
+use runbookd::provider::scripted::{Listen, Script, ScriptedProvider};
+use runbookd::run::{Credentials, Network, Networks};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -20,6 +21,8 @@ stories! {
     no_way_leads_around_the_proxy,
     the_setup_script_and_every_child_of_the_agent_find_the_proxy,
     the_relay_is_nobodys_to_stop,
+    behind_a_gateway_the_proxy_is_in_its_process,
+    an_agent_with_the_credential_asks_its_own_model_through_the_proxy,
 }
 
 /// A web server of this machine. Dropped, it ends.
@@ -111,13 +114,14 @@ curl -s http://2852039166/ >metadata-in-decimal
 curl -s http://denied.test:$PORT/ >denied
 curl -s http://web.test:$PORT/ -H 'Host: other.test' >other-host
 curl -s https://api.anthropic.com/v1/files; echo $? >model
-python3 -c "import urllib.request, os; print(urllib.request.urlopen('http://web.test:' + os.environ['PORT']).read())" >python
+curl -s -m 9 -k --connect-to web.test:$PORT:other.test:$PORT https://web.test:$PORT/; echo $? >other-name
+git ls-remote http://web.test:$PORT/a.git >git 2>&1
+true
 "#;
     let scene = asking(Network::Public, web.port, ask).run(stage).await;
     assert_eq!(scene.ending(), "completed");
     let result = |name: &str| scene.text(&format!("results/{name}"));
     assert_eq!([result("plain"), result("tunnel")], ["hello\n", "hello\n"]);
-    assert_eq!(result("python"), "b'hello\\n'\n");
     for (name, rule) in [
         ("redirected", "private-address"),
         ("metadata", "private-address"),
@@ -129,8 +133,8 @@ python3 -c "import urllib.request, os; print(urllib.request.urlopen('http://web.
         assert_eq!(said["error"]["rule"], rule, "{name}: {said}");
         assert!(said["error"]["message"].as_str().unwrap().starts_with("blocked by policy"));
     }
-    // curl's word for a proxy that refuses a CONNECT.
-    assert_eq!(result("model"), "56\n");
+    // curl's words for a proxy that refuses a CONNECT, and for TLS that does.
+    assert_eq!([result("model"), result("other-name")], ["56\n", "35\n"]);
     assert_eq!(web.n_heard(), 4);
     assert_eq!(
         attempts(&scene),
@@ -145,14 +149,15 @@ python3 -c "import urllib.request, os; print(urllib.request.urlopen('http://web.
             "GET denied.test denied operator-deny",
             "GET web.test denied host-mismatch",
             "CONNECT api.anthropic.com denied model-service",
+            "CONNECT other.test denied sni-mismatch",
             "GET web.test passed public",
         ]
     );
     let egress = &scene.trajectory["egress"];
-    assert_eq!((&egress["allowed"], &egress["denied"]), (&5.into(), &6.into()), "{egress}");
+    assert_eq!((&egress["allowed"], &egress["denied"]), (&5.into(), &7.into()), "{egress}");
     assert_eq!(egress["denied_hosts"][0]["host"], "169.254.169.254");
     let warned =
-        scene.warnings().iter().any(|w| w.starts_with("The network policy denied 6 attempts"));
+        scene.warnings().iter().any(|w| w.starts_with("The network policy denied 7 attempts"));
     assert!(warned, "{:?}", scene.warnings());
     assert_eq!(scene.trajectory["step_configs"]["run"]["network"], "public");
 }
@@ -270,4 +275,57 @@ curl -s http://web.test:$PORT/ >after
     let scene = asking(Network::Public, web.port, ask).run(stage).await;
     assert_eq!((scene.ending(), scene.text("results/relay").as_str()), ("completed", "found\n"));
     assert_eq!(scene.text("results/after"), "hello\n");
+}
+
+/// A model service on this machine whose agent carries out the script of a story.
+async fn model_service() -> (ScriptedProvider, u16) {
+    let script =
+        "turns: [{ tools: [{ Bash: { command: bash /app/assets/ask.sh } }] }, { text: Done. }]";
+    let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+    let server = ScriptedProvider::start(Script::parse(script).unwrap(), listen).await.unwrap();
+    let port = match server.address() {
+        Listen::Tcp(address) => address.port(),
+        Listen::Unix(_) => panic!("a TCP address"),
+    };
+    (server, port)
+}
+
+async fn behind_a_gateway_the_proxy_is_in_its_process(stage: &Stage) {
+    let web = Web::start().await;
+    let (model, port) = model_service().await;
+    let ask = "curl -s http://web.test:$PORT/$SHOP_TOKEN >listed; curl -s http://$SHOP_TOKEN.test/";
+    let mut story = asking(Network::Public, web.port, ask);
+    story.provider = Some("anthropic");
+    story.runbook = "---\nsecrets: { SHOP_TOKEN: {} }\n---\n# A story\n".to_owned();
+    story.keys = vec![
+        ("ANTHROPIC_API_KEY", "sk-ant-made-up-key"),
+        ("ANTHROPIC_BASE_URL", String::leak(format!("http://127.0.0.1:{port}"))),
+        ("SHOP_TOKEN", "made-up-0123456789abcdef"),
+    ];
+    let scene = story.run(stage).await;
+    assert_eq!((scene.ending(), scene.text("results/listed").as_str()), ("completed", "hello\n"));
+    let kept = scene.text("logs/egress.jsonl");
+    assert!(!kept.contains("made-up-0123456789abcdef"), "{kept}");
+    let attempts = attempts(&scene);
+    assert_eq!(attempts[0], "GET web.test passed public");
+    assert!(attempts[1].contains("[redacted]"), "{attempts:?}");
+    assert_eq!(scene.trajectory["usage"]["reconciliation"], "exact");
+    assert!(!model.stop().await.is_empty());
+}
+
+async fn an_agent_with_the_credential_asks_its_own_model_through_the_proxy(stage: &Stage) {
+    let (model, port) = model_service().await;
+    let mut story = asking(Network::Public, port, "true");
+    story.provider = Some("anthropic");
+    story.overrides.credentials = Some(Credentials::Direct);
+    story.keys = vec![
+        ("ANTHROPIC_API_KEY", "sk-ant-made-up-key"),
+        ("ANTHROPIC_BASE_URL", String::leak(format!("http://web.test:{port}"))),
+    ];
+    let scene = story.run(stage).await;
+    assert_eq!(scene.ending(), "completed");
+    let attempts = attempts(&scene);
+    let own = |line: &String| line.contains(" web.test passed own-model-service");
+    assert!(attempts.iter().any(own), "{attempts:?}");
+    assert!(!model.stop().await.is_empty());
 }
