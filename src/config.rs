@@ -13,8 +13,9 @@ use std::time::Duration;
 use url::Url;
 
 use crate::budget::read_allowance;
+use crate::egress::{EgressSettings, Resolver};
 use crate::guard::Guardrails;
-use crate::run::{Allowance, ProviderTool, ProviderTools, StallCeilings};
+use crate::run::{Allowance, Networks, ProviderTool, ProviderTools, StallCeilings};
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -180,6 +181,10 @@ pub struct ServerSettings {
     /// How long it is kept what became of webhooks (`RUNBOOKD_KEEP_DELIVERIES`, in days); `None` keeps
     /// it for ever.
     pub keep_deliveries: Option<Duration>,
+    /// What the sandboxes of runs may reach (`RUNBOOKD_NETWORKS`), private addresses that they may
+    /// reach (`RUNBOOKD_EGRESS_PRIVATE`), hosts that they may not (`RUNBOOKD_EGRESS_DENY`), and names
+    /// that are not looked up (`RUNBOOKD_EGRESS_HOSTS`).
+    pub egress: EgressSettings,
     /// Whether the addresses of model services may be private, and without TLS
     /// (`RUNBOOKD_UPSTREAM_PRIVATE=1`).
     pub private_upstreams: bool,
@@ -371,6 +376,7 @@ impl ServerSettings {
             private_webhooks: read.flag("RUNBOOKD_WEBHOOK_PRIVATE"),
             keep_uploads: read.days("RUNBOOKD_KEEP_UPLOADS", DEFAULT_KEEP_DAYS),
             keep_deliveries: read.days("RUNBOOKD_KEEP_DELIVERIES", DEFAULT_KEEP_DAYS),
+            egress: read.egress(),
             private_upstreams: read.flag("RUNBOOKD_UPSTREAM_PRIVATE"),
         }
     }
@@ -394,6 +400,40 @@ impl Reader<'_> {
 
     fn or<T: FromStr>(&mut self, name: &str, wanted: &str, default: T) -> T {
         self.at_all(name, wanted).unwrap_or(default)
+    }
+
+    /// The values of a list with commas between them.
+    fn list<T: FromStr>(&mut self, name: &str, wanted: &str) -> Vec<T> {
+        let Some(text) = self.vars.get(name) else { return Vec::new() };
+        let values = text.split(',').map(|value| value.trim().parse().ok());
+        let values: Option<Vec<T>> = values.collect();
+        values.unwrap_or_else(|| {
+            self.faults.push(format!("{name} is `{text}`: write {wanted}"));
+            Vec::new()
+        })
+    }
+
+    fn egress(&mut self) -> EgressSettings {
+        EgressSettings {
+            networks: self.or(
+                "RUNBOOKD_NETWORKS",
+                "some of none, allowlist, public and open, with commas between them",
+                Networks::default(),
+            ),
+            private: self.list(
+                "RUNBOOKD_EGRESS_PRIVATE",
+                "ranges such as 10.1.0.0/16 or 10.1.2.3:8080, with commas between them",
+            ),
+            deny: self.list(
+                "RUNBOOKD_EGRESS_DENY",
+                "hosts such as example.org or *.example.org, with commas between them",
+            ),
+            resolver: self.or(
+                "RUNBOOKD_EGRESS_HOSTS",
+                "names and addresses such as mirror.example=10.1.2.3, with commas between them",
+                Resolver::default(),
+            ),
+        }
     }
 
     fn number(&mut self, name: &str, default: usize) -> usize {
@@ -570,6 +610,35 @@ mod tests {
         let expected =
             "RUNBOOKD_STALL_LINGER_SECONDS is `0`: write a number of seconds above 0".to_owned();
         assert_eq!(error.unwrap_err().faults, [expected]);
+    }
+
+    #[test]
+    fn what_sandboxes_may_reach_is_the_operators_to_say() {
+        let egress = |vars: &[(&str, &str)]| {
+            let vars = vars.iter().chain(&[("HOME", "/h")]).copied().collect::<Vec<_>>();
+            settings(&vars).map(|settings| settings.server.egress)
+        };
+        let usual = egress(&[]).unwrap();
+        assert_eq!(usual.networks.to_string(), "none, allowlist, public");
+        assert!(usual.private.is_empty() && usual.deny.is_empty());
+        let own = egress(&[
+            ("RUNBOOKD_NETWORKS", "none,open"),
+            ("RUNBOOKD_EGRESS_PRIVATE", "10.1.0.0/16, [fd00::/8]:443"),
+            ("RUNBOOKD_EGRESS_DENY", "*.example.org"),
+            ("RUNBOOKD_EGRESS_HOSTS", "mirror.example=10.1.2.3"),
+        ])
+        .unwrap();
+        assert_eq!(own.networks.to_string(), "none, open");
+        assert_eq!((own.private.len(), own.deny.len()), (2, 1));
+        for wrong in [
+            ("RUNBOOKD_NETWORKS", "lan"),
+            ("RUNBOOKD_EGRESS_PRIVATE", "10.1.0.0/99"),
+            ("RUNBOOKD_EGRESS_DENY", "https://example.org"),
+            ("RUNBOOKD_EGRESS_HOSTS", "mirror.example"),
+        ] {
+            let error = egress(&[wrong]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{} is `{}`", wrong.0, wrong.1)), "{error}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod archive;
 pub mod catalog;
 pub mod client;
 pub mod database;
+pub mod egress;
 pub mod gateway;
 pub mod host;
 pub mod provider;

@@ -23,7 +23,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["cadence", "database", "run", "runbook", "secret", "workflow"]),
     ("store", &["run", "secret"]),
     ("client", &["run", "secret"]),
-    ("gateway", &["budget", "guard", "provider", "reach", "run", "secret", "spend", "trajectory"]),
+    ("egress", &["reach", "run", "trajectory"]),
+    (
+        "gateway",
+        &["budget", "egress", "guard", "provider", "reach", "run", "secret", "spend", "trajectory"],
+    ),
     ("spend", &["budget", "run"]),
     ("reach", &["run"]),
     ("sandbox", &["host", "run", "secret"]),
@@ -39,6 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "worker",
         &[
             "database",
+            "egress",
             "gateway",
             "guard",
             "host",
@@ -106,7 +111,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["budget", "guard", "run", "sandbox", "secret", "snapshot", "telemetry", "toolchain"],
+        &[
+            "budget",
+            "egress",
+            "guard",
+            "run",
+            "sandbox",
+            "secret",
+            "snapshot",
+            "telemetry",
+            "toolchain",
+        ],
     ),
     (
         "daemon",
@@ -137,6 +152,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "client",
             "config",
             "daemon",
+            "egress",
             "gateway",
             "host",
             "plan",
@@ -182,13 +198,14 @@ const DOORS: &[(&str, &[&str], &str)] = &[
     ("zip::", &["src/archive/"], "only the archive knows the format"),
     (
         "axum::",
-        &["src/provider/scripted/", "src/api/", "src/gateway/"],
-        "only the API, the scripted provider and the gateway serve HTTP",
+        &["src/provider/scripted/", "src/api/", "src/gateway/", "src/egress/"],
+        "only the API, the scripted provider, the gateway and the proxy serve HTTP",
     ),
     (
         "StatusCode::",
-        &["src/api/error.rs", "src/api/chat/error.rs", "src/gateway/"],
-        "the API's status codes stand in one place, those of chats and of the gateway in theirs",
+        &["src/api/error.rs", "src/api/chat/error.rs", "src/gateway/", "src/egress/"],
+        "the API's status codes stand in one place, those of chats, of the gateway and of the proxy \
+         in theirs",
     ),
     ("metrics::", &["src/telemetry/"], "every figure's name stands in one place"),
     (

@@ -12,7 +12,10 @@ use super::remote::{
     CollectionCommand, EnvCommand, HealthArguments, LogsArguments, RunsCommand, TaskCommand,
     UsageArguments,
 };
-use crate::run::{Credentials, Network, ProviderTool, ProviderTools, RunRef, Slug, Usd};
+use crate::run::{
+    Credentials, HostRule, Network, NetworkMode, ProviderTool, ProviderTools, RunRef, Slug,
+    UnknownMode, Usd,
+};
 use crate::sandbox::EngineChoice;
 use crate::telemetry::{FOR_A_PERSON, FOR_AN_OPERATOR};
 
@@ -68,8 +71,13 @@ pub(super) enum Command {
     /// Lists and makes the collections of a server.
     #[command(subcommand)]
     Collection(CollectionCommand),
+    /// Prints the smallest network policy that lets a run do what it did.
+    SuggestPolicy(SuggestArguments),
     /// Asks whether a server lives.
     Health(HealthArguments),
+    /// Joins a port of a sandbox to the socket of its proxy.
+    #[command(hide = true)]
+    Relay(RelayArguments),
     /// Stands between one run's sandbox and its model service. A server starts it.
     #[command(hide = true)]
     Gateway(GatewayArguments),
@@ -93,10 +101,40 @@ impl Command {
             | Self::Env(_)
             | Self::Usage(_)
             | Self::Collection(_)
+            | Self::SuggestPolicy(_)
             | Self::Health(_)
+            | Self::Relay(_)
             | Self::Gateway(_) => FOR_A_PERSON,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SuggestArguments {
+    /// The run: its id, or COLLECTION/TASK/ID.
+    #[arg(value_name = "RUN")]
+    pub(super) run: String,
+    /// The server that has the run, instead of this machine's results.
+    #[arg(long, value_name = "URL", value_parser = super::remote::server)]
+    pub(super) server: Option<Url>,
+    /// Where the results are [default: results].
+    #[arg(long, value_name = "FOLDER", conflicts_with = "server")]
+    results: Option<PathBuf>,
+}
+
+impl SuggestArguments {
+    /// Where the results are.
+    pub(super) fn results(&self) -> &Path {
+        self.results.as_deref().unwrap_or(Path::new(DEFAULT_RESULTS))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RelayArguments {
+    /// Where to listen.
+    pub(super) listen: SocketAddr,
+    /// The proxy's socket.
+    pub(super) socket: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -321,9 +359,14 @@ pub(super) struct RunArguments {
     /// What it may not do, beside the runbook's list. Can be given several times.
     #[arg(long = "disallowed-tool", value_name = "RULE")]
     pub(super) disallowed_tools: Vec<String>,
-    /// What the sandbox reaches: `open` (what this machine reaches) or `none`.
+    /// What the sandbox reaches, instead of the runbook's: `none`, `allowlist` (what `--allow`
+    /// names), `public` (public hosts, ports 80 and 443) or `open` (what this machine reaches).
     #[arg(long, value_name = "NETWORK", value_parser = network)]
-    pub(super) network: Option<Network>,
+    network: Option<NetworkMode>,
+    /// A host for `--network allowlist`, such as `pypi.org`, `*.example.org` or `example.org:8443`.
+    /// Can be given several times.
+    #[arg(long = "allow", value_name = "HOST")]
+    allowed: Vec<HostRule>,
     /// The longest that the agent may work, in seconds.
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
@@ -384,12 +427,25 @@ impl FromStr for Variable {
     }
 }
 
-fn network(text: &str) -> Result<Network, String> {
-    match text {
-        "open" => Ok(Network::Open),
-        "none" => Ok(Network::None),
-        _ => Err("write `open` or `none`".to_owned()),
+impl RunArguments {
+    /// What the sandbox reaches, where the command line says so.
+    pub(super) fn network(&self) -> Result<Option<Network>, String> {
+        let mode = match (self.network, self.allowed.as_slice()) {
+            (None, []) => return Ok(None),
+            (None, _) => NetworkMode::Allowlist,
+            (Some(mode), _) => mode,
+        };
+        let network = mode.with(self.allowed.clone());
+        network.map(Some).ok_or_else(|| {
+            "`--network allowlist` needs 1 to 200 `--allow HOST`, and no other network has a use for \
+             them"
+                .to_owned()
+        })
     }
+}
+
+fn network(text: &str) -> Result<NetworkMode, String> {
+    NetworkMode::from_word(text).ok_or_else(|| UnknownMode.to_string())
 }
 
 fn slug(text: &str) -> Result<Slug, String> {

@@ -8,12 +8,14 @@ pub mod exit;
 mod gateway;
 mod parts;
 mod progress;
+mod relay;
 mod remote;
 mod run;
 mod serve;
 mod serve_work;
 mod setup;
 mod snapshot;
+mod suggest;
 mod token;
 mod validate;
 
@@ -27,9 +29,30 @@ use exit::ExitCode;
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    if let Command::Gateway(gateway) = command {
-        return gateway::gateway(gateway);
+    // What lives as long as a run has one thread: of one that is in a sandbox they are counted.
+    match command {
+        Command::Gateway(gateway) => gateway::gateway(gateway),
+        Command::Relay(relay) => relay::relay(&relay),
+        command @ (Command::Run(_)
+        | Command::Demo(_)
+        | Command::Doctor(_)
+        | Command::Validate(_)
+        | Command::Snapshot { .. }
+        | Command::Explain { .. }
+        | Command::Serve(_)
+        | Command::Token(_)
+        | Command::Runs(_)
+        | Command::Logs(_)
+        | Command::Task(_)
+        | Command::Env(_)
+        | Command::Usage(_)
+        | Command::Collection(_)
+        | Command::SuggestPolicy(_)
+        | Command::Health(_)) => with_threads(command),
     }
+}
+
+fn with_threads(command: Command) -> ExitCode {
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(command_line(command)),
         Err(e) => {
@@ -65,8 +88,9 @@ async fn command_line(command: Command) -> ExitCode {
         Command::Usage(arguments) => remote::usage(&arguments, &settings).await,
         Command::Env(command) => remote::env(&command, &settings).await,
         Command::Collection(command) => remote::collection(&command, &settings).await,
+        Command::SuggestPolicy(wanted) => suggest::suggest(&wanted, &settings).await,
         Command::Health(health) => remote::health(&health, &settings).await,
-        Command::Gateway(_) => unreachable!("it has a runtime of its own"),
+        Command::Gateway(_) | Command::Relay(_) => unreachable!("they have a runtime of their own"),
     }
 }
 

@@ -13,9 +13,10 @@ use super::exit::ExitCode;
 use super::progress::Progress;
 use super::setup::{self, Consent};
 use crate::config::Settings;
+use crate::egress::EgressSettings;
 use crate::gateway::{ENVIRONMENT, Program, THIS_PROGRAM};
 use crate::reach::Reach;
-use crate::run::{Base, ImageRecipe, RunPlan, error_chain};
+use crate::run::{Base, ImageRecipe, Networks, RunPlan, error_chain};
 use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
 };
@@ -70,6 +71,8 @@ pub(super) async fn build(
         engine,
         guard: settings.guard,
         redact_artifacts: settings.redact_artifacts,
+        // Whoever starts a run by hand decides what it reaches.
+        egress: EgressSettings { networks: Networks::all(), ..settings.server.egress.clone() },
         // Whoever starts a run by hand chooses its model service.
         gateway: gateway(settings, Reach::Private),
         claims,
@@ -230,6 +233,8 @@ pub(super) fn engine_settings(settings: &Settings) -> EngineSettings {
         docker_host: settings.docker_host.clone(),
         default_image: settings.image.clone(),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        // This very program, even where another one took its place meanwhile.
+        program: PathBuf::from("/proc/self/exe"),
         path: settings.path.clone(),
     }
 }

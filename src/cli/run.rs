@@ -13,9 +13,9 @@ use super::parts::{self, Wanted};
 use super::progress::{Ending, Progress, Style};
 use super::remote;
 use crate::config::Settings;
-use crate::plan::{Draw, GivenFile, Overrides, RunRequest, plan};
+use crate::plan::{Draw, GivenFile, Overrides, RunRequest, Setting, plan};
 use crate::run::error_chain;
-use crate::run::{Caps, Former, RunFailure, RunId, Slug};
+use crate::run::{Caps, Former, Networks, RunFailure, RunId, Slug};
 use crate::worker::{Parts, Stop, execute, find_former};
 
 /// How often an id is drawn before the store is taken to be full of them.
@@ -51,7 +51,9 @@ pub(super) async fn start(
         Ok(snapshots) => snapshots,
         Err(code) => return code,
     };
-    let first = match plan(request, &settings.keyring, &snapshots, draw()).accepted() {
+    // Whoever starts a run by hand decides what it reaches.
+    let setting = Setting { snapshots: &snapshots, networks: &Networks::all() };
+    let first = match plan(request, &settings.keyring, setting, draw()).accepted() {
         Ok(plan) => plan,
         Err(failure) => return refuse(&failure),
     };
@@ -70,7 +72,9 @@ async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress
     let mut signals = tokio::task::JoinSet::new();
     signals.spawn(obey_signals(stop.clone()));
     for _ in 0..MAX_DRAWS {
-        let plan = match plan(request, &parts.keyring, &parts.snapshots, draw()).accepted() {
+        let networks = &parts.egress.networks;
+        let setting = Setting { snapshots: &parts.snapshots, networks };
+        let plan = match plan(request, &parts.keyring, setting, draw()).accepted() {
             Ok(plan) => parts.bounded(plan),
             Err(failure) => return refuse(&failure),
         };
@@ -135,6 +139,7 @@ fn request(arguments: &RunArguments, settings: &Settings) -> Result<RunRequest, 
     let script = arguments.script.as_deref().map(|path| {
         String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8", path.display()))
     });
+    let network = arguments.network()?;
     let Told { runbook, collection, task, mut variables, former } = told(arguments)?;
     let given = arguments.variables.iter();
     variables.extend(given.map(|variable| (variable.name.clone(), variable.value.clone())));
@@ -147,7 +152,7 @@ fn request(arguments: &RunArguments, settings: &Settings) -> Result<RunRequest, 
         assets: arguments.files.iter().cloned().map(GivenFile::from).collect(),
         script: script.transpose()?,
         former,
-        overrides: overrides(arguments, settings),
+        overrides: Overrides { network, ..overrides(arguments, settings) },
         ceilings: settings.allowance,
     })
 }
@@ -164,7 +169,6 @@ fn overrides(arguments: &RunArguments, settings: &Settings) -> Overrides {
         allowed_tools: (!arguments.allowed_tools.is_empty())
             .then(|| arguments.allowed_tools.clone()),
         disallowed_tools: arguments.disallowed_tools.clone(),
-        network: arguments.network,
         credentials: arguments.credentials,
         granted_tools: (arguments.provider_tools.as_ref())
             .unwrap_or(&settings.provider_tools)

@@ -71,6 +71,7 @@ async fn workers(
         claims: Claims::open(folder.join("claims")).map_err(in_folder)?,
         sockets: folder.join("models"),
         agents,
+        egress: settings.server.egress.clone(),
         snapshots: foundation.snapshots.clone(),
         guard: settings.guard,
         redact_artifacts: settings.redact_artifacts,

@@ -12,8 +12,8 @@ use super::exit::ExitCode;
 use super::parts;
 use super::run::draw;
 use crate::config::Settings;
-use crate::plan::{Overrides, RunRequest, plan};
-use crate::run::{Allowance, Code, Finding, Severity, Slug};
+use crate::plan::{Overrides, RunRequest, Setting, plan};
+use crate::run::{Allowance, Code, Finding, Networks, Severity, Slug};
 use crate::runbook::Runbook;
 use crate::secret::Keyring;
 use crate::snapshot::Snapshots;
@@ -77,7 +77,9 @@ fn check(runbook: Vec<u8>, keyring: &Keyring, snapshots: &Snapshots) -> Vec<Find
         ceilings: Allowance::default(),
         overrides: Overrides::default(),
     };
-    let mut findings = plan(&request, keyring, snapshots, draw()).findings;
+    // Where it will run, another operator decides.
+    let setting = Setting { snapshots, networks: &Networks::all() };
+    let mut findings = plan(&request, keyring, setting, draw()).findings;
     // Which script and which values there will be, and what is granted, is not the runbook's to say.
     findings.retain(|f| {
         let elsewhere = [Code::MissingScript, Code::UnfilledVariable, Code::ProviderToolNotGranted];

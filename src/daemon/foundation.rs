@@ -209,6 +209,7 @@ impl Foundation {
 /// How runs are taken in.
 fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings {
     IntakeSettings {
+        networks: settings.server.egress.networks.clone(),
         max_attempts: MAX_ATTEMPTS,
         min_free_disk_bytes: settings.server.min_free_disk_bytes,
         allowance: settings.allowance,

@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use super::ledger::GatewayRecord;
+use serde::Serialize;
+
 use crate::secret::Redactor;
 
 /// A ledger that grows.
@@ -28,7 +29,7 @@ impl Book {
     }
 
     /// Writes a line. One that was torn before it, by a full disk or by a gateway's end, ends first.
-    pub(super) fn write(&mut self, record: &GatewayRecord) -> io::Result<()> {
+    pub(super) fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
         let mut line = if self.is_torn { b"\n".to_vec() } else { Vec::new() };
         line.extend_from_slice(&self.redactor.redact_json(&serde_json::to_vec(record)?));
         line.push(b'\n');
@@ -45,6 +46,7 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::GatewayRecord;
     use super::*;
 
     #[test]

@@ -30,6 +30,7 @@ mod process;
 mod refusal;
 mod server;
 mod upstream;
+mod way_out;
 
 pub use bill::{cost_of, took};
 pub use contact::{Contact, ContactError};
@@ -42,6 +43,7 @@ pub use place::{Place, ShortPath};
 pub use process::{ProcessError, Serving, answer, receive, withdraw};
 pub use server::{Gateway, GatewayError, GatewayParts};
 pub use upstream::{Inadmissible, Upstream, UpstreamError, admit};
+pub use way_out::{EgressOrder, WayOut};
 
 #[cfg(test)]
 mod tests;

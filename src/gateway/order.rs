@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::way_out::EgressOrder;
 use crate::guard::Guardrails;
 use crate::provider::{Credential, Route, Wire};
 use crate::reach::Reach;
@@ -47,6 +48,9 @@ pub struct GatewayOrder {
     pub ledger: PathBuf,
     /// The number of the run's last request so far.
     pub last_seq: u64,
+    /// What the proxy is to do, where that is the sandbox's way out.
+    #[serde(default)]
+    pub egress: Option<EgressOrder>,
     /// When it ends, whatever happens.
     pub deadline: Timestamp,
     /// What is logged, in `tracing`'s filter syntax, where somebody said so.
@@ -127,6 +131,7 @@ fn all_hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D::Erro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::{EgressSettings, Policy, Scope};
     use crate::guard::GuardAction;
 
     #[test]
@@ -151,6 +156,13 @@ mod tests {
             }),
             ledger: PathBuf::from("/made/up/gateway.jsonl"),
             last_seq: 7,
+            egress: Some(EgressOrder {
+                policy: Policy::new(Scope::Public, &EgressSettings::default()),
+                resolver: "mirror.example=10.1.2.3".parse().unwrap(),
+                ledger: PathBuf::from("/made/up/egress.jsonl"),
+                last_seq: 3,
+                masked: vec![Secret::new("made-up-secret".to_owned())],
+            }),
             deadline: Timestamp::UNIX_EPOCH,
             log_filter: None,
         };
@@ -158,11 +170,14 @@ mod tests {
         let read: GatewayOrder = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
         assert_eq!(read.route.credential.secret().unwrap().expose(), "sk-ant-made-up-key");
+        assert_eq!(read.egress.as_ref().unwrap().policy, order.egress.as_ref().unwrap().policy);
         let shown = format!("{order:?}");
-        assert!(!shown.contains("made-up-key") && !shown.contains("known"), "{shown}");
+        for secret in ["made-up-key", "known", "made-up-secret"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
         // What an older server does not know of has its default.
         let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
-        for name in ["log_filter", "guard", "secrets"] {
+        for name in ["log_filter", "guard", "secrets", "egress"] {
             older.as_object_mut().unwrap().remove(name);
         }
         assert!(serde_json::from_value::<GatewayOrder>(older).is_ok());

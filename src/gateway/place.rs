@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// The socket of the model service, for the agent.
 const MODEL: &str = "model.sock";
 
+/// The socket of the proxy, for the agent.
+const EGRESS: &str = "egress.sock";
+
 /// Where a gateway is told what to do. A newer program must find that of an older one: the name never
 /// changes.
 const CONTROL: &str = "control.sock";
@@ -113,6 +116,14 @@ impl Place {
     /// When its folder cannot be opened.
     pub fn model(&self) -> io::Result<ShortPath> {
         ShortPath::new(&self.open(), MODEL)
+    }
+
+    /// The socket of the proxy.
+    ///
+    /// # Errors
+    /// When its folder cannot be opened.
+    pub fn egress(&self) -> io::Result<ShortPath> {
+        ShortPath::new(&self.open(), EGRESS)
     }
 
     pub(super) fn own(&self) -> PathBuf {

@@ -26,6 +26,7 @@ use super::order::{GatewayOrder, MAX_ORDER_BYTES, PurseOrder};
 use super::place::{Identity, Place};
 use super::server::{Gateway, GatewayError, GatewayParts};
 use super::upstream::{Upstream, UpstreamError};
+use super::way_out::WayOut;
 use crate::guard::Guard;
 use crate::run::{Slug, error_chain};
 use crate::secret::Redactor;
@@ -120,6 +121,8 @@ pub fn answer(served: &Result<Serving, ProcessError>) {
 #[derive(Debug)]
 pub struct Serving {
     gateway: Gateway,
+    /// Where the way out of the sandbox is a proxy.
+    way_out: Option<WayOut>,
     control: Control,
     book: Arc<Mutex<Book>>,
     place: Place,
@@ -135,7 +138,7 @@ impl Serving {
     /// # Errors
     /// [`ProcessError`] when it cannot, or another one does.
     pub async fn begin(
-        order: GatewayOrder,
+        mut order: GatewayOrder,
         place: Place,
         clock: fn() -> Timestamp,
     ) -> Result<Self, ProcessError> {
@@ -156,10 +159,13 @@ impl Serving {
         let guard = Guard::new(order.guard, redactor);
         let purse = purse(&order, clock).await?;
         let checks = Checks { guard, purse };
+        let way_out = order.egress.take();
+        let way_out = way_out.map(|order| WayOut::open(order, &place, clock));
+        let way_out = way_out.transpose().map_err(ProcessError::Place)?;
         let gateway = open_model(order, checks, &place, Arc::clone(&book), clock)?;
         let control = listen(&place).map_err(ProcessError::Place)?;
         let control = Control::start(control, who);
-        Ok(Self { gateway, control, book, place, identity, deadline, _lock: lock })
+        Ok(Self { gateway, way_out, control, book, place, identity, deadline, _lock: lock })
     }
 
     /// Serves until it is to end, and sees to it that every request has its last line.
@@ -167,7 +173,7 @@ impl Serving {
     /// # Errors
     /// When the system does not tell of signals.
     pub async fn to_its_end(self) -> io::Result<()> {
-        let Self { gateway, mut control, book, place, identity, deadline, .. } = self;
+        let Self { gateway, way_out, mut control, book, place, identity, deadline, .. } = self;
         let mut stop = signal(SignalKind::terminate())?;
         let parting = tokio::select! {
             parting = control.parting() => parting,
@@ -178,6 +184,9 @@ impl Serving {
             }
             () = gone(&place, identity) => Parting::Cut,
         };
+        if let Some(way_out) = way_out {
+            way_out.stop().await;
+        }
         match parting {
             Parting::Finish => gateway.stop().await,
             Parting::Cut => gateway.cut().await,

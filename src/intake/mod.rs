@@ -99,6 +99,8 @@ pub struct IntakeSettings {
     pub webhook_reach: Reach,
     /// The daemon's own keys, where the operator shares them with every run.
     pub shared_keys: Option<crate::secret::Keyring>,
+    /// What the sandboxes of runs may reach.
+    pub networks: crate::run::Networks,
     /// What can be built to start from.
     pub snapshots: crate::snapshot::Snapshots,
 }

@@ -12,7 +12,7 @@ use crate::budget::Amounts;
 use crate::gateway::{Inadmissible, admit};
 use crate::inputs::{self, FilesError, Input, Named, StepInputs};
 use crate::job::{FrozenWorkflow, JobSecrets, JobSpec, LaterStep};
-use crate::plan::{GUARD_NEEDS_GATEWAY, Planned, first_request, plan};
+use crate::plan::{GUARD_NEEDS_GATEWAY, Planned, Setting, first_request, plan};
 use crate::provider;
 use crate::reach::parse_target;
 use crate::run::{Allowance, Credentials, RunName, RunPlan, Slug};
@@ -32,7 +32,7 @@ const MAX_TOLD_NAMES: usize = 20;
 
 /// Parameters without which nothing can be said of a step: its planner would guess, and find what is
 /// not there.
-const DECISIVE: [&str; 9] = [
+const DECISIVE: [&str; 11] = [
     "instruction",
     "agent",
     "model",
@@ -42,6 +42,8 @@ const DECISIVE: [&str; 9] = [
     "script",
     "agent_env",
     "mcp_servers",
+    "network",
+    "network_enabled",
 ];
 
 /// What stands for a template variable that an earlier step will tell.
@@ -236,8 +238,9 @@ impl Bench<'_> {
         let mut request = spec.request(&name, secrets, (self.store.root(), ceilings));
         request.overrides.granted_tools = self.settings.provider_tools.clone();
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
-        let planned =
-            plan(&request, &keyring, &self.settings.snapshots, JobSpec::draw(&name, Uuid::nil()));
+        let setting =
+            Setting { snapshots: &self.settings.snapshots, networks: &self.settings.networks };
+        let planned = plan(&request, &keyring, setting, JobSpec::draw(&name, Uuid::nil()));
         for finding in &planned.findings {
             let to = if finding.is_error() { &mut *problems } else { &mut *notes };
             // Several steps may be told the same.

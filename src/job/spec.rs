@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::secrets::JobSecrets;
 use crate::plan::{Draw, GivenFile, Overrides, RunRequest};
-use crate::run::{Allowance, Caps, Network, RunName, Usd};
+use crate::run::{Allowance, Caps, RunName, Usd};
 use crate::secret::Secret;
 use crate::workflow::RunbookStep;
 
@@ -137,7 +137,8 @@ impl JobSpec {
             image: step.image,
             snapshot: step.snapshot,
             apt_packages: Some(step.apt_packages).filter(|packages| !packages.is_empty()),
-            network: step.network_enabled.map(|on| if on { Network::Open } else { Network::None }),
+            network: step.network,
+            network_enabled: step.network_enabled,
             wall: step.timeout_sec.map(Duration::from_secs),
             max_turns: step.max_turns,
             caps: Caps {
@@ -211,6 +212,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::run::Network;
 
     #[test]
     fn a_frozen_job_is_read_back_whole() {

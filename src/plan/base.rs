@@ -31,7 +31,7 @@ impl Planner<'_> {
                 Base::Image(image)
             }
             (None, Some(snapshot)) => {
-                if self.snapshots.get(&snapshot).is_none() {
+                if self.setting.snapshots.get(&snapshot).is_none() {
                     self.unknown_snapshot(&snapshot);
                 }
                 Base::Snapshot(snapshot)
@@ -41,12 +41,13 @@ impl Planner<'_> {
     }
 
     fn unknown_snapshot(&mut self, snapshot: &str) {
-        let known: Vec<&str> = self.snapshots.iter().map(|s: &Snapshot| s.name.as_str()).collect();
+        let known: Vec<&str> =
+            self.setting.snapshots.iter().map(|s: &Snapshot| s.name.as_str()).collect();
         let known = known.join(", ");
         let why = if snapshot == LOCAL {
             "the snapshot `local` is the computer of the runbook's author, which is not here"
                 .to_owned()
-        } else if let Some(nearest) = self.snapshots.nearest(snapshot) {
+        } else if let Some(nearest) = self.setting.snapshots.nearest(snapshot) {
             format!("there is no snapshot `{snapshot}`; the nearest is `{nearest}`")
         } else {
             format!("there is no snapshot `{snapshot}`")
@@ -87,8 +88,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::plan::{Draw, Overrides, Planned, RunRequest, plan};
-    use crate::run::{RunId, Slug};
+    use crate::plan::{Draw, Overrides, Planned, RunRequest, Setting, plan};
+    use crate::run::{Networks, RunId, Slug};
     use crate::secret::Keyring;
     use crate::snapshot::Snapshots;
 
@@ -107,7 +108,9 @@ mod tests {
             overrides,
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };
-        plan(&request, &Keyring::default(), &Snapshots::built_in(), draw)
+        let (snapshots, networks) = (Snapshots::built_in(), Networks::default());
+        let setting = Setting { snapshots: &snapshots, networks: &networks };
+        plan(&request, &Keyring::default(), setting, draw)
     }
 
     fn words(planned: &Planned) -> Vec<String> {

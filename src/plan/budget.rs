@@ -194,7 +194,10 @@ mod tests {
             keys.map(|&(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).collect();
         let draw =
             Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
-        plan(&request, &keyring, &Snapshots::built_in(), draw)
+        let snapshots = Snapshots::built_in();
+        let setting =
+            crate::plan::Setting { snapshots: &snapshots, networks: &crate::run::Networks::all() };
+        plan(&request, &keyring, setting, draw)
     }
 
     fn accepted(front_matter: &str, caps: Caps, environment: &[(&str, &str)]) -> RunPlan {

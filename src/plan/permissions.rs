@@ -62,8 +62,8 @@ fn tool_rule_fault(rule: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Draw, Overrides, RunRequest, plan};
-    use crate::run::{RunId, Slug};
+    use crate::plan::{Draw, Overrides, RunRequest, Setting, plan};
+    use crate::run::{Networks, RunId, Slug};
     use crate::secret::Keyring;
     use crate::snapshot::Snapshots;
 
@@ -83,7 +83,9 @@ mod tests {
         };
         let draw =
             Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
-        let planned = plan(&request, &Keyring::default(), &Snapshots::built_in(), draw);
+        let (snapshots, networks) = (Snapshots::built_in(), Networks::default());
+        let setting = Setting { snapshots: &snapshots, networks: &networks };
+        let planned = plan(&request, &Keyring::default(), setting, draw);
         let codes = planned.findings.iter().map(|finding| finding.code).collect();
         (planned.plan.map(|plan| plan.permissions), codes)
     }

@@ -9,7 +9,7 @@ use crate::guard::Guardrails;
 use crate::provider;
 use crate::provider::scripted::Script;
 use crate::run::{
-    Code, Credentials, Finding, Network, Place, ProviderName, RunFailure, RunId, RunName, RunPlan,
+    Code, Credentials, Finding, Networks, Place, ProviderName, RunFailure, RunId, RunName, RunPlan,
     RuntimeName, error_chain,
 };
 use crate::runbook::{Position, Runbook};
@@ -83,9 +83,18 @@ const REDACT_ARTIFACTS: &str = "RUNBOOKD_REDACT_ARTIFACTS";
 pub const GUARD_NEEDS_GATEWAY: &str = "guardrails are set for its prompts, and with its credential \
     in the sandbox the agent asks the model service itself, past them";
 
+/// What a run is planned for.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'a> {
+    /// What can be built to start from.
+    pub snapshots: &'a Snapshots,
+    /// What runs may reach.
+    pub networks: &'a Networks,
+}
+
 /// Decides everything about a run before anything is started, and finds everything at once.
 #[must_use]
-pub fn plan(request: &RunRequest, keyring: &Keyring, snapshots: &Snapshots, draw: Draw) -> Planned {
+pub fn plan(request: &RunRequest, keyring: &Keyring, setting: Setting<'_>, draw: Draw) -> Planned {
     let runbook = match Runbook::parse(&request.runbook) {
         Ok(runbook) => runbook,
         Err(e) => {
@@ -93,7 +102,7 @@ pub fn plan(request: &RunRequest, keyring: &Keyring, snapshots: &Snapshots, draw
             return Planned { plan: None, findings: vec![finding.at(Some(place(e.position)))] };
         }
     };
-    let mut planner = Planner { request, keyring, snapshots, runbook: &runbook, findings: vec![] };
+    let mut planner = Planner { request, keyring, setting, runbook: &runbook, findings: vec![] };
     let plan = planner.plan(draw);
     let mut findings = planner.findings;
     findings.sort_by_key(|finding| (finding.place, finding.code));
@@ -110,7 +119,7 @@ fn place(position: Position) -> Place {
 pub(super) struct Planner<'a> {
     pub(super) request: &'a RunRequest,
     pub(super) keyring: &'a Keyring,
-    pub(super) snapshots: &'a Snapshots,
+    pub(super) setting: Setting<'a>,
     pub(super) runbook: &'a Runbook,
     pub(super) findings: Vec<Finding>,
 }
@@ -124,7 +133,6 @@ impl Planner<'_> {
         let base = self.base();
         let apt_packages = self.packages();
         let limits = self.limits();
-        let network = self.network();
         let permissions = self.permissions();
         let secrets = self.secrets();
         let credentials = self.credentials(runtime, provider);
@@ -132,6 +140,7 @@ impl Planner<'_> {
         let redact_artifacts = self.redact_artifacts();
         let Budget { allowance, max_output_tokens } = self.budget(provider, &model, credentials);
         let provider_tools = self.provider_tools();
+        let network = self.network();
         self.former(runtime);
         let agent_env = self.agent_env();
         let mcp_servers = self.mcp_servers(&secrets, &agent_env);
@@ -329,11 +338,5 @@ impl Planner<'_> {
             );
             self.find_at("evaluation", finding);
         }
-    }
-
-    fn network(&self) -> Network {
-        let from_runbook = self.runbook.front_matter().network_enabled;
-        let from_runbook = from_runbook.map(|on| if on { Network::Open } else { Network::None });
-        self.request.overrides.network.or(from_runbook).unwrap_or(Network::Open)
     }
 }

@@ -88,7 +88,10 @@ mod tests {
             narrowed.map(|text| (PROVIDER_TOOLS.to_owned(), text)).into_iter().collect();
         let draw =
             Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
-        let planned = plan(&request, &keyring, &Snapshots::built_in(), draw);
+        let snapshots = Snapshots::built_in();
+        let setting =
+            crate::plan::Setting { snapshots: &snapshots, networks: &crate::run::Networks::all() };
+        let planned = plan(&request, &keyring, setting, draw);
         let codes = planned.findings.iter().filter(|f| f.is_error()).map(|f| f.code).collect();
         let words =
             |tools: ProviderTools| tools.iter().map(|tool| tool.as_str()).collect::<Vec<_>>();

@@ -76,6 +76,9 @@ pub struct Overrides {
     pub apt_packages: Option<Vec<String>>,
     /// What the sandbox can reach.
     pub network: Option<Network>,
+    /// Whether it can reach anything, where the line above does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_enabled: Option<bool>,
     /// Where the model service's credential is; the request of a client cannot say it.
     pub credentials: Option<Credentials>,
     /// What the operator grants of the model service's own tools. It is set wherever a plan is made,

@@ -102,6 +102,9 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Where every machine in Microsoft's cloud finds that cloud's own services.
+const AZURE_INSIDE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let special = address.is_private()
@@ -114,6 +117,9 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || a == 0
         || (a == 100 && (64..128).contains(&b))
         || (a == 192 && b == 0 && c == 0)
+        // Relays of 6to4, and the inner side of one cloud under a public address.
+        || (a == 192 && b == 88 && c == 99)
+        || address == AZURE_INSIDE
         || (a == 198 && (b == 18 || b == 19))
         || a >= 240;
     !special
@@ -134,9 +140,10 @@ fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
-    // Only 2000::/3 is given out; in it are Teredo and documentation.
+    // Only 2000::/3 is given out; in it are Teredo, benchmarks and other protocols' own, and
+    // documentation.
     let given_out = first & 0xe000 == 0x2000;
-    given_out && !(first == 0x2001 && (second == 0 || second == 0xdb8)) && first != 0x3fff
+    given_out && !(first == 0x2001 && (second < 0x200 || second == 0xdb8)) && first != 0x3fff
 }
 
 #[cfg(test)]

@@ -95,6 +95,7 @@ pub enum Code {
     MissingTools,
     PackagesNeedDocker,
     BadPackage,
+    NetworkNotPermitted,
     UnknownEvaluation,
     MissingSecret,
     OptionalSecret,
@@ -148,7 +149,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -168,6 +169,7 @@ impl Code {
         Self::MissingTools,
         Self::PackagesNeedDocker,
         Self::BadPackage,
+        Self::NetworkNotPermitted,
         Self::UnknownEvaluation,
         Self::MissingSecret,
         Self::OptionalSecret,
@@ -318,6 +320,12 @@ impl Code {
                 "bad-package",
                 "A Debian package is a name of lower-case letters, digits and `+.-`, optionally \
                  with `=` and a version.",
+            ),
+            Self::NetworkNotPermitted => error(
+                "network-not-permitted",
+                "What a sandbox may reach is the operator's to say: RUNBOOKD_NETWORKS lists the \
+                 modes that runs may use. `open` is not among them unless it is switched on. A run \
+                 is never narrowed in silence.",
             ),
             Self::UnknownEvaluation => error(
                 "unknown-evaluation",

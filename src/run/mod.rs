@@ -7,6 +7,7 @@ mod error_chain;
 mod failure;
 mod finding;
 mod id;
+mod network;
 mod plan;
 mod provider_tool;
 mod recipe;
@@ -20,9 +21,13 @@ pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
+pub use network::{
+    BadHost, HostRule, MAX_ALLOWED_HOSTS, Network, NetworkMode, Networks, UnknownMode, WEB_PORTS,
+    one_spelling, port_number, read_network,
+};
 pub use plan::{
-    Asset, Base, Credentials, Former, FormerFile, Limits, McpServers, Network, PermissionMode,
-    Permissions, ProviderName, RunPlan, RuntimeName,
+    Asset, Base, Credentials, Former, FormerFile, Limits, McpServers, PermissionMode, Permissions,
+    ProviderName, RunPlan, RuntimeName,
 };
 pub use provider_tool::{ProviderTool, ProviderTools, unknown as unknown_provider_tool};
 pub use recipe::{ContextFile, ImageRecipe};

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::activity::{StallCeilings, StallLimits};
 use super::budget::Allowance;
 use super::id::RunName;
+use super::network::Network;
 use super::provider_tool::ProviderTools;
 use crate::guard::Guardrails;
 use crate::secret::{Secret, names_a_secret};
@@ -77,16 +78,6 @@ impl ProviderName {
             Self::Scripted => "scripted",
         }
     }
-}
-
-/// What a sandbox can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Network {
-    /// Nothing but a loopback of its own and the sockets that are mounted.
-    None,
-    /// Whatever this machine reaches.
-    Open,
 }
 
 /// Where the model service's credential is while a run lasts.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::error::{Problem, RunbookError, shown};
 use super::limits::MAX_SERVER_NAME_BYTES;
+use super::network::network;
 use super::node::{Entry, Node, Refusal, Value};
 use super::position::Position;
 use super::secrets::{self, SecretDeclaration};
@@ -14,7 +15,7 @@ use super::split::RawYaml;
 use super::stall::{self, StallTimes};
 use super::values::{count, flag, paths, rules, seconds, share, size, text, texts, unfit};
 use super::yaml;
-use crate::run::{Caps, Usd};
+use crate::run::{Caps, Network, Usd};
 
 /// What a runbook says about how it wants to be run. Every key may be absent; a null and a text
 /// that is empty or blank count as absent. Values have the right type, nothing more: whether an
@@ -67,7 +68,9 @@ pub struct FrontMatter {
     pub n_cpus: Option<f64>,
     /// `memory`, in bytes.
     pub memory_bytes: Option<u64>,
-    /// `network_enabled`.
+    /// `network`: what the sandbox can reach.
+    pub network: Option<Network>,
+    /// `network_enabled`: whether it can reach anything.
     pub network_enabled: Option<bool>,
     /// `redact_artifacts`: whether secrets are masked in the files of the results, too.
     pub redact_artifacts: Option<bool>,
@@ -152,6 +155,7 @@ impl FrontMatter {
             }
             "cpus" => self.n_cpus = share(key, "a number above 0, such as `2` or `0.5`", node)?,
             "memory" => self.memory_bytes = size(key, node)?,
+            "network" => self.network = network(key, node)?,
             "network_enabled" => self.network_enabled = flag(key, node)?,
             "redact_artifacts" => self.redact_artifacts = flag(key, node)?,
             "origin" => self.origin = (!node.is_unset()).then(|| node.to_json()),
@@ -290,6 +294,9 @@ max_tokens: 500000
 max_requests: 100
 cpus: 0.5
 memory: 512M
+network:
+  mode: allowlist
+  allow: [pypi.org, "*.example.org:8443"]
 network_enabled: false
 redact_artifacts: true
 origin:
@@ -344,13 +351,17 @@ colour: red
             caps: Caps { cost: Usd::new(2.5), tokens: Some(500_000), requests: Some(100) },
             n_cpus: Some(0.5),
             memory_bytes: Some(512 << 20),
+            network: Some(Network::Allowlist(vec![
+                "pypi.org".parse().unwrap(),
+                "*.example.org:8443".parse().unwrap(),
+            ])),
             network_enabled: Some(false),
             redact_artifacts: Some(true),
             origin: Some(json!({"url": "https://example.com/a", "2024": "kept"})),
             unknown: vec![
                 UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 35 },
                 UnknownKey { name: "stall.patience".to_owned(), line: 39 },
-                UnknownKey { name: "colour".to_owned(), line: 51 },
+                UnknownKey { name: "colour".to_owned(), line: 54 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -384,6 +395,7 @@ colour: red
             "max_requests",
             "cpus",
             "memory",
+            "network",
             "network_enabled",
             "redact_artifacts",
             "origin",
@@ -568,6 +580,9 @@ colour: red
             format!("secrets: {{KEY: !x {key}}}"),
             format!("secrets: {{KEY: !!int '{key}\"'}}"),
             format!("network_enabled: {key}"),
+            format!("network: {key}"),
+            format!("network: {{mode: {key}}}"),
+            format!("network: {{allow: [\"{key}/x\"]}}"),
             format!("memory: {key}"),
             format!("cpus: {key}"),
             format!("mcp_servers: {{a: {key}}}"),

@@ -8,6 +8,7 @@ mod front_matter;
 mod limits;
 mod lint;
 mod name;
+mod network;
 mod node;
 mod parameters;
 mod position;

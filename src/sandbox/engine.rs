@@ -15,8 +15,9 @@ use super::host_folder::{self, EngineKind, HostFolder, Staging};
 use super::images::{ImageFacts, ImagesHold, OnBuild, PrunedImage};
 use super::live::{Live, Sandbox};
 use super::lock;
+use super::relay::{self, Call, RELAY_PIDS, RELAY_ROOT};
 use super::settings::{EngineChoice, EngineSettings, check, state_mark};
-use super::spec::{InvalidSpec, SandboxId, SandboxSpec};
+use super::spec::{InvalidSpec, Mount, SandboxId, SandboxSpec};
 use crate::host;
 use crate::run::ImageRecipe;
 
@@ -237,15 +238,18 @@ impl Engine {
         spec.check()?;
         let folder = HostFolder::at(&self.settings.state_dir, &spec.id);
         let id = spec.id.clone();
+        let relay = self.relay(&mut spec).await?;
         let live = match &self.host {
             Host::Docker(docker) => {
                 spec.image = Some(docker.image(spec.image.as_deref()).await?);
-                let spec = self.fill(&folder, spec, docker.staging()).await?;
+                let staging = Staging { relay, ..docker.staging() };
+                let spec = self.fill(&folder, spec, staging).await?;
                 docker.provision(&spec, folder.clone()).await.map(Live::Docker)
             }
             Host::Bubblewrap(bubblewrap) => {
                 bubblewrap.check(&spec)?;
-                let spec = self.fill(&folder, spec, bubblewrap.staging()).await?;
+                let staging = Staging { relay, ..bubblewrap.staging() };
+                let spec = self.fill(&folder, spec, staging).await?;
                 bubblewrap.provision(&spec, folder.clone()).map(Live::Bubblewrap)
             }
         };
@@ -350,6 +354,19 @@ impl Engine {
             bubblewrap::processes_below(&host_folder::sandboxes(&self.settings.state_dir));
         found.extend(processes.into_iter().map(|pid| format!("the process {pid} of bwrap")));
         Ok(found)
+    }
+
+    /// Brings the relay into a sandbox whose way out is a proxy, and says how it is called.
+    async fn relay(&self, spec: &mut SandboxSpec) -> Result<Option<Call>, SandboxError> {
+        if !spec.network.has_proxy() {
+            return Ok(None);
+        }
+        let settings = Arc::clone(&self.settings);
+        let prepared = blocking(move || relay::prepare(&settings.state_dir, &settings.program));
+        let prepared = prepared.await.map_err(|source| SandboxError::Relay { source })?;
+        spec.mounts.push(Mount { host: prepared.folder, inside: RELAY_ROOT.to_owned() });
+        spec.limits.n_pids = spec.limits.n_pids.saturating_add(RELAY_PIDS);
+        Ok(Some(prepared.call))
     }
 
     async fn fill(

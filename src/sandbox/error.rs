@@ -102,6 +102,12 @@ pub enum SandboxError {
     /// Images could not be removed, or are being removed.
     #[error("images could not be pruned: a run may be building one; try again when it has ended")]
     Prune(#[source] EngineFault),
+    /// The relay to the proxy could not be brought together.
+    #[error("could not bring together the relay of the sandbox in its state folder")]
+    Relay {
+        /// Why.
+        source: io::Error,
+    },
     /// The host folder could not be filled.
     #[error("could not stage {}", path.display())]
     Stage {

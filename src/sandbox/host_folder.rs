@@ -23,6 +23,7 @@ use super::launcher::{
     AGENT_SCRIPT, AGENT_UID, LAUNCH_SCRIPT, LAUNCHED_FILE, Output, SETUP_FILE, SETUP_SCRIPT,
     STDERR_FILE, STDIN_FILE, STDOUT_FILE, StartsAs, agent_script, launch_script, setup_code,
 };
+use super::relay::Call;
 use super::remove::remove_tree;
 use super::spec::{
     Access, STAGED_ROOT, SandboxId, SandboxSpec, Source, WRITABLE_ROOTS, below, writable_place,
@@ -33,6 +34,13 @@ const RECORD_VERSION: u32 = 1;
 
 /// The folder below the daemon's state that holds one folder for each sandbox.
 const SANDBOXES: &str = "sandboxes";
+
+/// The file in `launch` that takes the place of `/etc/resolv.conf` where nothing is resolved.
+pub(super) const RESOLV_CONF: &str = "resolv.conf";
+
+/// Without a server a lookup asks the loopback, where nobody answers, and fails at once.
+const NO_NAMES: &str =
+    "# Names are not resolved in here: the proxy does it.\noptions timeout:1 attempts:1\n";
 
 /// Which engine made a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +102,8 @@ pub(super) struct Staging {
     pub output: Output,
     pub starts_as: StartsAs,
     pub agent_files: AgentFiles,
+    /// How the relay is called, where there is one.
+    pub relay: Option<Call>,
 }
 
 /// What `state.json` says: enough to find a sandbox again after a restart.
@@ -271,13 +281,14 @@ impl HostFolder {
     fn write_launch(&self, spec: &SandboxSpec, staging: Staging) -> io::Result<()> {
         let launch = self.root.join("launch");
         make_folder(&launch, 0o755)?;
-        let script = launch_script(spec, staging.output, staging.starts_as);
+        let script = launch_script(spec, (staging.output, staging.starts_as), staging.relay);
         write_file(&launch.join(LAUNCH_SCRIPT), script.as_bytes(), 0o444)?;
         write_file(&launch.join(AGENT_SCRIPT), agent_script(spec).as_bytes(), 0o444)?;
         if let Some(setup) = &spec.setup {
             write_file(&launch.join(SETUP_SCRIPT), setup.script.as_bytes(), 0o444)?;
         }
         write_file(&launch.join(STDIN_FILE), &spec.stdin, 0o444)?;
+        write_file(&launch.join(RESOLV_CONF), NO_NAMES.as_bytes(), 0o444)?;
         make_folder(&self.root.join("in"), 0o755)?;
         make_folder(&self.root.join("out"), 0o700)?;
         write_file(&self.stdout, b"", 0o600)?;

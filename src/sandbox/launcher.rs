@@ -4,7 +4,8 @@
 //! every privilege. The second sets the environment and becomes the agent: only there, so that a
 //! variable like `LD_PRELOAD` meets no privileged program and no value stands in an argument.
 
-use super::spec::{AGENT_HOME, SandboxSpec, Setup};
+use super::relay::{Call, PROXY_ADDRESS, RELAY_UID};
+use super::spec::{AGENT_HOME, EGRESS_SOCKET, SandboxSpec, Setup};
 use crate::secret::Secret;
 
 /// The agent's user and group. Uncommon on hosts and in images, so that no other process of the
@@ -56,6 +57,9 @@ pub(super) const SECCOMP_FD: u8 = 5;
 /// The launcher's exit code where it gives up.
 const LAUNCH_FAILED: u8 = 125;
 
+/// What the relay says when it listens.
+const READY: &str = "ready";
+
 /// The unit of `ulimit -f` in a POSIX shell.
 const ULIMIT_BLOCK_BYTES: u64 = 512;
 
@@ -78,14 +82,13 @@ pub(super) enum StartsAs {
 }
 
 /// The script that gives privileges away.
-pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: StartsAs) -> String {
-    let become_agent = match starts_as {
-        StartsAs::Root => format!(
-            "exec setpriv --reuid {AGENT_UID} --regid {AGENT_UID} --clear-groups --no-new-privs \
-             --inh-caps=-all --bounding-set=-all -- "
-        ),
-        StartsAs::Agent => "exec ".to_owned(),
-    };
+pub(super) fn launch_script(
+    spec: &SandboxSpec,
+    (output, starts_as): (Output, StartsAs),
+    relay: Option<Call>,
+) -> String {
+    let become_agent = become_user(starts_as, AGENT_UID);
+    let open_way_out = relay.map(|call| way_out(call, starts_as)).unwrap_or_default();
     let needs_setpriv = match starts_as {
         StartsAs::Root => format!(
             "command -v setpriv >/dev/null || {{\n  \
@@ -113,6 +116,7 @@ pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: Start
          set -eu\n\
          umask 022\n\
          {needs_setpriv}\
+         {open_way_out}\
          ulimit -c 0\n\
          ulimit -f {blocks}\n\
          cd {cwd}\n\
@@ -121,8 +125,37 @@ pub(super) fn launch_script(spec: &SandboxSpec, output: Output, starts_as: Start
          {open_output}\
          echo launched >&{LAUNCHED_FD}\n\
          {close}\
-         {become_agent}/bin/sh {LAUNCH_ROOT}/{AGENT_SCRIPT}\n",
+         exec {become_agent}/bin/sh {LAUNCH_ROOT}/{AGENT_SCRIPT}\n",
         blocks = spec.limits.file_bytes / ULIMIT_BLOCK_BYTES,
+    )
+}
+
+/// What stands before a command that a user without any privilege carries out.
+fn become_user(starts_as: StartsAs, uid: u32) -> String {
+    match starts_as {
+        StartsAs::Root => format!(
+            "setpriv --reuid {uid} --regid {uid} --clear-groups --no-new-privs --inh-caps=-all \
+             --bounding-set=-all -- "
+        ),
+        StartsAs::Agent => String::new(),
+    }
+}
+
+/// Starts the relay, and waits until it listens: it says so and lets go of what it is read from, or
+/// it ends. Its parent ends at once, so that it belongs to the sandbox's init and not to the agent.
+fn way_out(call: Call, starts_as: StartsAs) -> String {
+    format!(
+        "way_out=$(\n\
+         exec </dev/null 2>&1 {STATUS_FD}>&- {LAUNCHED_FD}>&- {SECCOMP_FD}>&- {SETUP_FD}>&-\n\
+         unset LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT\n\
+         cd /\n\
+         {become_relay}{command} relay {PROXY_ADDRESS} {EGRESS_SOCKET} &\n\
+         )\n\
+         [ \"$way_out\" = {READY} ] || {{\n  \
+         echo \"the way out did not open: $way_out\" >&2\n  \
+         exit {LAUNCH_FAILED}\n}}\n",
+        become_relay = become_user(starts_as, RELAY_UID),
+        command = call.command(),
     )
 }
 
@@ -182,7 +215,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::run::Network;
+    use crate::run::NetworkMode;
     use crate::sandbox::{SandboxId, SandboxLimits};
 
     fn spec(argv: &[&str], env: &[(&str, &str)]) -> SandboxSpec {
@@ -198,13 +231,13 @@ mod tests {
             env: env.iter().map(|&(n, v)| (n.to_owned(), Secret::new(v.to_owned()))).collect(),
             cwd: "/app/it's".to_owned(),
             limits: SandboxLimits { memory_bytes: 1, n_cpus: 1.0, n_pids: 1, file_bytes: 1 << 20 },
-            network: Network::None,
+            network: NetworkMode::None,
         }
     }
 
     #[test]
     fn the_launcher_of_docker_opens_the_output_and_drops_every_privilege() {
-        let script = launch_script(&spec(&["x"], &[]), Output::Opened, StartsAs::Root);
+        let script = launch_script(&spec(&["x"], &[]), (Output::Opened, StartsAs::Root), None);
         expect_test::expect![[r"
             # Opens the agent's files and gives every privilege away.
             set -eu
@@ -228,10 +261,39 @@ mod tests {
 
     #[test]
     fn the_launcher_of_an_unprivileged_bubblewrap_is_the_agent_already() {
-        let script = launch_script(&spec(&["x"], &[]), Output::Inherited, StartsAs::Agent);
+        let script = launch_script(&spec(&["x"], &[]), (Output::Inherited, StartsAs::Agent), None);
         assert!(!script.contains("setpriv") && !script.contains(OUTPUT_ROOT), "{script}");
         assert!(script.contains("exec 3>&- 5>&-\n"), "{script}");
         assert!(script.ends_with("exec /bin/sh /run/runbookd/launch/agent.sh\n"), "{script}");
+    }
+
+    #[test]
+    fn the_relay_has_a_user_of_its_own_and_listens_before_the_agent_starts() {
+        let script = |starts_as| {
+            let call = Some(Call::ByLoader);
+            launch_script(&spec(&["x"], &[]), (Output::Opened, starts_as), call)
+        };
+        let as_root = script(StartsAs::Root);
+        let relay =
+            as_root.split_once("way_out=$(").unwrap().1.split_once("exec </run/").unwrap().0;
+        expect_test::expect![[r#"
+
+            exec </dev/null 2>&1 3>&- 4>&- 5>&- 6>&-
+            unset LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT
+            cd /
+            setpriv --reuid 59998 --regid 59998 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all -- /run/runbookd/relay/ld.so --library-path /run/runbookd/relay /run/runbookd/relay/runbookd relay 127.0.0.1:3128 /run/runbookd/model/egress.sock &
+            )
+            [ "$way_out" = ready ] || {
+              echo "the way out did not open: $way_out" >&2
+              exit 125
+            }
+            ulimit -c 0
+            ulimit -f 2048
+            cd '/app/it'\''s'
+            export HOME=/home/agent USER=agent LOGNAME=agent
+        "#]]
+        .assert_eq(relay);
+        assert!(!script(StartsAs::Agent).contains("setpriv"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod live;
 mod lock;
 mod process;
 mod pulse;
+mod relay;
 mod remove;
 mod settings;
 mod spec;
@@ -35,8 +36,9 @@ pub use host_folder::{EngineKind, Folder};
 pub use images::{ImageFacts, ImagesHold, LibC, OnBuild, PrunedImage, SetPriv};
 pub use live::{Sandbox, SetupNote};
 pub use pulse::PulseReader;
+pub use relay::PROXY_ADDRESS;
 pub use settings::{DEFAULT_CGROUP_ROOT, EngineChoice, EngineSettings, UnknownEngine};
 pub use spec::{
-    AGENT_HOME, Access, AgentSignal, Exit, InvalidSpec, Mount, STAGED_ROOT, SandboxId,
-    SandboxLimits, SandboxSpec, Setup, Source, StagedFile,
+    AGENT_HOME, Access, AgentSignal, EGRESS_SOCKET, Exit, InvalidSpec, Mount, STAGED_ROOT,
+    SandboxId, SandboxLimits, SandboxSpec, Setup, Source, StagedFile,
 };

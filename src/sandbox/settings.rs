@@ -69,6 +69,8 @@ pub struct EngineSettings {
     /// Where control groups are made, [`DEFAULT_CGROUP_ROOT`] unless a part of the tree was
     /// delegated to the daemon.
     pub cgroup_root: PathBuf,
+    /// This program: it is brought into sandboxes whose way out is a proxy.
+    pub program: PathBuf,
     /// Folders where `bwrap` is looked for, in the form of `PATH`; empty is the usual places.
     pub path: String,
 }
@@ -116,6 +118,7 @@ mod tests {
             docker_host: None,
             default_image: None,
             cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+            program: PathBuf::from("/proc/self/exe"),
             path: String::new(),
         };
         assert!(check(&good).is_ok());

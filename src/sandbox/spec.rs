@@ -6,11 +6,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::Network;
+use super::relay::RELAY_ROOT;
+use crate::run::NetworkMode;
 use crate::secret::Secret;
 
 /// Where read-only files are staged.
 pub const STAGED_ROOT: &str = "/run/runbookd/in";
+
+/// Where the socket of the proxy is, where that is the way out.
+pub const EGRESS_SOCKET: &str = "/run/runbookd/model/egress.sock";
 
 /// The home of the agent's user.
 pub const AGENT_HOME: &str = "/home/agent";
@@ -79,8 +83,9 @@ pub struct SandboxSpec {
     pub cwd: String,
     /// How much the sandbox may take.
     pub limits: SandboxLimits,
-    /// What it can reach.
-    pub network: Network,
+    /// What it can reach. Where the way out is a proxy, its socket must be mounted at
+    /// [`EGRESS_SOCKET`].
+    pub network: NetworkMode,
 }
 
 /// A shell script that runs before the agent, as the agent's user and where the agent starts. The
@@ -289,7 +294,8 @@ fn check_mount(mount: &Mount) -> Result<(), InvalidSpec> {
     let ours = WRITABLE_ROOTS.iter().map(|(inside, _)| *inside);
     let taken = ours.chain(["/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64"]);
     let covers = |root: &str| is_within(&mount.inside, root) || is_within(root, &mount.inside);
-    if taken.chain(["/run/runbookd/in", "/run/runbookd/out", "/run/runbookd/launch"]).any(covers) {
+    let private = ["/run/runbookd/in", "/run/runbookd/out", "/run/runbookd/launch", RELAY_ROOT];
+    if taken.chain(private).any(covers) {
         return Err(InvalidSpec::TakenPath { path: mount.inside.clone() });
     }
     let no_source = || InvalidSpec::NoSource { path: mount.host.clone() };

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::arrivals::Arrivals;
 use super::layout::{
-    ARRIVALS, Area, Document, GATEWAY_LOG, SETUP_LOG, SNAPSHOT_LOG, STOP_NOTE, VALIDATION_REPORT,
+    ARRIVALS, Area, Document, EGRESS_LOG, GATEWAY_LOG, SETUP_LOG, SNAPSHOT_LOG, STEPS, STOP_NOTE,
+    VALIDATION_REPORT,
 };
 use super::log::LogFile;
 use crate::run::{FormerFile, OutputCheck, ValidationReport};
@@ -227,7 +228,37 @@ impl RunFolder {
     /// # Errors
     /// [`StoreError::Read`] when it cannot be opened.
     pub fn gateway_ledger(&self) -> Result<Option<File>, StoreError> {
-        let path = self.path.join(GATEWAY_LOG);
+        self.ledger(GATEWAY_LOG)
+    }
+
+    /// Where the ledger of the run's proxy lies, `logs/egress.jsonl`. The proxy writes it.
+    #[must_use]
+    pub fn egress_log(&self) -> PathBuf {
+        self.path.join(EGRESS_LOG)
+    }
+
+    /// The ledger of the run's proxy as it is; nothing where the run has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when it cannot be opened.
+    pub fn egress_ledger(&self) -> Result<Option<File>, StoreError> {
+        self.ledger(EGRESS_LOG)
+    }
+
+    /// The ledgers of the proxies of all its steps, its own first.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when one cannot be opened.
+    pub fn egress_ledgers(&self) -> Result<Vec<File>, StoreError> {
+        let steps = std::fs::read_dir(self.path.join(STEPS)).into_iter().flatten().flatten();
+        let mut steps: Vec<PathBuf> = steps.map(|entry| entry.path()).collect();
+        steps.sort();
+        let steps = steps.into_iter().map(|path| Self::there(path).egress_ledger());
+        std::iter::once(self.egress_ledger()).chain(steps).filter_map(Result::transpose).collect()
+    }
+
+    fn ledger(&self, name: &str) -> Result<Option<File>, StoreError> {
+        let path = self.path.join(name);
         match File::open(&path) {
             Ok(file) => Ok(Some(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

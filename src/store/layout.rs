@@ -65,6 +65,9 @@ pub const SNAPSHOT_LOG: &str = "logs/snapshot.txt";
 /// The ledger of the gateway between the agent and its model service, inside a run's folder.
 pub(super) const GATEWAY_LOG: &str = "logs/gateway.jsonl";
 
+/// What the sandbox tried to reach through its proxy, inside a run's folder.
+pub const EGRESS_LOG: &str = "logs/egress.jsonl";
+
 /// The runbook's own report on itself, inside [`Area::Results`].
 pub(super) const VALIDATION_REPORT: &str = "validation_report.json";
 

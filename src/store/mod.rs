@@ -32,7 +32,7 @@ pub use files::{ListedFile, Listing, StoredFile};
 pub use folder::MaskedFiles;
 pub use folder::RunFolder;
 pub use labels::Label;
-pub use layout::{Area, Document, SETUP_LOG, SNAPSHOT_LOG};
+pub use layout::{Area, Document, EGRESS_LOG, SETUP_LOG, SNAPSHOT_LOG};
 pub use log::LogFile;
 pub use path::{BadPath, StoragePath};
 pub use upload::{FILE_ID, KeptUpload, UPLOADS_FOLDER, Upload, UploadedFile};

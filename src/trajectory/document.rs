@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::egress_account::EgressAccount;
 use super::event::McpServer;
 use super::recorder::Recorder;
 use super::step::Step;
 use super::usage::{Usage, UsageByModel, UsageReport, UsageSource};
 use super::wire_account::Reconciled;
 use crate::run::{
-    Allowance, Credentials, Exhausted, Limits, Network, PermissionMode, ProviderName,
+    Allowance, Credentials, Exhausted, HostRule, Limits, NetworkMode, PermissionMode, ProviderName,
     ProviderTools, RunFailure, RunPlan, RunStatus, Verdict,
 };
 
@@ -44,6 +45,8 @@ pub struct DocumentFacts<'a> {
     pub usage: &'a UsageReport,
     /// The same beside what was metered on the wire.
     pub reconciled: &'a Reconciled,
+    /// What it tried to reach through its proxy, where it had one.
+    pub egress: Option<&'a EgressAccount>,
     /// What it achieved.
     pub verdict: &'a Verdict,
     /// What was noticed beside the recorder's and the verdict's warnings, as sentences.
@@ -124,6 +127,8 @@ pub struct TrajectoryDocument<'a> {
     verdict: VerdictView<'a>,
     warnings: Vec<String>,
     usage: UsageView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress: Option<&'a EgressAccount>,
     agent: AgentView<'a>,
     agent_steps: Vec<&'a Step>,
     n_agent_steps: u64,
@@ -209,7 +214,9 @@ struct Config<'a> {
     snapshot: Option<&'a str>,
     apt_packages: &'a [String],
     started_from: Option<&'a StartedFrom>,
-    network: Network,
+    network: NetworkMode,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    network_allow: &'a [HostRule],
     credentials: Credentials,
     #[serde(skip_serializing_if = "ProviderTools::is_empty")]
     provider_tools: &'a ProviderTools,
@@ -308,6 +315,7 @@ impl<'a> TrajectoryDocument<'a> {
             }),
             verdict: VerdictView { passed: facts.verdict.passed(), verdict: facts.verdict },
             warnings: warnings(facts),
+            egress: facts.egress,
             usage: UsageView {
                 source: facts.usage.source,
                 total: facts.usage.by_model.total(),
@@ -435,7 +443,8 @@ fn config<'a>(facts: &DocumentFacts<'a>) -> Config<'a> {
         snapshot: plan.base.snapshot(),
         apt_packages: &plan.apt_packages,
         started_from: facts.started_from,
-        network: plan.network,
+        network: plan.network.mode(),
+        network_allow: plan.network.allowed(),
         credentials: plan.credentials,
         provider_tools: &plan.provider_tools,
         permission_mode: plan.permissions.mode,
@@ -480,7 +489,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::run::{Asset, Base, OutputCheck, RunId, RunName, RuntimeName, Slug};
+    use crate::run::{Asset, Base, Network, OutputCheck, RunId, RunName, RuntimeName, Slug};
     use crate::trajectory::{
         AgentEvent, AgentResult, Block, Init, Message, ToolResult, ToolResults,
     };
@@ -615,6 +624,7 @@ mod tests {
             image_id: Some("sha256:00".to_owned()),
         };
         let facts = DocumentFacts {
+            egress: None,
             plan: &plan(),
             storage_path: "acme/report/bb2bb71e",
             started_from: Some(&started_from),

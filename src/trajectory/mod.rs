@@ -3,6 +3,7 @@
 mod atif;
 mod clip;
 mod document;
+mod egress_account;
 mod event;
 mod model_name;
 mod read_back;
@@ -22,6 +23,7 @@ pub use document::{
     DocumentFacts, ResultFile, RunTimes, SCHEMA_VERSION, StartedFrom, TrajectoryDocument,
     content_type,
 };
+pub use egress_account::{DeniedHost, EgressAccount, MAX_NAMED_HOSTS};
 pub use event::{
     AgentEvent, AgentResult, Block, Compacted, Hook, Init, McpServer, Message, RateLimit, Retry,
     Task, TaskStage, TaskUsage, ToolResult, ToolResults, UserText,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::egress_account::EgressAccount;
 use super::read_back::{DocumentError, read_map};
 use super::usage::{UsageReport, UsageSource};
 use super::wire_account::Reconciliation;
@@ -69,6 +70,10 @@ impl StepDocument {
         steps.and_then(|steps| steps.keys().next()).map_or("", String::as_str)
     }
 
+    fn egress(&self) -> Option<EgressAccount> {
+        serde_json::from_value(self.fields.get("egress")?.clone()).ok()
+    }
+
     fn usage(&self) -> Option<UsageReport> {
         let usage = self.fields.get("usage")?;
         let by_model = serde_json::from_value(usage.get("models")?.clone()).ok()?;
@@ -94,6 +99,7 @@ pub fn unbegun_step(step: &str, like: &StepDocument) -> StepDocument {
     for count in ["n_agent_steps", "n_agent_steps_left_out"] {
         fields.insert(count.to_owned(), 0.into());
     }
+    fields.shift_remove("egress");
     let nothing = json!({ "source": UsageSource::None, "models": {} });
     fields.insert("usage".to_owned(), nothing);
     fields.insert("verdict".to_owned(), json!({ "passed": null }));
@@ -202,6 +208,10 @@ impl WholeRun<'_> {
                 "reconciliation": reconciliation(&documents),
             }),
         );
+        let egress = documents.iter().filter_map(StepDocument::egress);
+        if let Some(egress) = egress.reduce(|sum, step| sum.plus(&step)) {
+            put("egress", json!(egress));
+        }
         put("agent_steps", documents.iter().flat_map(agent_steps).collect());
         put("n_agent_steps", n_agent_steps.into());
         let n_left_out =

@@ -16,7 +16,10 @@ use uuid::Uuid;
 use super::account::last_seq;
 use super::attend::Clock;
 use super::execute::Run;
-use crate::gateway::{Contact, GatewayOrder, LaunchError, Place, Program, PurseOrder, tail};
+use super::way_out;
+use crate::gateway::{
+    Contact, EgressOrder, GatewayOrder, LaunchError, Place, Program, PurseOrder, tail,
+};
 use crate::host::blocking;
 use crate::provider::{Access, Brokered};
 use crate::run::{RunFailure, RunName, error_chain};
@@ -71,9 +74,9 @@ impl Door {
     pub(super) async fn open(
         run: &Run<'_>,
         place: Place,
-        brokered: Brokered,
+        (brokered, egress): (Brokered, Option<EgressOrder>),
     ) -> Result<Self, RunFailure> {
-        let mut keeper = Keeper::new(run, place, brokered)?;
+        let mut keeper = Keeper::new(run, place, (brokered, egress))?;
         let held = keeper.have().await?;
         let stop = CancellationToken::new();
         let mut keeping = JoinSet::new();
@@ -106,7 +109,11 @@ pub(super) async fn end(place: &Place) {
 }
 
 impl Keeper {
-    fn new(run: &Run<'_>, place: Place, brokered: Brokered) -> Result<Self, RunFailure> {
+    fn new(
+        run: &Run<'_>,
+        place: Place,
+        (brokered, egress): (Brokered, Option<EgressOrder>),
+    ) -> Result<Self, RunFailure> {
         let folder = run.record.folder().clone();
         let limits = &run.plan.limits;
         let lifetime = limits.wall.saturating_add(limits.setup).saturating_add(GRACE);
@@ -128,6 +135,7 @@ impl Keeper {
             }),
             ledger,
             last_seq: 0,
+            egress,
             deadline: (run.parts.clock)(),
             log_filter: program.log_filter.clone(),
         };
@@ -212,11 +220,12 @@ impl Keeper {
 
     async fn start(&mut self) -> Result<Child, LaunchError> {
         let folder = self.folder.clone();
-        let seq = match blocking(move || last_seq(&folder)).await {
-            Ok(seq) => seq.map_err(|e| LaunchError::Failed(error_chain(&e)))?,
-            Err(e) => return Err(LaunchError::Failed(e.to_string())),
-        };
-        self.order.last_seq = seq;
+        let seqs = blocking(move || (last_seq(&folder), way_out::last_seq(&folder))).await;
+        let (seq, egress_seq) = seqs.map_err(|e| LaunchError::Failed(e.to_string()))?;
+        self.order.last_seq = seq.map_err(|e| LaunchError::Failed(error_chain(&e)))?;
+        if let Some(egress) = &mut self.order.egress {
+            egress.last_seq = egress_seq;
+        }
         let deadline = (self.clock)().saturating_add(self.lifetime);
         self.order.deadline = deadline.unwrap_or(self.order.deadline);
         self.program.start(&self.order, &self.place).await

@@ -25,6 +25,7 @@ use super::stage::{Ground, sandbox_spec};
 use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
+use crate::egress::EgressSettings;
 use crate::gateway::Program;
 use crate::guard::Guardrails;
 use crate::provider;
@@ -69,6 +70,8 @@ pub struct Parts {
     pub guard: Guardrails,
     /// Whether the files of every run are masked.
     pub redact_artifacts: bool,
+    /// What the operator says of the way out of sandboxes.
+    pub egress: EgressSettings,
     /// What stands between sandboxes and model services is started from.
     pub gateway: Program,
     /// Where the record goes.

@@ -30,6 +30,7 @@ mod stage;
 mod stay;
 mod tenure;
 mod watch;
+mod way_out;
 mod wire;
 
 pub use agent::AgentSource;

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use super::account::tell_meters;
 use super::door::{self, Door};
 use super::execute::Run;
-use crate::gateway::{Place, ShortPath};
+use super::way_out;
+use crate::gateway::{EgressOrder, Place, ShortPath, WayOut};
 use crate::host::blocking;
 use crate::plan::GUARD_NEEDS_GATEWAY;
 use crate::provider::scripted::{LedgerEntry, Listen, Script, ScriptedProvider};
@@ -23,7 +24,9 @@ use crate::store::RunFolder;
 /// The model service while a run lasts.
 pub(super) struct Model {
     service: Service,
-    /// `None` where the sandbox reaches the service itself.
+    /// The way out of the sandbox, where that is a proxy that no gateway's process has.
+    way_out: Option<WayOut>,
+    /// `None` where there is neither.
     place: Option<Place>,
 }
 
@@ -55,49 +58,41 @@ impl Model {
         access: Access,
     ) -> Result<(Self, Access), RunFailure> {
         let plan = run.plan;
-        if let Some(script) = &plan.script {
-            return Ok((Self::scripted(script, place(&run.parts.sockets, id)?).await?, access));
-        }
-        match plan.credentials {
-            Credentials::Direct if !plan.guard.and(run.parts.guard).is_off() => {
+        let way_out = way_out::order(run, &access)
+            .map_err(|e| failed(format!("the run's folder has no whole path: {e}")))?;
+        match (&plan.script, plan.credentials) {
+            (None, Credentials::Direct) if !plan.guard.and(run.parts.guard).is_off() => {
                 Err(RunFailure::Refused { problems: vec![format!("{GUARD_NEEDS_GATEWAY}.")] })
             }
-            Credentials::Direct => Ok((Self { service: Service::Remote, place: None }, access)),
-            Credentials::Gateway => Self::behind_gateway(run, id, access).await,
+            (None, Credentials::Gateway) => Self::behind_gateway(run, id, (access, way_out)).await,
+            (None, Credentials::Direct) if way_out.is_none() => {
+                Ok((Self { service: Service::Remote, way_out: None, place: None }, access))
+            }
+            (script, _) => {
+                let place = place(&run.parts.sockets, id)?;
+                made(&place)?;
+                let service = match script {
+                    Some(script) => scripted(script, &place).await?,
+                    None => Service::Remote,
+                };
+                let opened = way_out.map(|order| WayOut::open(order, &place, run.parts.clock));
+                let way_out = opened.transpose();
+                let way_out = way_out.map_err(|e| failed(format!("there is no proxy: {e}")))?;
+                Ok((Self { service, way_out, place: Some(place) }, access))
+            }
         }
-    }
-
-    async fn scripted(script: &str, place: Place) -> Result<Self, RunFailure> {
-        let refused = |problem: String| RunFailure::Refused { problems: vec![problem] };
-        let script = Script::parse(script).map_err(|e| refused(error_chain(&e)))?;
-        let closed = |e: io::Error| failed(format!("the model service's socket stays closed: {e}"));
-        let socket = made(&place)?;
-        // The one of an earlier process.
-        match std::fs::remove_file(socket.as_path()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(closed(e)),
-            Ok(()) | Err(_) => {}
-        }
-        let server = ScriptedProvider::start(script, Listen::Unix(socket.as_path().to_owned()));
-        let server = server.await.map_err(|e| {
-            failed(format!("the scripted provider did not start: {}", error_chain(&e)))
-        })?;
-        // The agent has a user of its own; the folder's parent, which is ours alone, keeps others
-        // away.
-        std::fs::set_permissions(socket.as_path(), Permissions::from_mode(0o666))
-            .map_err(closed)?;
-        Ok(Self { service: Service::Scripted { server, _socket: socket }, place: Some(place) })
     }
 
     async fn behind_gateway(
         run: &Run<'_>,
         id: &SandboxId,
-        access: Access,
+        (access, way_out): (Access, Option<EgressOrder>),
     ) -> Result<(Self, Access), RunFailure> {
         let place = place(&run.parts.sockets, id)?;
         made(&place)?;
         let brokered = door::brokered(access, &place)?;
         let access = brokered.access.clone();
-        let door = Door::open(run, place.clone(), brokered).await?;
+        let door = Door::open(run, place.clone(), (brokered, way_out)).await?;
         let folder = run.record.folder().clone();
         let service = Service::Gateway {
             door,
@@ -106,7 +101,7 @@ impl Model {
             spend: run.parts.spend.clone(),
             clock: run.parts.clock,
         };
-        Ok((Self { service, place: Some(place) }, access))
+        Ok((Self { service, way_out: None, place: Some(place) }, access))
     }
 
     /// What the sandbox must see of it.
@@ -119,7 +114,10 @@ impl Model {
 
     /// Ends it, and gives what the scripted provider answered.
     pub(super) async fn stop(self) -> Vec<LedgerEntry> {
-        let Self { service, place } = self;
+        let Self { service, way_out, place } = self;
+        if let Some(way_out) = way_out {
+            way_out.stop().await;
+        }
         let ledger = match service {
             Service::Remote => Vec::new(),
             Service::Gateway { door, folder, run, spend, clock } => {
@@ -143,11 +141,34 @@ impl Model {
 
     /// Ends what of it is in this process: the sandbox stays, and so does its gateway.
     pub(super) async fn leave(self) -> Vec<LedgerEntry> {
+        if let Some(way_out) = self.way_out {
+            way_out.stop().await;
+        }
         match self.service {
             Service::Remote | Service::Gateway { .. } => Vec::new(),
             Service::Scripted { server, .. } => end(server).await,
         }
     }
+}
+
+async fn scripted(script: &str, place: &Place) -> Result<Service, RunFailure> {
+    let refused = |problem: String| RunFailure::Refused { problems: vec![problem] };
+    let script = Script::parse(script).map_err(|e| refused(error_chain(&e)))?;
+    let closed = |e: io::Error| failed(format!("the model service's socket stays closed: {e}"));
+    let socket = made(place)?;
+    // The one of an earlier process.
+    match std::fs::remove_file(socket.as_path()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(closed(e)),
+        Ok(()) | Err(_) => {}
+    }
+    let server = ScriptedProvider::start(script, Listen::Unix(socket.as_path().to_owned()));
+    let server = server
+        .await
+        .map_err(|e| failed(format!("the scripted provider did not start: {}", error_chain(&e))))?;
+    // The agent has a user of its own; the folder's parent, which is ours alone, keeps others
+    // away.
+    std::fs::set_permissions(socket.as_path(), Permissions::from_mode(0o666)).map_err(closed)?;
+    Ok(Service::Scripted { server, _socket: socket })
 }
 
 async fn end(server: ScriptedProvider) -> Vec<LedgerEntry> {

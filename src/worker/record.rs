@@ -14,6 +14,7 @@ use super::part::{Part, PartError};
 use super::report::RunReport;
 use super::settle::settle;
 use super::spent::job_usage;
+use super::way_out::egress_account;
 use crate::gateway::took;
 use crate::provider;
 use crate::provider::scripted::LedgerEntry;
@@ -23,7 +24,7 @@ use crate::runtime::{self, AgentEnd, OutcomeFacts, StopReason};
 use crate::sandbox::{CollectedFile, Exit};
 use crate::secret::Redactor;
 use crate::spend::Took;
-use crate::store::{Area, Document, MaskedFiles, RunFolder, SNAPSHOT_LOG, StoreError};
+use crate::store::{Area, Document, EGRESS_LOG, MaskedFiles, RunFolder, SNAPSHOT_LOG, StoreError};
 use crate::trajectory::{
     AtifDocument, AtifFacts, DocumentFacts, Reconciled, Recorder, ResultFile, RunTimes,
     StartedFrom, StepDocument, TrajectoryDocument, UsageReport, read_started_from,
@@ -357,8 +358,10 @@ impl Record {
 
     fn notes(&self, ended: &Ended) -> Vec<String> {
         let settled = self.settled.get().map(|settled| settled.notes.as_slice());
+        let denied = egress_account(&self.folder).and_then(|account| account.warning());
         let masked = ended.remains.masked.as_ref().map(masked_note);
-        settled.unwrap_or_default().iter().chain(&ended.notes).cloned().chain(masked).collect()
+        let settled = settled.unwrap_or_default().iter().chain(&ended.notes).cloned();
+        settled.chain(masked).chain(denied).collect()
     }
 
     fn verdict(&self, plan: &RunPlan, ended: &Ended) -> Verdict {
@@ -430,10 +433,12 @@ impl Record {
         let place = &self.place;
         let results: Vec<ResultFile> =
             ended.remains.results.iter().map(|file| result_file(place, file)).collect();
-        let built = self.folder.path().join(SNAPSHOT_LOG).exists().then_some(SNAPSHOT_LOG);
-        let logs = ended.remains.logs.iter().map(String::as_str).chain(built);
+        let own = [SNAPSHOT_LOG, EGRESS_LOG];
+        let own = own.into_iter().filter(|log| self.folder.path().join(log).exists());
+        let logs = ended.remains.logs.iter().map(String::as_str).chain(own);
         let logs: Vec<String> = logs.map(|path| format!("{place}/{path}")).collect();
         let notes = self.notes(ended);
+        let egress = egress_account(&self.folder);
         let document = TrajectoryDocument::new(&DocumentFacts {
             plan,
             storage_path: place,
@@ -449,6 +454,7 @@ impl Record {
             recorder: &ended.recorder,
             usage: &ended.usage,
             reconciled: &ended.reconciled,
+            egress: egress.as_ref(),
             verdict,
             notes: &notes,
             results: &results,

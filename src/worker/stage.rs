@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::way_out::proxy_env;
 use crate::plan::RESULTS_DIR;
 use crate::provider::Access as ModelAccess;
 use crate::run::{Asset, FormerFile, RunPlan};
@@ -44,7 +45,8 @@ pub(super) fn sandbox_spec(
     let results_dir = ("RESULTS_DIR".to_owned(), Secret::new(RESULTS_DIR.to_owned()));
     let given = plan.secrets.iter().chain(&plan.agent_env);
     let given = given.map(|(name, value)| (name.clone(), access.stand_in(value)));
-    let run_env = given.chain([results_dir]);
+    let way_out = if plan.network.mode().has_proxy() { proxy_env() } else { Vec::new() };
+    let run_env = given.chain([results_dir]).chain(way_out);
     let setup = plan.setup.as_ref().map(|script| Setup {
         script: script.clone(),
         // Nothing of the provider: an installer does not need its credentials.
@@ -78,7 +80,7 @@ pub(super) fn sandbox_spec(
             // Twice the limit that ends the run, so that the run ends by its own limit first.
             file_bytes: plan.limits.output_bytes.saturating_mul(2),
         },
-        network: plan.network,
+        network: plan.network.mode(),
     }
 }
 

@@ -56,6 +56,11 @@ pub(super) const MAX_TURNS: StepParameter =
     parameter("max_turns", "a whole number from 1, such as `50`", &["max_turns"]);
 pub(super) const NETWORK_ENABLED: StepParameter =
     parameter("network_enabled", "`true` or `false`", &["network_enabled"]);
+pub(super) const NETWORK: StepParameter = parameter(
+    "network",
+    "`none`, `public`, `open`, or `{\"mode\": \"allowlist\", \"allow\": [\"pypi.org\"]}`",
+    &["network"],
+);
 pub(super) const AGENT_ENV: StepParameter = parameter(
     "agent_env",
     "an object of environment variables and their values, such as `{\"LANG\": \"C.UTF-8\"}`",
@@ -74,7 +79,7 @@ pub(super) const PROMPT: StepParameter =
     parameter("prompt", "a text: what the agent reads after the runbook", &[]);
 
 /// Every parameter of the `runbook` activity.
-pub const PARAMETERS: [StepParameter; 22] = [
+pub const PARAMETERS: [StepParameter; 23] = [
     INSTRUCTION,
     AGENT,
     MODEL,
@@ -93,6 +98,7 @@ pub const PARAMETERS: [StepParameter; 22] = [
     MAX_COST_USD,
     MAX_TOKENS,
     MAX_REQUESTS,
+    NETWORK,
     NETWORK_ENABLED,
     AGENT_ENV,
     SCRIPT,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::error::{WorkflowProblem, in_words, shown};
 use super::parameter::StepParameter;
 use super::path::{Others, Path, StepOutputs};
-use crate::run::McpServers;
+use crate::run::{McpServers, Network, read_network};
 use crate::runbook::{is_name, is_server_name, parse_size};
 
 /// Reads the parameters of one step; what is wrong with them collects in it.
@@ -126,6 +126,10 @@ impl<'a> StepReader<'a> {
             pairs.map(variable).collect::<Option<BTreeMap<_, _>>>()
         };
         self.typed(parameter, variables).unwrap_or_default()
+    }
+
+    pub(super) fn network(&mut self, parameter: &StepParameter) -> Option<Network> {
+        self.typed(parameter, read_network)
     }
 
     pub(super) fn servers(&mut self, parameter: &StepParameter) -> McpServers {

@@ -184,6 +184,7 @@ fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
         max_cost_usd: reader.share(&p::MAX_COST_USD),
         max_tokens: reader.count(&p::MAX_TOKENS),
         max_requests: reader.count(&p::MAX_REQUESTS),
+        network: reader.network(&p::NETWORK),
         network_enabled: reader.flag(&p::NETWORK_ENABLED),
         agent_env: reader.environment(&p::AGENT_ENV),
         script: reader.verbatim(&p::SCRIPT),

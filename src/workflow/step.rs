@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::McpServers;
+use crate::run::{McpServers, Network};
 
 /// One runbook step as a request resolves it. What is `None` or empty is left to the runbook's
 /// front matter and to the defaults. It is frozen in the job, so unknown keys are refused.
@@ -53,7 +53,10 @@ pub struct RunbookStep {
     /// Requests that it may make.
     #[serde(default)]
     pub max_requests: Option<u64>,
-    /// Whether the sandbox has a network.
+    /// What the sandbox can reach.
+    #[serde(default)]
+    pub network: Option<Network>,
+    /// Whether it can reach anything.
     pub network_enabled: Option<bool>,
     /// Environment variables for the agent, with valid names. No secrets: they are recorded.
     pub agent_env: BTreeMap<String, String>,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{Resolved, RunbookStep, Workflow, WorkflowProblem};
+use crate::run::Network;
 
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap()
@@ -93,7 +94,8 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         "template_variables": {"a": "x", "n": 1.5, "f": true, "none": null, "l": [1]},
         "files": ["file-1"], "file_paths": ["c/a.txt"],
         "mcp_servers": {"docs": {"type": "http"}}, "cpus": 0.5, "memory": "512M",
-        "timeout_sec": 60, "max_turns": 5, "max_cost_usd": 2.5, "max_tokens": 9, "max_requests": 3, "network_enabled": false,
+        "timeout_sec": 60, "max_turns": 5, "max_cost_usd": 2.5, "max_tokens": 9, "max_requests": 3,
+        "network": {"mode": "allowlist", "allow": ["pypi.org"]}, "network_enabled": false,
         "agent_env": {"LANG": "C", "N": 1}, "script": "- say: hi\n", "prompt": "Go.",
     });
     let expected = RunbookStep {
@@ -114,6 +116,7 @@ fn every_parameter_is_read_by_value_by_path_and_directly() {
         max_cost_usd: Some(2.5),
         max_tokens: Some(9),
         max_requests: Some(3),
+        network: Some(Network::Allowlist(vec!["pypi.org".parse().unwrap()])),
         network_enabled: Some(false),
         agent_env: map(&[("LANG", "C"), ("N", "1")]),
         script: Some("- say: hi\n".to_owned()),
@@ -369,6 +372,8 @@ fn a_value_of_a_wrong_type_is_named_by_its_path() {
         (with_step(json!({}), json!({"timeout_sec": 0})), "it is the number 0"),
         (with_step(json!({}), json!({"memory": "lots"})), "must be a size such as"),
         (with_step(json!({}), json!({"network_enabled": "no"})), "must be `true` or `false`"),
+        (with_step(json!({}), json!({"network": "lan"})), "must be `none`, `public`, `open`, or"),
+        (with_step(json!({}), json!({"network": {"allow": []}})), "must be `none`, `public`"),
         (with_step(json!({}), json!({"mcp_servers": {"a b": {}}})), "must be an object of servers"),
         (with_step(json!({}), json!({"agent_env": {"A-B": "x"}})), "environment variables"),
         (

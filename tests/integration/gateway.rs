@@ -55,6 +55,7 @@ impl Scene {
             provider_tools: [].into(),
             ledger: self.ledger(),
             last_seq: 0,
+            egress: None,
             deadline: Timestamp::now() + lifetime,
             log_filter: None,
         }

@@ -27,6 +27,7 @@ mod runs_broken;
 mod runs_budget;
 mod runs_fake;
 mod runs_guard;
+mod runs_network;
 mod runs_outcomes;
 mod runs_permissions;
 mod runs_prompt;

@@ -78,7 +78,11 @@ impl Wired {
             overrides: Overrides {
                 agent: Some("claude-code".to_owned()),
                 model: Some(self.model.to_owned()),
-                network: Some(Network::Open),
+                // A gateway needs no network of the sandbox's; an agent with the credential does.
+                network: Some(match self.reconciliation {
+                    "agent_only" => Network::Open,
+                    _ => Network::Public,
+                }),
                 model_retries: Some(2),
                 ..Overrides::default()
             },

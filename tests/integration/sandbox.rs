@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use expect_test::expect;
-use runbookd::run::Network;
+use runbookd::run::NetworkMode;
 use runbookd::sandbox::{
     Access, AgentSignal, CollectLimits, Engine, EngineChoice, EngineKind, EngineSettings, Exit,
     Folder, InvalidSpec, Mount, Sandbox, SandboxError, SandboxId, SandboxLimits, SandboxSpec,
@@ -83,7 +83,7 @@ fn spec(script: &str) -> SandboxSpec {
             n_pids: 64,
             file_bytes: 64 << 20,
         },
-        network: Network::None,
+        network: NetworkMode::None,
     }
 }
 
@@ -482,7 +482,7 @@ async fn a_sandbox_with_an_open_network_reaches_the_host(stage: &Stage) {
     let script =
         format!("import socket; socket.create_connection(({host}, {port}), 20).send(b'hi')");
     spec.argv = ["python3", "-c", &script].map(str::to_owned).to_vec();
-    spec.network = Network::Open;
+    spec.network = NetworkMode::Open;
     let answer = async {
         let (mut peer, _) = listener.accept().await.unwrap();
         let mut heard = String::new();

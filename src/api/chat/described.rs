@@ -81,6 +81,8 @@ pub(super) struct JettyBlock {
     cpus: Option<f64>,
     /// Memory, such as `4G`, or a number of bytes.
     memory: Option<Value>,
+    /// What the sandbox can reach: `none`, `public`, `open`, or an object with `mode` and `allow`.
+    network: Option<Value>,
     /// Whether the sandbox has a network.
     network_enabled: Option<bool>,
     /// Environment variables for the agent. Their values are not recorded.

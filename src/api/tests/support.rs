@@ -22,7 +22,7 @@ use crate::intake::{Intake, IntakeSettings};
 use crate::queue::Queue;
 use crate::reach::{Documents, Reach};
 use crate::records::Records;
-use crate::run::Slug;
+use crate::run::{Networks, Slug};
 use crate::secret::Secret;
 use crate::snapshot::Snapshots;
 use crate::spend::Spend;
@@ -74,6 +74,7 @@ pub(super) fn new_year() -> Timestamp {
 
 fn intake_settings() -> IntakeSettings {
     IntakeSettings {
+        networks: Networks::default(),
         max_attempts: 3,
         min_free_disk_bytes: 0,
         allowance: crate::run::Allowance::default(),
@@ -100,7 +101,7 @@ impl Bench {
         let of = |name: &str| Scope::Collection(Slug::new(name).unwrap());
         let (admin, team, other) =
             (token(Scope::Admin).await, token(of(TEAM)).await, token(of(OTHER)).await);
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::<Readiness>::default();
         readiness.engine_is(true);
         let queue = Queue::new(database.clone());
         let store = Store::open(&folder.path().join("results")).unwrap();

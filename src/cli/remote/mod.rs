@@ -2,6 +2,7 @@
 
 mod args;
 mod collection;
+mod egress;
 mod env;
 mod health;
 mod logs;
@@ -27,6 +28,7 @@ pub(super) use args::{
     UsageArguments, server, variable,
 };
 pub(super) use collection::collection;
+pub(super) use egress::egress_ledgers;
 pub(super) use env::env;
 pub(super) use health::health;
 pub(super) use logs::logs;

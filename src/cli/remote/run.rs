@@ -18,7 +18,7 @@ use super::tell::Trouble;
 use super::{choose, connect, end, news, runs, task};
 use crate::client::{Client, Event, Submission, Submitted};
 use crate::config::Settings;
-use crate::run::{Network, RunName};
+use crate::run::RunName;
 use crate::secret::Secret;
 
 /// Runs what the command line says on a server.
@@ -219,10 +219,7 @@ fn init_params(arguments: &RunArguments) -> Result<Map<String, Value>, Trouble> 
             variables.map(|v| (v.name.clone(), v.value.clone().into())).collect();
         params.insert("vars".to_owned(), variables.into());
     }
-    let network = arguments.network.map(|network| match network {
-        Network::Open => true,
-        Network::None => false,
-    });
+    let network = arguments.network().map_err(|e| Trouble::new(ExitCode::Refused, e))?;
     let script = arguments.script.as_deref().map(read).transpose()?;
     let given: [(&str, Option<Value>); 14] = [
         ("agent", arguments.agent.clone().map(Value::from)),
@@ -231,7 +228,7 @@ fn init_params(arguments: &RunArguments) -> Result<Map<String, Value>, Trouble> 
         ("image", arguments.common.image.clone().map(Value::from)),
         ("snapshot", arguments.common.snapshot.clone().map(Value::from)),
         ("script", script.map(Value::from)),
-        ("network_enabled", network.map(Value::from)),
+        ("network", network.as_ref().map(Value::from)),
         ("timeout_sec", arguments.timeout.map(Value::from)),
         ("max_turns", arguments.max_turns.map(Value::from)),
         ("max_cost_usd", arguments.max_cost_usd.map(|usd| Value::from(usd.dollars()))),

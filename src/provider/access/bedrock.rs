@@ -64,6 +64,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             if let Some(token) = keyring.get(SESSION_TOKEN) {
                 access.set_secret(SESSION_TOKEN, token);
             }
+            access.direct_urls = std::iter::once(upstream).chain(control).collect();
         }
         (None, Some(_), None) => faults.push(half(KEY_ID, KEY_SECRET)),
         (None, None, Some(_)) => faults.push(half(KEY_SECRET, KEY_ID)),

@@ -100,6 +100,17 @@ impl Access {
         self.broker.iter().flat_map(|broker| broker.route.places())
     }
 
+    /// The addresses of the service, whoever asks it.
+    #[must_use]
+    pub fn service_urls(&self) -> Vec<&str> {
+        match &self.broker {
+            Some(Broker { route, .. }) => {
+                std::iter::once(&route.upstream).chain(&route.control).map(String::as_str).collect()
+            }
+            None => self.direct_urls.iter().map(String::as_str).collect(),
+        }
+    }
+
     /// What the sandbox gets in place of a value: the run's token for the real credential, whatever
     /// variable a runbook wants it in.
     #[must_use]

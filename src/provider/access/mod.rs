@@ -32,6 +32,8 @@ pub struct Access {
     pub findings: Vec<Finding>,
     /// The real credential and the token in its place, where a gateway is in between.
     stand_in: Option<(Secret, Secret)>,
+    /// The addresses of the service, where no gateway can take the credential's place.
+    direct_urls: Vec<String>,
     /// How a gateway can take the credential's place, where one can.
     broker: Option<Broker>,
 }

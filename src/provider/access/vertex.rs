@@ -69,6 +69,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             let token_uri = token_uri.unwrap_or_else(|| DEFAULT_TOKEN_URI.to_owned());
             let credential = Credential::ServiceAccount { key_file: json.clone(), token_uri };
             let upstream = upstream.unwrap_or_else(|| service(region));
+            access.direct_urls = vec![upstream.clone()];
             access.broker = Some(broker(upstream, credential));
         }
         (Some(_), _) => faults.push(Finding::new(

@@ -5,12 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::host_folder::HostFolder;
+use super::super::host_folder::{HostFolder, RESOLV_CONF};
 use super::super::launcher::{
     AGENT_UID, LAUNCH_ROOT, LAUNCH_SCRIPT, SECCOMP_FD, STATUS_FD, StartsAs,
 };
 use super::super::spec::SandboxSpec;
-use crate::run::Network;
+use crate::run::NetworkMode;
 
 /// Size of the memory-backed `/dev/shm`, in bytes: what Docker gives. It counts as memory.
 const SHM_BYTES: &str = "67108864";
@@ -79,14 +79,17 @@ pub(super) fn arguments(
     args.privileges(starts_as);
     args.add(["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]);
     args.add(["--hostname", "sandbox", "--new-session"]);
-    if spec.network == Network::None {
+    if spec.network != NetworkMode::Open {
         args.add(["--unshare-net"]);
     }
     args.system();
     let launch = folder.root().join("launch");
     match spec.network {
-        Network::None => args.bind("--ro-bind", &launch.join(HOSTS), "/etc/hosts"),
-        Network::Open => args.bind_all(&ETC_NETWORK),
+        NetworkMode::None | NetworkMode::Allowlist | NetworkMode::Public => {
+            args.bind("--ro-bind", &launch.join(HOSTS), "/etc/hosts");
+            args.bind("--ro-bind", &launch.join(RESOLV_CONF), "/etc/resolv.conf");
+        }
+        NetworkMode::Open => args.bind_all(&ETC_NETWORK),
     }
     args.bind("--ro-bind", &launch.join(PASSWD), "/etc/passwd");
     args.bind("--ro-bind", &launch.join(GROUP), "/etc/group");

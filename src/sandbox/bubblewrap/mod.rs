@@ -99,6 +99,7 @@ impl Bubblewrap {
             output: Output::Inherited,
             starts_as: self.starts_as,
             agent_files,
+            relay: None,
         }
     }
 

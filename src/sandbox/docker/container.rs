@@ -17,12 +17,12 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::error::{EngineFault, SandboxError};
-use super::super::host_folder::HostFolder;
+use super::super::host_folder::{HostFolder, RESOLV_CONF};
 use super::super::launcher::{LAUNCH_ROOT, LAUNCH_SCRIPT, OUTPUT_ROOT};
 use super::super::spec::{AgentSignal, Exit, SandboxId, SandboxSpec};
 use super::pulse::ContainerPulse;
 use super::{Docker, OWNER_LABEL, RUN_LABEL, SANDBOX_LABEL, status};
-use crate::run::Network;
+use crate::run::NetworkMode;
 
 /// What the launcher needs to become the agent, and Docker's init to pass signals on to it.
 const LAUNCHER_CAPABILITIES: [&str; 4] = ["SETUID", "SETGID", "SETPCAP", "KILL"];
@@ -310,6 +310,10 @@ fn host_config(spec: &SandboxSpec, folder: &HostFolder, needs_help: bool) -> Hos
         .map(|(host, inside, writable)| bind(host, inside, *writable))
         .collect();
     mounts.push(bind(&output, OUTPUT_ROOT, true));
+    if spec.network != NetworkMode::Open {
+        let no_names = folder.root().join("launch").join(RESOLV_CONF);
+        mounts.push(bind(&no_names, "/etc/resolv.conf", false));
+    }
     mounts.extend(spec.mounts.iter().map(|mount| bind(&mount.host, &mount.inside, false)));
     let mut capabilities: Vec<String> = LAUNCHER_CAPABILITIES.map(str::to_owned).to_vec();
     if needs_help {
@@ -346,10 +350,10 @@ fn host_config(spec: &SandboxSpec, folder: &HostFolder, needs_help: bool) -> Hos
     }
 }
 
-fn network_mode(network: Network) -> &'static str {
+fn network_mode(network: NetworkMode) -> &'static str {
     match network {
-        Network::None => "none",
-        Network::Open => "bridge",
+        NetworkMode::None | NetworkMode::Allowlist | NetworkMode::Public => "none",
+        NetworkMode::Open => "bridge",
     }
 }
 

@@ -158,6 +158,7 @@ impl Docker {
             output: Output::Opened,
             starts_as: StartsAs::Root,
             agent_files: self.agent_files,
+            relay: None,
         }
     }
 

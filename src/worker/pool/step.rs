@@ -8,10 +8,10 @@ use super::workers::Shared;
 use crate::host::blocking;
 use crate::inputs::{self, FilesError, Named, StepInputs};
 use crate::job::{JobSecrets, JobSpec, LaterStep};
-use crate::plan::plan;
-use crate::queue::{Leased, Status};
+use crate::plan::{Setting, plan};
+use crate::queue::{Leased, Stage, Status};
 use crate::records::{RecordError, Records};
-use crate::run::{RunFailure, RunName, RunPlan, RunStatus, error_chain};
+use crate::run::{Networks, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::store::{Store, StoreError};
 use crate::trajectory::{StepDocument, unbegun_step};
 use crate::worker::execute::Parts;
@@ -63,7 +63,14 @@ pub(super) async fn prepared(shared: &Shared, leased: &Leased) -> Result<Prepare
     let mut request = job.spec.request(&name, &job.secrets, place);
     request.overrides.granted_tools = shared.parts.gateway.provider_tools.clone();
     let draw = JobSpec::draw(&name, session_of(session, leased.step));
-    let plan = plan(&request, &keyring, &shared.parts.snapshots, draw).accepted()?;
+    let all = Networks::all();
+    let networks = match leased.stage {
+        Stage::Fresh => &shared.parts.egress.networks,
+        // What has begun goes on as it began.
+        Stage::Started { .. } | Stage::Finishing { .. } => &all,
+    };
+    let setting = Setting { snapshots: &shared.parts.snapshots, networks };
+    let plan = plan(&request, &keyring, setting, draw).accepted()?;
     let notes = job.notes.into_iter().chain(plan.notes).collect();
     let plan = shared.parts.bounded(RunPlan { notes, ..plan });
     Ok(Prepared { plan, parts: Parts { keyring, ..shared.parts.clone() }, part: job.part })

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runbookd::catalog::{Catalog, NewTask};
 use runbookd::database::{Database, Vault};
+use runbookd::egress::EgressSettings;
 use runbookd::guard::Guardrails;
 use runbookd::intake::{Intake, IntakeSettings, Submission, Uploaded};
 use runbookd::job::{JobSecrets, JobSpec};
@@ -106,6 +107,7 @@ impl<'a> Depot<'a> {
                 claims: Claims::open(state.join("claims")).unwrap(),
                 sockets,
                 agents,
+                egress: EgressSettings::default(),
                 snapshots: Snapshots::built_in(),
                 guard: Guardrails::default(),
                 redact_artifacts: false,
@@ -236,6 +238,7 @@ impl<'a> Depot<'a> {
             webhook_reach: Reach::Public,
             shared_keys: None,
             snapshots: Snapshots::built_in(),
+            networks: runbookd::run::Networks::default(),
         };
         process
             .on(move |queue| async move {

@@ -114,6 +114,7 @@ pub(crate) fn settings(state_dir: &Path, owner: &str) -> EngineSettings {
         docker_host: None,
         default_image: Some(image()),
         cgroup_root: PathBuf::from(DEFAULT_CGROUP_ROOT),
+        program: PathBuf::from(env!("CARGO_BIN_EXE_runbookd")),
         path: String::new(),
     }
 }

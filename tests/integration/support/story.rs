@@ -4,9 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use runbookd::egress::EgressSettings;
 use runbookd::guard::Guardrails;
-use runbookd::plan::{Draw, Overrides, RunRequest, plan};
-use runbookd::run::{Former, Limits, Network, RunId, RunPlan, Slug, StallCeilings};
+use runbookd::plan::{Draw, Overrides, RunRequest, Setting, plan};
+use runbookd::run::{Former, Limits, Network, Networks, RunId, RunPlan, Slug, StallCeilings};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::spend::Spend;
@@ -48,6 +49,8 @@ pub(crate) struct Story {
     pub(crate) snapshots: Snapshots,
     /// What is spent, where several runs share it.
     pub(crate) spend: Option<PathBuf>,
+    /// What the operator says of the way out.
+    pub(crate) egress: EgressSettings,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -75,6 +78,7 @@ impl Story {
             shares_stage: false,
             snapshots: Snapshots::built_in(),
             spend: None,
+            egress: EgressSettings { networks: Networks::all(), ..EgressSettings::default() },
             limits: |_| {},
         }
     }
@@ -137,7 +141,8 @@ impl Story {
             },
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() };
-        let mut plan = plan(&request, &self.keyring(), &self.snapshots, draw).accepted().unwrap();
+        let setting = Setting { snapshots: &self.snapshots, networks: &self.egress.networks };
+        let mut plan = plan(&request, &self.keyring(), setting, draw).accepted().unwrap();
         (self.limits)(&mut plan.limits);
         plan
     }
@@ -155,6 +160,7 @@ impl Story {
             }),
             guard: Guardrails::default(),
             redact_artifacts: false,
+            egress: self.egress.clone(),
             gateway: gateway(),
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
