@@ -10,6 +10,7 @@
 //! and tells it its order (`order.rs`), `process.rs` is its life, `control.rs` is what can be said to
 //! it and `contact.rs` says it. `place.rs` is the folder where both sides meet.
 
+mod aws;
 mod book;
 mod contact;
 mod control;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::provider::{Credential, Route, Wire};
+use crate::provider::{AwsKeys, Credential, Route, Wire};
 use crate::reach::Reach;
 use crate::run::ProviderTools;
 use crate::secret::Secret;
@@ -61,12 +61,25 @@ enum CredentialText {
     ApiKey(Secret),
     #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
     Bearer(Secret),
+    Aws(#[serde(with = "AwsKeysText")] AwsKeys),
     ServiceAccount {
         #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
         key_file: Secret,
         token_uri: String,
     },
     None,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "AwsKeys")]
+struct AwsKeysText {
+    #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
+    id: Secret,
+    #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
+    secret: Secret,
+    #[serde(serialize_with = "exposed_or_none", deserialize_with = "hidden_or_none")]
+    session: Option<Secret>,
+    region: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,11 +97,19 @@ enum ReachText {
     Private,
 }
 
-pub(super) fn exposed<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+fn exposed<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(secret.expose())
 }
 
-pub(super) fn hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+fn exposed_or_none<S: Serializer>(secret: &Option<Secret>, to: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(Secret::expose).serialize(to)
+}
+
+fn hidden_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.map(Secret::new))
+}
+
+fn hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
     String::deserialize(from).map(Secret::new)
 }
 

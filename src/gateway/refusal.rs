@@ -45,7 +45,7 @@ impl Refusal {
                 "blocked by policy: {rule}, with a network of its own; do not try to get around it"
             ),
             Self::UsedUp => "this run has made too many requests".to_owned(),
-            Self::Denied(why) => format!("there is no access token for the model service: {why}"),
+            Self::Denied(why) => format!("the credential of the model service is of no use: {why}"),
             Self::Unreachable(why) => format!("the model service cannot be reached: {why}"),
             Self::Silent => "the model service did not begin to answer in time".to_owned(),
         }
