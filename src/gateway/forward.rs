@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::time::timeout;
 
 use super::admit::{set_aside, settle};
+use super::aws::signature;
 use super::headers::{self, REQUEST_IDS, RETRY_COUNT};
 use super::inspect::inspect;
 use super::ledger::{GatewayRecord, Outcome};
@@ -140,10 +141,13 @@ async fn passed_on(
     }
     passing.credential = gate.credential().await?;
     let url = url(&gate, head, endpoint);
+    let mut headers = headers::asked(&head.headers, &passing.credential, &gate.provider_tools);
+    if let Credential::Aws(keys) = &passing.credential {
+        let signed = signature(keys, (head.method.as_str(), &url), &body, (gate.clock)());
+        headers.extend(signed.map_err(Refusal::Denied)?);
+    }
     let asked = gate.upstream.client.request(head.method.clone(), url);
-    let asked = asked
-        .headers(headers::asked(&head.headers, &passing.credential, &gate.provider_tools))
-        .body(body);
+    let asked = asked.headers(headers).body(body);
     passing.goes_on();
     let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
     let answer = answer.map_err(|e| {
@@ -178,7 +182,9 @@ fn url(gate: &Gate, head: &request::Parts, endpoint: Endpoint) -> String {
     let base = control.unwrap_or(&route.upstream);
     let query = head.uri.query().and_then(policy::query);
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    format!("{base}{}{query}", head.uri.path())
+    let url = format!("{base}{}{query}", head.uri.path());
+    // Spelled as it is sent, for who signs it.
+    url::Url::parse(&url).map_or(url, String::from)
 }
 
 async fn whole(body: Body) -> Result<Bytes, Refusal> {

@@ -84,8 +84,8 @@ pub(super) fn asked(
         Credential::Bearer(token) => {
             insert(&mut passed, AUTHORIZATION, &format!("Bearer {}", token.expose()));
         }
-        // Its token is shown in its place.
-        Credential::ServiceAccount { .. } | Credential::None => {}
+        // A token is shown in its place, or a signature is put on.
+        Credential::ServiceAccount { .. } | Credential::Aws(_) | Credential::None => {}
     }
     passed
 }

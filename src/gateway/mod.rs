@@ -12,6 +12,7 @@
 //! it and `contact.rs` says it. `place.rs` is the folder where both sides meet.
 
 mod admit;
+mod aws;
 mod bill;
 mod book;
 mod contact;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::way_out::EgressOrder;
 use crate::guard::Guardrails;
-use crate::provider::{Credential, Route, Wire};
+use crate::provider::{AwsKeys, Credential, Route, Wire};
 use crate::reach::Reach;
 use crate::run::{Allowance, ProviderTools};
 use crate::secret::Secret;
@@ -88,12 +88,25 @@ enum CredentialText {
     ApiKey(Secret),
     #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
     Bearer(Secret),
+    Aws(#[serde(with = "AwsKeysText")] AwsKeys),
     ServiceAccount {
         #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
         key_file: Secret,
         token_uri: String,
     },
     None,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "AwsKeys")]
+struct AwsKeysText {
+    #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
+    id: Secret,
+    #[serde(serialize_with = "exposed", deserialize_with = "hidden")]
+    secret: Secret,
+    #[serde(serialize_with = "exposed_or_none", deserialize_with = "hidden_or_none")]
+    session: Option<Secret>,
+    region: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,11 +124,19 @@ enum ReachText {
     Private,
 }
 
-pub(super) fn exposed<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+fn exposed<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(secret.expose())
 }
 
-pub(super) fn hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+fn exposed_or_none<S: Serializer>(secret: &Option<Secret>, to: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(Secret::expose).serialize(to)
+}
+
+fn hidden_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.map(Secret::new))
+}
+
+fn hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
     String::deserialize(from).map(Secret::new)
 }
 

@@ -64,7 +64,7 @@ impl Refusal {
             ),
             Self::Guard(why) => format!("blocked by policy: {why}; do not try to get around it"),
             Self::UsedUp => "this run has made too many requests".to_owned(),
-            Self::Denied(why) => format!("there is no access token for the model service: {why}"),
+            Self::Denied(why) => format!("the credential of the model service is of no use: {why}"),
             Self::Exhausted(words) => {
                 format!("budget exceeded: {words}. The run ends here: nothing more can be asked")
             }

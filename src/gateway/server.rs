@@ -156,7 +156,8 @@ impl Gateway {
         let GatewayParts { upstream, guard, purse, last_seq, note, clock, .. } = parts;
         let listener = UnixListener::bind(&socket)
             .map_err(|source| GatewayError::Listen { path: socket, source })?;
-        let redactor = Redactor::new(route.credential.secret());
+        let credential = &route.credential;
+        let redactor = Redactor::new(credential.secret().into_iter().chain(credential.session()));
         let last_seq = AtomicU64::new(last_seq);
         let kept = purse.clone();
         let gate = Gate {
@@ -211,7 +212,9 @@ fn mint(credential: &Credential) -> Result<Option<Mint>, BadKey> {
         Credential::ServiceAccount { key_file, token_uri } => {
             Mint::new(key_file, token_uri.clone()).map(Some)
         }
-        Credential::ApiKey(_) | Credential::Bearer(_) | Credential::None => Ok(None),
+        Credential::ApiKey(_) | Credential::Bearer(_) | Credential::Aws(_) | Credential::None => {
+            Ok(None)
+        }
     }
 }
 

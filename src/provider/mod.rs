@@ -9,7 +9,9 @@ mod selection;
 #[cfg(test)]
 mod table;
 
-pub use access::{Access, Brokered, Credential, Route, SCRIPTED_SOCKET, Wire, access, credentials};
+pub use access::{
+    Access, AwsKeys, Brokered, Credential, Route, SCRIPTED_SOCKET, Wire, access, credentials,
+};
 pub use examine::examine;
 pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price};
 pub use pricing::{Billed, CacheTime, estimate, worst_case};

@@ -86,7 +86,7 @@ const SPECIALS: &str = "
   `ANTHROPIC_AUTH_TOKEN` with `ANTHROPIC_BASE_URL` is a gateway that speaks Anthropic's API; together
   with `ANTHROPIC_API_KEY` it is refused.
 * **bedrock**: `AWS_REGION` is `us-east-1` unless it is set. The bearer token wins over
-  `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, with which the agent signs its
+  `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, with which the gateway signs
   requests. The machine's own role is never asked for. `ANTHROPIC_BEDROCK_BASE_URL` is passed on.
 * **openrouter**: the key is sent as a bearer token and never as an Anthropic key.
   `OPENROUTER_BASE_URL` may end with `/v1` or `/`. Side calls and sub-agents get OpenRouter's names.

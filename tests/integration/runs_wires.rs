@@ -219,7 +219,7 @@ async fn bedrock_is_reached_by_static_keys(stage: &Stage) {
         ],
         base: ("ANTHROPIC_BEDROCK_BASE_URL", ""),
         model: "us.anthropic.claude-sonnet-4-6",
-        reconciliation: "agent_only",
+        reconciliation: "exact",
     };
     let (_, ledger) = wired.run(stage).await;
     assert_eq!(asked(&ledger), set(BEDROCK_PATHS));

@@ -1,6 +1,6 @@
-//! Bedrock: by its bearer token, or by static access keys, with which the CLI signs each request.
+//! Bedrock: by its bearer token, or by static access keys, with which each request is signed.
 
-use super::broker::{Broker, Credential, Route, Wire};
+use super::broker::{AwsKeys, Broker, Credential, Route, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
 use crate::secret::Keyring;
@@ -48,29 +48,37 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         // The bearer token wins: the CLI takes it first, and two credentials are one too many.
         (Some(token), _, _) => {
             access.set_secret(BEARER, token);
-            let credential = Credential::Bearer(token.clone());
-            access.broker = Some(Broker {
-                route: Route { upstream, control, credential, wire: Wire::Bedrock },
-                base_variable: BASE_URL,
-                credential_variable: BEARER,
-                token_prefix: "ABSK",
-                drops: &[],
-                adds: &[],
-            });
+            access.broker = Some(broker((upstream, control), Credential::Bearer(token.clone())));
         }
         (None, Some(id), Some(secret)) => {
             access.set_secret(KEY_ID, id);
             access.set_secret(KEY_SECRET, secret);
-            if let Some(token) = keyring.get(SESSION_TOKEN) {
+            let session = keyring.get(SESSION_TOKEN).cloned();
+            if let Some(token) = &session {
                 access.set_secret(SESSION_TOKEN, token);
             }
-            access.direct_urls = std::iter::once(upstream).chain(control).collect();
+            access.direct_urls = std::iter::once(&upstream).chain(&control).cloned().collect();
+            let (id, secret, region) = (id.clone(), secret.clone(), region.to_owned());
+            let credential = Credential::Aws(AwsKeys { id, secret, session, region });
+            access.broker = Some(broker((upstream, control), credential));
         }
         (None, Some(_), None) => faults.push(half(KEY_ID, KEY_SECRET)),
         (None, None, Some(_)) => faults.push(half(KEY_SECRET, KEY_ID)),
         (None, None, None) => faults.push(missing(ProviderName::Bedrock)),
     }
     if faults.is_empty() { Ok(access) } else { Err(faults) }
+}
+
+/// Whatever the real credential is, the CLI shows the run's token as a bearer token.
+fn broker((upstream, control): (String, Option<String>), credential: Credential) -> Broker {
+    Broker {
+        route: Route { upstream, control, credential, wire: Wire::Bedrock },
+        base_variable: BASE_URL,
+        credential_variable: BEARER,
+        token_prefix: "ABSK",
+        drops: &[KEY_ID, KEY_SECRET, SESSION_TOKEN],
+        adds: &[],
+    }
 }
 
 fn half(present: &str, absent: &str) -> Finding {

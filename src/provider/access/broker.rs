@@ -25,6 +25,8 @@ pub enum Credential {
     ApiKey(Secret),
     /// In `authorization`.
     Bearer(Secret),
+    /// By a signature with keys of AWS's.
+    Aws(AwsKeys),
     /// By an access token of Google's, which is made from a service account's key file.
     ServiceAccount {
         /// The key file's text.
@@ -36,14 +38,37 @@ pub enum Credential {
     None,
 }
 
+/// Keys with which requests to AWS are signed.
+#[derive(Debug, Clone)]
+pub struct AwsKeys {
+    /// The key's name.
+    pub id: Secret,
+    /// The key.
+    pub secret: Secret,
+    /// The token of the session that the keys are of, where they are of one.
+    pub session: Option<Secret>,
+    /// Where the service is.
+    pub region: String,
+}
+
 impl Credential {
-    /// What nobody may see of it.
+    /// What nobody may see of it, and the sandbox gets a token for.
     #[must_use]
     pub fn secret(&self) -> Option<&Secret> {
         match self {
             Self::ApiKey(secret) | Self::Bearer(secret) => Some(secret),
+            Self::Aws(keys) => Some(&keys.secret),
             Self::ServiceAccount { key_file, .. } => Some(key_file),
             Self::None => None,
+        }
+    }
+
+    /// What is shown to a service beside that, and nobody else may see.
+    #[must_use]
+    pub fn session(&self) -> Option<&Secret> {
+        match self {
+            Self::Aws(keys) => keys.session.as_ref(),
+            Self::ApiKey(_) | Self::Bearer(_) | Self::ServiceAccount { .. } | Self::None => None,
         }
     }
 }
@@ -66,7 +91,10 @@ impl Route {
     pub fn places(&self) -> impl Iterator<Item = &str> {
         let token_uri = match &self.credential {
             Credential::ServiceAccount { token_uri, .. } => Some(token_uri),
-            Credential::ApiKey(_) | Credential::Bearer(_) | Credential::None => None,
+            Credential::ApiKey(_)
+            | Credential::Bearer(_)
+            | Credential::Aws(_)
+            | Credential::None => None,
         };
         [&self.upstream].into_iter().chain(&self.control).chain(token_uri).map(String::as_str)
     }
