@@ -41,7 +41,6 @@ impl Product {
             },
             token: Secret::new(TOKEN.to_owned()),
             reach: Reach::Private,
-            provider_tools: [].into(),
             ledger: folder.path().join("gateway.jsonl"),
             last_seq: 0,
             deadline: Timestamp::now() + LIFE,
