@@ -250,7 +250,6 @@ impl Settings {
         let cache_dir = folder("RUNBOOKD_CACHE", "XDG_CACHE_HOME", ".cache");
         let registry = text("npm_config_registry").or_else(|| text("NPM_CONFIG_REGISTRY"));
         let registry = registry_url(registry.as_deref(), &mut faults);
-        let build_args = build_args(&text("RUNBOOKD_BUILD_ARGS").unwrap_or_default(), &mut faults);
         let log_format = log_format(&vars, &mut faults);
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
@@ -266,12 +265,7 @@ impl Settings {
             cache_dir,
             engine: text("RUNBOOKD_ENGINE"),
             image: text("RUNBOOKD_IMAGE"),
-            snapshots: SnapshotSettings {
-                folder: text("RUNBOOKD_SNAPSHOTS").map(PathBuf::from),
-                base_image: text("RUNBOOKD_BASE_IMAGE"),
-                build_args,
-                extra_ca: text("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
-            },
+            snapshots: snapshot_settings(&vars, &mut faults),
             docker_host: text("DOCKER_HOST"),
             registry,
             registry_token: text("NPM_TOKEN").map(Secret::new),
@@ -313,6 +307,19 @@ fn registry_url(named: Option<&str>, faults: &mut Vec<String>) -> Url {
             ));
             usual()
         }
+    }
+}
+
+fn snapshot_settings(
+    vars: &BTreeMap<String, String>,
+    faults: &mut Vec<String>,
+) -> SnapshotSettings {
+    let words = vars.get("RUNBOOKD_BUILD_ARGS").map_or("", String::as_str);
+    SnapshotSettings {
+        folder: vars.get("RUNBOOKD_SNAPSHOTS").map(PathBuf::from),
+        base_image: vars.get("RUNBOOKD_BASE_IMAGE").cloned(),
+        build_args: build_args(words, faults),
+        extra_ca: vars.get("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the gateway adds to a model's answers, beside LiteLLM's proxy. See `docs/benchmarks.md`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark is read by a person")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark's clock is the machine's")]
 
 #[path = "../common/mod.rs"]
 mod common;

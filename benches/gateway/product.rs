@@ -40,6 +40,11 @@ impl Product {
                 wire: Wire::Messages,
             },
             token: Secret::new(TOKEN.to_owned()),
+            guard: runbookd::guard::Guardrails::default(),
+            secrets: Vec::new(),
+            provider_tools: [].into(),
+            purse: None,
+            egress: None,
             reach: Reach::Private,
             ledger: folder.path().join("gateway.jsonl"),
             last_seq: 0,
@@ -50,6 +55,7 @@ impl Product {
             path: PathBuf::from(env!("CARGO_BIN_EXE_runbookd")),
             environment: Vec::new(),
             reach: Reach::Private,
+            provider_tools: [].into(),
             log_filter: None,
         };
         let child = program.start(&order, &place).await?;

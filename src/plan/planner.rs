@@ -124,6 +124,15 @@ pub(super) struct Planner<'a> {
     pub(super) findings: Vec<Finding>,
 }
 
+/// What the request said whole, or the values of its variables.
+fn init_params(request: &RunRequest) -> serde_json::Map<String, serde_json::Value> {
+    if !request.init_params.is_empty() {
+        return request.init_params.clone();
+    }
+    let variables = request.variables.iter();
+    variables.map(|(name, value)| (name.clone(), value.clone().into())).collect()
+}
+
 impl Planner<'_> {
     /// The plan, as far as there can be one.
     fn plan(&mut self, draw: Draw) -> Option<RunPlan> {
@@ -149,7 +158,6 @@ impl Planner<'_> {
         let instruction = self.instruction();
         self.unknown_keys();
         let (request, front_matter) = (self.request, self.runbook.front_matter());
-        let variables = request.variables.iter();
         Some(RunPlan {
             name: RunName {
                 collection: request.collection.clone(),
@@ -173,11 +181,7 @@ impl Planner<'_> {
             max_output_tokens,
             setup: front_matter.setup.clone(),
             permissions,
-            init_params: if request.init_params.is_empty() {
-                variables.map(|(name, value)| (name.clone(), value.clone().into())).collect()
-            } else {
-                request.init_params.clone()
-            },
+            init_params: init_params(request),
             runbook: request.runbook.clone(),
             instruction,
             session_id: draw.session_id,

@@ -354,9 +354,7 @@ impl RunFailure {
                 "Read the last steps of the trajectory; where the run needs longer, raise its limit \
                  under `stall` in the front matter (docs/stalls.md)."
             }
-            Self::OutputLimit { .. } => {
-                "Raise the output limit, or find out what floods the output."
-            }
+            Self::OutputLimit { .. } => "Raise the limit, or find out what floods the output.",
             Self::OutOfMemory { .. } => "Raise the memory limit.",
             Self::SnapshotFailed { .. } => {
                 "Read logs/snapshot.txt in the results folder, if the build began; docs/snapshots.md \

@@ -6,6 +6,7 @@ use crate::support::Stage;
 stories! {
     the_key_is_out_of_reach,
     the_door_to_the_model_leads_nowhere_else,
+    what_the_service_would_fetch_is_refused,
 }
 
 /// What is the key's in any spelling, without spelling it: an attack that does would find itself.
@@ -64,14 +65,29 @@ ask() { curl -s -o /tmp/answer -w '%{http_code} ' --max-time 10 --unix-socket /r
 say() { ask -X POST http://model/v1/messages -H "x-api-key: $ANTHROPIC_API_KEY" -H 'content-type: application/json' -d "$1"; }
 "#;
 
+/// Asks the gateway, as the agent could.
+fn asks(name: &'static str, ask: &str, prints: &'static str) -> Attack {
+    Attack { name, command: format!("{ASK}\n{ask}").leak(), prints }
+}
+
+/// Asks for a message with this body, which no policy allows.
+fn says(name: &'static str, body: &str) -> Attack {
+    asks(name, &format!("say '{body}'"), "400 blocked by policy")
+}
+
+/// None of the attacks reached the service, and each is in the ledger.
+async fn all_are_refused(stage: &Stage, attacks: &[Attack]) {
+    let aftermath = withstand(stage, attacks, |_| {}).await;
+    let paths = aftermath.asked.iter().map(|entry| entry.path.as_str());
+    let strange: Vec<&str> =
+        paths.filter(|path| !path.starts_with("/v1/messages") && *path != "/").collect();
+    assert_eq!(strange, Vec::<&str>::new(), "nothing of it reached the service");
+    let ledger = aftermath.scene.text("logs/gateway.jsonl");
+    let n_refused = ledger.lines().filter(|line| line.contains(r#""outcome":"refused""#)).count();
+    assert_eq!(n_refused, attacks.len(), "each is in the ledger");
+}
+
 async fn the_door_to_the_model_leads_nowhere_else(stage: &Stage) {
-    let asks =
-        |name, ask: &str, prints| Attack { name, command: format!("{ASK}\n{ask}").leak(), prints };
-    let says = |name, body: &str| Attack {
-        name,
-        command: format!("{ASK}\nsay '{body}'").leak(),
-        prints: "400 blocked by policy",
-    };
     let attacks = [
         asks(
             "S2: without the run's token",
@@ -118,6 +134,12 @@ async fn the_door_to_the_model_leads_nowhere_else(stage: &Stage) {
             "ask --request-target http://169.254.169.254/latest/meta-data http://model/ -H \"x-api-key: $ANTHROPIC_API_KEY\"",
             "404 blocked by policy",
         ),
+    ];
+    all_are_refused(stage, &attacks).await;
+}
+
+async fn what_the_service_would_fetch_is_refused(stage: &Stage) {
+    let attacks = [
         says(
             "S3: web search by the service",
             r#"{"model":"m","max_tokens":9,"messages":[],"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#,
@@ -148,12 +170,5 @@ async fn the_door_to_the_model_leads_nowhere_else(stage: &Stage) {
             "400 cannot be read",
         ),
     ];
-    let aftermath = withstand(stage, &attacks, |_| {}).await;
-    let paths = aftermath.asked.iter().map(|entry| entry.path.as_str());
-    let strange: Vec<&str> =
-        paths.filter(|path| !path.starts_with("/v1/messages") && *path != "/").collect();
-    assert_eq!(strange, Vec::<&str>::new(), "nothing of it reached the service");
-    let ledger = aftermath.scene.text("logs/gateway.jsonl");
-    let n_refused = ledger.lines().filter(|line| line.contains(r#""outcome":"refused""#)).count();
-    assert_eq!(n_refused, attacks.len(), "each is in the ledger");
+    all_are_refused(stage, &attacks).await;
 }

@@ -66,6 +66,13 @@ pub(crate) struct Process {
     running: JoinHandle<()>,
 }
 
+fn choice(kind: EngineKind) -> EngineChoice {
+    match kind {
+        EngineKind::Docker => EngineChoice::Docker,
+        EngineKind::Bubblewrap => EngineChoice::Bubblewrap,
+    }
+}
+
 impl<'a> Depot<'a> {
     pub(crate) fn new(stage: &'a Stage) -> Self {
         Self { stage, work: tempfile::tempdir().unwrap(), agents: pinned(), clock: Timestamp::now }
@@ -87,10 +94,7 @@ impl<'a> Depot<'a> {
             .enable_all()
             .build()
             .unwrap();
-        let choice = match self.stage.kind {
-            EngineKind::Docker => EngineChoice::Docker,
-            EngineKind::Bubblewrap => EngineChoice::Bubblewrap,
-        };
+        let choice = choice(self.stage.kind);
         let engine_settings = settings(self.stage.state.path(), &self.stage.owner);
         let (state, results) = (self.stage.state.path().to_owned(), self.results());
         let sockets = self.stage.models();
