@@ -28,7 +28,11 @@ async fn the_key_is_out_of_reach(stage: &Stage) {
             "S1: in the environment of any process",
             "cat /proc/[0-9]*/environ 2>/dev/null | find_it",
         ),
-        found("S1: in an argument of any process", "cat /proc/[0-9]*/cmdline | find_it"),
+        // The search has the word among its own arguments, so it begins when the list is whole.
+        found(
+            "S1: in an argument of any process",
+            "cat /proc/[0-9]*/cmdline >/tmp/seen; find_it </tmp/seen; rm /tmp/seen",
+        ),
         found(
             "S1: in any file",
             "grep -rahsE \"$word|$hex|$b64\" /app /logs /tmp /home /run /etc /opt/runbookd/in \"$HOME\" /dev/shm 2>/dev/null | find_it",
