@@ -25,15 +25,10 @@ async fn tell(engine: EngineKind, story: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_method_of_the_sdk_works() {
-    tell(EngineKind::Bubblewrap, "sdk.mjs").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_sdk_grades_with_a_run_on_docker() {
-    let Some(daemon) = Daemon::start(EngineKind::Docker, SCRIPT).await else { return };
-    if let Some(ran) = daemon.tell("public-clients", &["grade.mjs"]).await {
+    let Some(daemon) = Daemon::start(EngineKind::Bubblewrap, SCRIPT).await else { return };
+    if let Some(ran) = daemon.tell("public-clients", &["sdk.mjs"]).await {
         assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
-        // Its agent asked the model through the gateway: once for each turn, at least.
+        // The agents asked their model through gateways: once for each turn, at least.
         let figures = daemon.get("/metrics").await;
         for name in [
             "gateway_request_seconds_count{outcome=\"complete\"}",
@@ -44,6 +39,15 @@ async fn the_sdk_grades_with_a_run_on_docker() {
             let n: u64 = line.and_then(|n| n.trim().parse().ok()).unwrap_or_default();
             assert!(n >= 2, "{name}: {figures}");
         }
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_grades_with_a_run_on_docker() {
+    let Some(daemon) = Daemon::start(EngineKind::Docker, SCRIPT).await else { return };
+    if let Some(ran) = daemon.tell("public-clients", &["grade.mjs"]).await {
+        assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
     }
     daemon.stop().await;
 }
