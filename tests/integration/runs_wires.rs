@@ -439,24 +439,40 @@ turns:
 ";
 
 async fn the_ledger_equals_what_was_sent_also_when_streams_break(stage: &Stage) {
-    let wired = Wired {
-        provider: "anthropic",
-        keys: vec![("ANTHROPIC_API_KEY", "sk-ant-api03-made-up")],
-        base: ("ANTHROPIC_BASE_URL", ""),
-        model: "claude-sonnet-4-6",
-        reconciliation: "exact",
-    };
-    let (scene, ledger) = wired.run_script(stage, TROUBLE).await;
-    let is_cut = |entry: &&LedgerEntry| entry.delivery == Delivery::Cut;
-    let n_cut = ledger.iter().filter(is_cut).count();
-    let wire = &scene.trajectory["usage"]["wire"];
-    assert_eq!(wire["requests"]["failed"], 2);
-    assert_eq!(wire["requests"]["broken"], n_cut);
-    let lost = &wire["broken_off"]["claude-sonnet-4-6"];
-    // The cut stream had told the input of the turn that it answered.
-    assert_eq!(json!([lost["input"], lost["cache_read"]]), json!([700, 40]));
-    let lines = scene.text("logs/gateway.jsonl");
-    let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
-    assert_eq!(last["outcome"], "complete");
-    assert!(last["first_byte_ms"].is_u64() && last["provider_request_id"].is_string(), "{last}");
+    let wires = [
+        ("anthropic", ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", ""), "claude-sonnet-4-6"),
+        (
+            "bedrock",
+            ("AWS_BEARER_TOKEN_BEDROCK", "ANTHROPIC_BEDROCK_BASE_URL", ""),
+            "us.anthropic.claude-sonnet-4-6",
+        ),
+        (
+            "openrouter",
+            ("OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "/api"),
+            "anthropic/claude-sonnet-4.6",
+        ),
+    ];
+    for (provider, (key, base, path), model) in wires {
+        let wired = Wired {
+            provider,
+            keys: vec![(key, "sk-made-up-and-unlike-others")],
+            base: (base, path),
+            model,
+            reconciliation: "exact",
+        };
+        let (scene, ledger) = wired.run_script(stage, TROUBLE).await;
+        let is_cut = |entry: &&LedgerEntry| entry.delivery == Delivery::Cut;
+        let n_cut = ledger.iter().filter(is_cut).count();
+        let wire = &scene.trajectory["usage"]["wire"];
+        assert_eq!(wire["requests"]["failed"], 2, "{provider}: {wire}");
+        assert_eq!(wire["requests"]["broken"], n_cut, "{provider}: {wire}");
+        let lost = &wire["broken_off"][model];
+        // The cut stream had told the input of the turn that it answered.
+        assert_eq!(json!([lost["input"], lost["cache_read"]]), json!([700, 40]), "{provider}");
+        let lines = scene.text("logs/gateway.jsonl");
+        let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(last["outcome"], "complete", "{provider}");
+        let is_told = last["first_byte_ms"].is_u64() && last["provider_request_id"].is_string();
+        assert!(is_told, "{provider}: {last}");
+    }
 }

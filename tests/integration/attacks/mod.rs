@@ -5,6 +5,7 @@
 //! file, in no spelling.
 
 mod gateway;
+mod network;
 mod sandbox;
 
 use std::fmt::Write as _;
