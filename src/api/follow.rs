@@ -44,6 +44,13 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what is there for it. It comes again and loses nothing.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the last event of a run waits for the queue. It is milliseconds behind, or a process died
+/// between the two, and the next one makes good for it.
+const END_KNOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often the queue is asked meanwhile.
+const END_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// How long the streams may take to end. A download ends with its next part.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -286,7 +293,7 @@ impl<T: Telling> Stream<T> {
         let mut going = self.send(opening).await;
         while going.is_ok() {
             self.news.borrow_and_update();
-            going = match self.pass_on().await {
+            going = match self.pass_on(&api).await {
                 Ok(0) => self.wait(&api).await,
                 other => other.map(|_| ()),
             };
@@ -306,7 +313,7 @@ impl<T: Telling> Stream<T> {
     }
 
     /// Passes on what is there, and says how much that was.
-    async fn pass_on(&mut self) -> Result<usize, Over> {
+    async fn pass_on(&mut self, api: &Shared) -> Result<usize, Over> {
         let Some(mut reader) = self.reader.take() else { return Err(Over::Cut) };
         let read = tokio::task::spawn_blocking(move || (reader.read(), reader)).await;
         let Ok((events, reader)) = read else { return Err(Over::Cut) };
@@ -317,6 +324,9 @@ impl<T: Telling> Stream<T> {
             Over::Cut
         })?;
         for event in &events {
+            if event.last {
+                self.until_known(api).await;
+            }
             let told = self.telling.event(event);
             self.send(told).await?;
             if event.last {
@@ -326,10 +336,28 @@ impl<T: Telling> Stream<T> {
         Ok(events.len())
     }
 
+    /// Waits until the queue knows the end that the last event tells, so that who hears of it and asks
+    /// for the run is told the same. A worker writes the event first: nothing may be lost between.
+    async fn until_known(&self, api: &Shared) {
+        let known = async {
+            while let Ok(Some(job)) = api.queue.get(&self.run).await
+                && !job.status.is_terminal()
+            {
+                tokio::time::sleep(END_LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.frames.closed() => {}
+            // A queue that is slow to hear of it keeps nobody for long.
+            _ = tokio::time::timeout(END_KNOWN_LIMIT, known) => {}
+        }
+    }
+
     /// Waits for news; on a quiet stream, sees whether there can be any.
     async fn wait(&mut self, api: &Shared) -> Result<(), Over> {
         match api.queue.get(&self.run).await {
-            Ok(Some(job)) if job.status.is_terminal() => return self.end(&job).await,
+            Ok(Some(job)) if job.status.is_terminal() => return self.end(api, &job).await,
             Ok(Some(_)) | Err(_) => {}
             Ok(None) => return Err(Over::Cut),
         }
@@ -344,8 +372,8 @@ impl<T: Telling> Stream<T> {
     }
 
     /// The run has ended. Its last event may have come meanwhile.
-    async fn end(&mut self, job: &Job) -> Result<(), Over> {
-        while self.pass_on().await? > 0 {}
+    async fn end(&mut self, api: &Shared, job: &Job) -> Result<(), Over> {
+        while self.pass_on(api).await? > 0 {}
         let end = self.telling.ended(job);
         self.send(end).await?;
         Err(Over::Told)

@@ -45,10 +45,12 @@ const INSIDE: [&str; 10] = [
     "[fe80::1]",
 ];
 
-/// Asks in plain HTTP, and through a tunnel: the status, and whether it says why.
+/// Asks in plain HTTP, and through a tunnel: the status, and whether it says why. The empty list makes
+/// nothing of `NO_PROXY`, which names the sandbox's own loopback.
 const ASK: &str = r#"
-curl -s -g -o /tmp/answer -w '%{http_code} ' -m 9 "$url"; grep -o 'blocked by policy' /tmp/answer | head -n 1
-curl -s -g -o /dev/null -w '%{http_connect}\n' -m 9 -p "$url"
+rm -f /tmp/answer
+curl -s -g --noproxy '' -o /tmp/answer -w '%{http_code} ' -m 9 "$url"; grep -o 'blocked by policy' /tmp/answer | head -n 1
+curl -s -g --noproxy '' -o /dev/null -w '%{http_connect}\n' -m 9 -p "$url"
 "#;
 
 async fn the_proxy_leads_to_nothing_of_the_machine_or_its_neighbours(stage: &Stage) {
