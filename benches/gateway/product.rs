@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
-use runbookd::gateway::{GatewayOrder, Place, Program};
+use runbookd::gateway::{GatewayOrder, Place, Program, PurseOrder};
 use runbookd::provider::{Credential, Route, Wire};
 use runbookd::reach::Reach;
+use runbookd::run::Allowance;
 use runbookd::secret::Secret;
 use tokio::process::Child;
 
@@ -43,7 +44,12 @@ impl Product {
             guard: runbookd::guard::Guardrails::default(),
             secrets: Vec::new(),
             provider_tools: [].into(),
-            purse: None,
+            // As in a run: what a request takes is set aside and settled, on the disk.
+            purse: Some(PurseOrder {
+                file: folder.path().join("spend.db"),
+                collection: "bench".to_owned(),
+                allowance: Allowance::default(),
+            }),
             egress: None,
             reach: Reach::Private,
             ledger: folder.path().join("gateway.jsonl"),
