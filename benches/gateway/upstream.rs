@@ -9,6 +9,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use axum::serve::ListenerExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -40,6 +41,8 @@ impl Model {
         let app = app.layer(DefaultBodyLimit::disable());
         let mut serving = JoinSet::new();
         serving.spawn(async move {
+            // Otherwise each piece of a stream waits for the client's word on the one before.
+            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
             if let Err(error) = axum::serve(listener, app).await {
                 eprintln!("the model service ended: {error}");
             }

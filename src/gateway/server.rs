@@ -29,9 +29,9 @@ use crate::run::ProviderTools;
 use crate::secret::{Redactor, Secret};
 use crate::spend::Purse;
 
-/// Most connections of one run at the same time. An agent with sub-agents has a dozen; whatever else
-/// the sandbox opens waits in the kernel's queue.
-const MAX_CONNECTIONS: usize = 64;
+/// Most connections of one run at the same time, those that are kept for the next request among them.
+/// An agent with sub-agents has a dozen; whatever else the sandbox opens waits in the kernel's queue.
+const MAX_CONNECTIONS: usize = 256;
 
 /// From a connection's start, or its last answer, to the end of the next request's head. Longer than
 /// the agent CLI's longest tool call, so that it does not meet a connection that was closed a moment
