@@ -8,7 +8,6 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -16,16 +15,11 @@ use super::ledger::{EgressRecord, MAX_RECORDS};
 use super::policy::Policy;
 use super::request;
 use super::resolver::Resolver;
+use crate::host::Doorway;
 
-/// Most connections of one run at the same time. A package manager opens a few dozen; what is more
-/// waits in the kernel's queue.
-const MAX_CONNECTIONS: usize = 256;
-
-/// From the wish to stop to the end of the last answer. What is left is cut.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
-
-/// After a failed `accept` (no file descriptors left), so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A package manager opens a few dozen connections; what is more waits in the kernel's queue.
+const DOORWAY: Doorway =
+    Doorway { name: "a proxy", max_connections: 256, stop_limit: Duration::from_secs(2) };
 
 /// What a proxy is made of.
 pub struct ProxyParts {
@@ -94,7 +88,10 @@ impl Proxy {
         let gate = Gate { policy, resolver, clock, note, last_seq, n_bytes: AtomicU64::new(0) };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, Arc::new(gate), stop.clone()));
+        let (gate, stopped) = (Arc::new(gate), stop.clone());
+        let each =
+            move |stream| request::serve(TokioIo::new(stream), Arc::clone(&gate), stopped.clone());
+        serving.spawn(DOORWAY.serve(listener, stop.clone(), each));
         Self { stop, serving }
     }
 
@@ -108,40 +105,5 @@ impl Proxy {
                 tracing::error!(error = %e, "a proxy broke down");
             }
         }
-    }
-}
-
-async fn serve(listener: UnixListener, gate: Arc<Gate>, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        // A place first: what cannot be served waits in the kernel's queue, which is bounded.
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place.expect("it is never closed"),
-        };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (gate, stop) = (Arc::clone(&gate), stop.clone());
-                connections.spawn(async move {
-                    request::serve(TokioIo::new(stream), gate, stop).await;
-                    drop(place);
-                });
-            }
-            Err(e) => {
-                tracing::warn!(error = %e, "a proxy takes no connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
-    }
-    drop(listener);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(STOP_LIMIT, all_ended).await.is_err() {
-        connections.shutdown().await;
     }
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
+use super::blocks::{Gather, gather};
 use crate::budget::Prompt;
 use crate::provider::{self, Billed, CacheTime};
 use crate::run::Usd;
@@ -142,40 +143,17 @@ impl Content {
     }
 }
 
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ContentVisitor)
+impl Gather for Content {
+    type Block = Block;
+
+    fn take(&mut self, block: Block) {
+        *self = self.with(&block);
     }
 }
 
-struct ContentVisitor;
-
-impl<'de> Visitor<'de> for ContentVisitor {
-    type Value = Content;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text or a list of blocks")
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Content, E> {
-        Ok(Content::default())
-    }
-
-    fn visit_unit<E>(self) -> Result<Content, E> {
-        Ok(Content::default())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut blocks: A) -> Result<Content, A::Error> {
-        let mut sum = Content::default();
-        while let Some(block) = blocks.next_element::<Block>()? {
-            sum = sum.with(&block);
-        }
-        Ok(sum)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, block: A) -> Result<Content, A::Error> {
-        let block = Block::deserialize(serde::de::value::MapAccessDeserializer::new(block))?;
-        Ok(Content::default().with(&block))
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        gather(from)
     }
 }
 

@@ -1,11 +1,10 @@
 //! What a request would have the model service do beside answering: reach the network in the
 //! agent's stead, past everything that keeps the sandbox in.
 
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
+use super::blocks::{Gather, gather};
 use crate::run::{ProviderTool, ProviderTools};
 
 /// How the tools begin that the service itself carries out, with a network of its own. The ones
@@ -141,40 +140,17 @@ fn is_too_deep(Content(blocks): &Content, depth: usize) -> bool {
     depth > MAX_DEPTH || blocks.iter().any(|block| is_too_deep(&block.content, depth + 1))
 }
 
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ContentVisitor)
+impl Gather for Content {
+    type Block = Block;
+
+    fn take(&mut self, block: Block) {
+        self.0.push(block);
     }
 }
 
-struct ContentVisitor;
-
-impl<'de> Visitor<'de> for ContentVisitor {
-    type Value = Content;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("text or a list of blocks")
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Content, E> {
-        Ok(Content::default())
-    }
-
-    fn visit_unit<E>(self) -> Result<Content, E> {
-        Ok(Content::default())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut blocks: A) -> Result<Content, A::Error> {
-        let mut content = Content::default();
-        while let Some(block) = blocks.next_element()? {
-            content.0.push(block);
-        }
-        Ok(content)
-    }
-
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, block: A) -> Result<Content, A::Error> {
-        let block = Block::deserialize(serde::de::value::MapAccessDeserializer::new(block))?;
-        Ok(Content(vec![block]))
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        gather(from)
     }
 }
 

@@ -14,6 +14,7 @@
 mod admit;
 mod aws;
 mod bill;
+mod blocks;
 mod book;
 mod contact;
 mod control;

@@ -15,7 +15,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,14 +23,16 @@ use super::google::{BadKey, Mint, MintError};
 use super::ledger::{GatewayRecord, MAX_RECORDS};
 use super::upstream::{Inadmissible, Upstream, admit};
 use crate::guard::Guard;
+use crate::host::Doorway;
 use crate::provider::{Credential, Route};
 use crate::run::ProviderTools;
 use crate::secret::{Redactor, Secret};
 use crate::spend::Purse;
 
-/// Most connections of one run at the same time, those that are kept for the next request among them.
-/// An agent with sub-agents has a dozen; whatever else the sandbox opens waits in the kernel's queue.
-const MAX_CONNECTIONS: usize = 256;
+/// An agent with sub-agents has a dozen connections; whatever else the sandbox opens waits in the
+/// kernel's queue.
+const DOORWAY: Doorway =
+    Doorway { name: "a gateway", max_connections: 256, stop_limit: STOP_LIMIT };
 
 /// From a connection's start, or its last answer, to the end of the next request's head. Longer than
 /// the agent CLI's longest tool call, so that it does not meet a connection that was closed a moment
@@ -40,9 +41,6 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// From the wish to stop to the end of the last answer. What is left is cut.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(2);
-
-/// After a failed `accept` (no file descriptors left), so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// There is no gateway.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +174,9 @@ impl Gateway {
         };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, Arc::new(gate), stop.clone()));
+        let (gate, stopped) = (Arc::new(gate), stop.clone());
+        let each = move |stream| connection(stream, Arc::clone(&gate), stopped.clone());
+        serving.spawn(DOORWAY.serve(listener, stop.clone(), each));
         Ok(Self { stop, serving, purse: kept })
     }
 
@@ -215,41 +215,6 @@ fn mint(credential: &Credential) -> Result<Option<Mint>, BadKey> {
         Credential::ApiKey(_) | Credential::Bearer(_) | Credential::Aws(_) | Credential::None => {
             Ok(None)
         }
-    }
-}
-
-async fn serve(listener: UnixListener, gate: Arc<Gate>, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        // A place first: what cannot be served waits in the kernel's queue, which is bounded.
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place.expect("it is never closed"),
-        };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let served = connection(stream, Arc::clone(&gate), stop.clone());
-                connections.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
-            }
-            Err(e) => {
-                tracing::warn!(error = %e, "a gateway takes no connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
-    }
-    drop(listener);
-    let all_answered = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(STOP_LIMIT, all_answered).await.is_err() {
-        connections.shutdown().await;
     }
 }
 

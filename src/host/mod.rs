@@ -1,12 +1,14 @@
-//! This machine as a run needs it: folders that can be written, room on the disk, memory.
+//! This machine as a run needs it: folders that can be written, room on the disk, memory, sockets.
 
 mod aside;
 mod blocking;
+mod connections;
 mod folder;
 mod memory;
 
 pub use aside::aside;
 pub use blocking::blocking;
+pub use connections::Doorway;
 pub use folder::{Purpose, examine_folder};
 pub use memory::examine_memory;
 

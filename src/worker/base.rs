@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use super::agent::AgentSource;
 use super::attend::Stop;
-use super::execute::Parts;
 use super::fault::sandbox_failed;
+use super::parts::Parts;
 use super::record::Record;
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::run::{Base, Code, Finding, ImageRecipe, RunFailure, RunPlan, RunStatus, error_chain};

@@ -1,7 +1,6 @@
 //! One run, top to bottom. `stay.rs` tells what happens beside a sandbox that runs.
 
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -9,36 +8,30 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::agent::AgentSource;
-use super::attend::{Clock, LetGo, Stop};
+use super::attend::{LetGo, Stop};
 use super::base::{Prepared, prepare};
-use super::claim::Claims;
+use super::ended::Ended;
 use super::ending::Ending;
 use super::fault::{no_access, not_prepared, not_provisioned, not_ready, sandbox_failed};
 use super::model::{self, Model};
 use super::news::News;
 use super::part::Part;
-use super::record::{Ended, Record};
+use super::parts::Parts;
+use super::record::Record;
 use super::report::RunReport;
 use super::spent::job_usage;
 use super::stage::{Ground, sandbox_spec};
 use super::stay::Stay;
 use super::tenure::{Lost, Retry, Tenure};
 use super::watch::{Phase, RunUpdate, Watcher};
-use crate::egress::EgressSettings;
-use crate::gateway::Program;
-use crate::guard::Guardrails;
 use crate::provider;
 use crate::queue::{JobUsage, NextStep, PassedOn};
-use crate::run::{
-    Allowance, Credentials, RunFailure, RunName, RunPlan, RunStatus, StallCeilings, error_chain,
-};
+use crate::run::{Credentials, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::runtime::{self, Assignment, Session};
-use crate::sandbox::{Engine, InvalidSpec, Sandbox, SandboxId};
-use crate::secret::{Keyring, Redactor};
-use crate::snapshot::Snapshots;
-use crate::spend::{Purse, Spend};
-use crate::store::{Store, StoreError};
+use crate::sandbox::{InvalidSpec, Sandbox, SandboxId};
+use crate::secret::Redactor;
+use crate::spend::Purse;
+use crate::store::StoreError;
 use crate::telemetry::meters;
 
 /// What whoever watches is told of a run that was taken over.
@@ -52,49 +45,6 @@ const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often it is asked again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// What a run needs of the world.
-#[derive(Debug, Clone)]
-pub struct Parts {
-    /// Where sandboxes are made.
-    pub engine: Engine,
-    /// Which sandboxes belong to a process that lives.
-    pub claims: Claims,
-    /// The folder for the model services of sandboxes: their sockets, and what their gateways need.
-    pub sockets: PathBuf,
-    /// Where agent CLIs come from.
-    pub agents: AgentSource,
-    /// What can be built to start from.
-    pub snapshots: Snapshots,
-    /// What the prompts of every run must not hold. A run may only want more.
-    pub guard: Guardrails,
-    /// Whether the files of every run are masked.
-    pub redact_artifacts: bool,
-    /// What the operator says of the way out of sandboxes.
-    pub egress: EgressSettings,
-    /// What stands between sandboxes and model services is started from.
-    pub gateway: Program,
-    /// Where the record goes.
-    pub store: Store,
-    /// What is spent, by every process of this machine.
-    pub spend: Spend,
-    /// The most that the operator lets anybody spend.
-    pub ceilings: Allowance,
-    /// Where credentials come from.
-    pub keyring: Keyring,
-    /// How long a run may do nothing at most, whatever its runbook says.
-    pub stall: StallCeilings,
-    /// The time.
-    pub clock: Clock,
-}
-
-impl Parts {
-    /// The plan, with no limit above what the operator allows.
-    #[must_use]
-    pub fn bounded(&self, plan: RunPlan) -> RunPlan {
-        RunPlan { limits: plan.limits.within(&self.stall), ..plan }
-    }
-}
 
 /// Runs a plan to its end. Whatever happens to the run is in the report; an error means that there
 /// could be no record of it.

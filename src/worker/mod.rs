@@ -8,6 +8,7 @@ mod base;
 mod claim;
 mod conclude;
 mod door;
+mod ended;
 mod ending;
 mod execute;
 mod fault;
@@ -19,6 +20,7 @@ mod lookout;
 mod model;
 mod news;
 mod part;
+mod parts;
 mod pool;
 mod record;
 mod report;
@@ -37,9 +39,10 @@ pub use agent::AgentSource;
 pub use attend::{Clock, Stop};
 pub use base::build;
 pub use claim::Claims;
-pub use execute::{Parts, execute};
+pub use execute::execute;
 pub use lines::{Ending, Lines, MAX_LINE_BYTES};
 pub use model::sweep as sweep_sockets;
+pub use parts::Parts;
 pub use pool::{
     Floors, MachineSize, PoolParts, PoolSettings, REAP_EVERY, Shutdown, Workers, WorkersStatus,
 };

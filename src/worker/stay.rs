@@ -5,12 +5,13 @@ use tokio::time::{Instant, sleep};
 
 use super::attend::{AttendError, Attended, Bounds, LetGo, Stop, attend};
 use super::conclude::{ConcludeError, Masking, Remains, conclude};
+use super::ended::Ended;
 use super::ending::{Ending, How};
 use super::execute::{ASK_AGAIN, Break, ENGINE_ABSENCE, Run};
 use super::fault::{sandbox_failed, sandbox_failure};
 use super::follow::{FollowError, Follower, Keep, Seal};
 use super::model::Model;
-use super::record::{Ended, Record};
+use super::record::Record;
 use super::setup::{NoAgent, SetupBounds, SetupError, setup};
 use super::watch::{Phase, RunUpdate, Watcher};
 use crate::host::blocking;

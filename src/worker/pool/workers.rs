@@ -25,8 +25,9 @@ use crate::sandbox::SandboxId;
 use crate::secret::Keyring;
 use crate::webhook::Outbox;
 use crate::worker::attend::Stop;
-use crate::worker::execute::{Parts, sandbox_id};
+use crate::worker::execute::sandbox_id;
 use crate::worker::model;
+use crate::worker::parts::Parts;
 
 /// How often the queue is asked when nothing was heard of it: for what comes due by the clock, and
 /// for news that were missed.
