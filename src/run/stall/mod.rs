@@ -85,7 +85,7 @@ pub enum Advice {
     Wait,
     /// A person should know. It is said once for each time of nothing.
     Warn(Stall),
-    /// Its agent is to be ended.
+    /// Its agent is to be ended. Where that is a failure, a warning came before.
     End(Stall),
 }
 
@@ -221,10 +221,12 @@ impl StallWatch {
         let is_long = quiet >= limit / 2;
         self.stand(if is_long { stalled } else { fine }, now);
         let stall = Stall { activity: stalled, since: self.lived, quiet, limit };
-        if quiet >= limit {
-            Advice::End(stall)
-        } else if is_long && !std::mem::replace(&mut self.was_warned, true) {
+        // Looks are seconds apart, so half of a short limit and its end may be seen in one. The warning
+        // comes first then too, and the end with the next look.
+        if is_long && !std::mem::replace(&mut self.was_warned, true) {
             Advice::Warn(stall)
+        } else if quiet >= limit {
+            Advice::End(stall)
         } else {
             Advice::Wait
         }

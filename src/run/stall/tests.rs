@@ -36,8 +36,12 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
+        Self::within(LIMITS)
+    }
+
+    fn within(limits: StallLimits) -> Self {
         let now = Timestamp::UNIX_EPOCH;
-        Self { watch: StallWatch::new(LIMITS, LINGER, now), now }
+        Self { watch: StallWatch::new(limits, LINGER, now), now }
     }
 
     fn look(&mut self, signs: Signs, step: Duration) -> Advice {
@@ -93,6 +97,15 @@ fn each_kind_of_nothing_has_its_own_limit_and_is_said_at_half_of_it() {
     ] {
         assert_eq!(told(signs, 10_000), expected, "{signs:?}");
     }
+}
+
+#[test]
+fn a_limit_of_few_looks_is_warned_of_before_its_end_too() {
+    let mut watched = Watched::within(StallLimits { model: 4 * SEC, ..LIMITS });
+    let told = [0, 1_999, 2_300, 100].map(|ms| watched.look(IN_FLIGHT, Duration::from_millis(ms)));
+    assert_eq!(told[..2], [Advice::Wait; 2]);
+    assert!(matches!(told[2], Advice::Warn(stall) if stall.quiet > stall.limit), "{told:?}");
+    assert!(matches!(told[3], Advice::End(_)), "{told:?}");
 }
 
 #[test]
