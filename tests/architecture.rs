@@ -191,8 +191,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Words that only one file or folder may say, and why.
 const DOORS: &[(&str, &[&str], &str)] = &[
     ("bollard", &["src/sandbox/docker"], "only docker speaks to the container engine"),
-    ("std::env::var", &["src/config.rs"], "only the configuration reads the environment"),
-    ("std::env::vars", &["src/config.rs"], "only the configuration reads the environment"),
+    ("std::env::var", &["src/config/"], "only the configuration reads the environment"),
+    ("std::env::vars", &["src/config/"], "only the configuration reads the environment"),
     (
         "reqwest::",
         &[
