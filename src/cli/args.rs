@@ -388,6 +388,9 @@ pub(super) struct RunArguments {
     /// The sandbox's memory, such as `4G` or `512M`.
     #[arg(long, value_parser = size)]
     pub(super) memory: Option<u64>,
+    /// How much of the disk the sandbox may hold, such as `16G`.
+    #[arg(long, value_parser = size)]
+    pub(super) disk: Option<u64>,
     /// The sandbox's processors, such as `2` or `0.5`.
     #[arg(long, value_name = "N")]
     pub(super) cpus: Option<f64>,

@@ -101,6 +101,7 @@ impl ExitCode {
             | RunFailure::SetupFailed { .. }
             | RunFailure::Timeout { .. }
             | RunFailure::Stalled { .. }
+            | RunFailure::DiskLimit { .. }
             | RunFailure::OutputLimit { .. }
             | RunFailure::OutOfMemory { .. }
             | RunFailure::SandboxFailed { .. }

@@ -25,7 +25,7 @@ use crate::spend::Spend;
 use crate::store::Store;
 use crate::toolchain::{Toolchain, ToolchainSettings};
 use crate::trajectory::one_line;
-use crate::worker::{self, AgentSource, Claims, Parts, sweep_sockets};
+use crate::worker::{self, AgentSource, Claims, Parts, SharedDisk, sweep_sockets};
 
 /// The folder in the state folder with the model services of sandboxes.
 const SOCKETS: &str = "models";
@@ -84,6 +84,7 @@ pub(super) async fn build(
         ceilings: settings.allowance,
         keyring: settings.keyring.clone(),
         stall: settings.stall,
+        disk: SharedDisk::new(settings.server.min_free_disk_bytes / 2, settings.disk),
         clock: now,
     })
 }

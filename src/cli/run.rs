@@ -182,6 +182,7 @@ fn overrides(arguments: &RunArguments, settings: &Settings) -> Overrides {
         },
         model_retries: arguments.model_retries,
         memory_bytes: arguments.memory,
+        disk_bytes: arguments.disk,
         n_cpus: arguments.cpus,
         ..Overrides::default()
     }

@@ -17,8 +17,8 @@ use crate::run::error_chain;
 use crate::sandbox::{Engine, EngineSettings};
 use crate::webhook::Outbox;
 use crate::worker::{
-    self, AgentSource, Claims, Floors, MachineSize, PoolParts, PoolSettings, REAP_EVERY, Shutdown,
-    Workers,
+    self, AgentSource, Claims, Floors, MachineSize, PoolParts, PoolSettings, REAP_EVERY,
+    SharedDisk, Shutdown, Workers,
 };
 
 /// How often the queue is swept. Leases last a minute, so a sweep every few seconds is soon enough.
@@ -81,6 +81,7 @@ async fn workers(
         ceilings: api.runs.intake.settings.allowance,
         keyring: [].into_iter().collect(),
         stall: settings.stall,
+        disk: SharedDisk::new(settings.server.min_free_disk_bytes / 2, settings.disk),
         clock: now,
     };
     let floors = Floors {

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use self::operator::{guardrails, provider_tools, share_keys, stall_ceilings};
+use self::operator::{disk_ceiling, guardrails, provider_tools, share_keys, stall_ceilings};
 use self::reader::Reader;
 pub use self::server::ServerSettings;
 use self::snapshots::snapshot_settings;
 use crate::budget::read_allowance;
 use crate::guard::Guardrails;
-use crate::run::{Allowance, ProviderTools, StallCeilings};
+use crate::run::{Allowance, DiskShare, ProviderTools, StallCeilings};
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -90,6 +90,9 @@ pub struct Settings {
     /// How long a run may do nothing at most, whatever its runbook says
     /// (`RUNBOOKD_STALL_MODEL_SECONDS`, `…_TOOL_SECONDS`, `…_SILENT_SECONDS`, `…_LINGER_SECONDS`).
     pub stall: StallCeilings,
+    /// How much of the disk a sandbox may hold at most, whatever its runbook says
+    /// (`RUNBOOKD_DISK_BYTES`, `RUNBOOKD_DISK_FILES`).
+    pub disk: DiskShare,
     /// What the prompts of every run and chat must not hold (`RUNBOOKD_GUARD_SECRETS` and
     /// `RUNBOOKD_GUARD_PII`: `off`, `mask` or `block`). A collection may only want more.
     pub guard: Guardrails,
@@ -171,6 +174,7 @@ impl Settings {
         let server = ServerSettings::from_vars(&vars, &state_dir, &mut faults);
         let share_keys = share_keys(&vars, &mut faults);
         let stall = stall_ceilings(&mut Reader { vars: &vars, faults: &mut faults });
+        let disk = disk_ceiling(&mut Reader { vars: &vars, faults: &mut faults });
         let guard = guardrails(&vars, &mut faults);
         let redact_artifacts =
             Reader { vars: &vars, faults: &mut faults }.flag("RUNBOOKD_REDACT_ARTIFACTS");
@@ -199,6 +203,7 @@ impl Settings {
             no_color: text("NO_COLOR").is_some(),
             share_keys,
             stall,
+            disk,
             guard,
             redact_artifacts,
             allowance,

@@ -1,12 +1,12 @@
 //! What the operator decides for everybody: a runbook, a collection and a request may only narrow it.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use super::reader::Reader;
 use crate::guard::Guardrails;
-use crate::run::{ProviderTool, ProviderTools, StallCeilings};
+use crate::run::{DiskShare, ProviderTool, ProviderTools, StallCeilings};
 
 pub(super) fn stall_ceilings(read: &mut Reader<'_>) -> StallCeilings {
     let mut seconds = |name| {
@@ -18,6 +18,17 @@ pub(super) fn stall_ceilings(read: &mut Reader<'_>) -> StallCeilings {
         tool: seconds("RUNBOOKD_STALL_TOOL_SECONDS"),
         silent: seconds("RUNBOOKD_STALL_SILENT_SECONDS"),
         linger: seconds("RUNBOOKD_STALL_LINGER_SECONDS"),
+    }
+}
+
+pub(super) fn disk_ceiling(read: &mut Reader<'_>) -> DiskShare {
+    let mut at_most = |name, what| {
+        let ceiling: Option<NonZeroU64> = read.at_all(name, what);
+        ceiling.map_or(u64::MAX, NonZeroU64::get)
+    };
+    DiskShare {
+        bytes: at_most("RUNBOOKD_DISK_BYTES", "a number of bytes above 0"),
+        n_files: at_most("RUNBOOKD_DISK_FILES", "a number of files above 0"),
     }
 }
 

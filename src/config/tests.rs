@@ -94,6 +94,17 @@ fn the_operator_bounds_how_long_a_run_may_do_nothing() {
 }
 
 #[test]
+fn the_operator_bounds_how_much_of_the_disk_a_sandbox_may_hold() {
+    let disk = |vars: &[(&str, &str)]| settings(vars).map(|settings| settings.disk);
+    assert_eq!(disk(&[("HOME", "/h")]), Ok(DiskShare::ALL));
+    let bytes = [("HOME", "/h"), ("RUNBOOKD_DISK_BYTES", "5000000")];
+    assert_eq!(disk(&bytes), Ok(DiskShare { bytes: 5_000_000, ..DiskShare::ALL }));
+    let error = disk(&[("HOME", "/h"), ("RUNBOOKD_DISK_FILES", "many")]);
+    let expected = "RUNBOOKD_DISK_FILES is `many`: write a number of files above 0".to_owned();
+    assert_eq!(error.unwrap_err().faults, [expected]);
+}
+
+#[test]
 fn what_sandboxes_may_reach_is_the_operators_to_say() {
     let egress = |vars: &[(&str, &str)]| {
         let vars = vars.iter().chain(&[("HOME", "/h")]).copied().collect::<Vec<_>>();

@@ -147,6 +147,7 @@ impl JobSpec {
                 requests: step.max_requests,
             },
             memory_bytes: step.memory_bytes,
+            disk_bytes: step.disk_bytes,
             n_cpus: step.cpus,
             mcp_servers: step.mcp_servers,
             prompt: step.prompt,

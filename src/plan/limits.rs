@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::planner::Planner;
-use crate::run::{Code, Finding, Limits, StallLimits};
+use crate::run::{Code, DiskShare, Finding, Limits, StallLimits};
 
 /// Limits where neither the request nor the runbook sets them.
 mod default {
@@ -31,6 +31,11 @@ mod default {
     pub(super) const N_CPUS: f64 = 2.0;
     /// The CLI needs about 10; builds and browsers need hundreds. A fork bomb stops here.
     pub(super) const N_PIDS: u32 = 1024;
+    /// Checkouts, packages and builds take up to ten gigabytes; data may take more, and says so.
+    pub(super) const DISK_BYTES: u64 = 16 << 30;
+    /// A checkout with all its packages has up to three hundred thousand files. A file system of
+    /// 100 GB has room for six million.
+    pub(super) const DISK_FILES: u64 = 1_000_000;
     /// A long run writes tens of megabytes; a gigabyte is a flood.
     pub(super) const OUTPUT_BYTES: u64 = 1 << 30;
 }
@@ -41,6 +46,10 @@ mod bound {
     pub(super) const MAX_WALL_SEC: u64 = 7 * 24 * 3600;
     /// Less than this and the CLI itself does not start.
     pub(super) const MIN_MEMORY_BYTES: u64 = 256 << 20;
+    /// What the agent CLI and its tools write by themselves.
+    pub(super) const MIN_DISK_BYTES: u64 = 64 << 20;
+    /// The same in files.
+    pub(super) const MIN_DISK_FILES: u64 = 1_000;
     /// The smallest share that makes progress.
     pub(super) const MIN_N_CPUS: f64 = 0.1;
     /// More than any machine has.
@@ -103,6 +112,7 @@ impl Planner<'_> {
             memory_bytes,
             n_cpus,
             n_pids: default::N_PIDS,
+            disk: self.disk(),
             output_bytes: default::OUTPUT_BYTES,
         }
     }
@@ -123,6 +133,30 @@ impl Planner<'_> {
             silent: asked.silent.unwrap_or(default::STALL_SILENT),
         };
         (limits, asked.linger.unwrap_or(default::LINGER))
+    }
+
+    /// How much of the disk the sandbox may hold.
+    fn disk(&mut self) -> DiskShare {
+        let (overrides, front_matter) = (&self.request.overrides, self.runbook.front_matter());
+        let bytes = overrides.disk_bytes.or(front_matter.disk_bytes).unwrap_or(default::DISK_BYTES);
+        let n_files = front_matter.disk_files.unwrap_or(default::DISK_FILES);
+        self.check(
+            "disk",
+            bytes >= bound::MIN_DISK_BYTES,
+            format!(
+                "the disk limit is {bytes} bytes: the agent needs at least {}",
+                bound::MIN_DISK_BYTES
+            ),
+        );
+        self.check(
+            "disk_files",
+            n_files >= bound::MIN_DISK_FILES,
+            format!(
+                "the limit on files is {n_files}: the agent needs at least {}",
+                bound::MIN_DISK_FILES
+            ),
+        );
+        DiskShare { bytes, n_files }
     }
 
     fn check(&mut self, key: &str, fits: bool, message: String) {

@@ -96,6 +96,8 @@ pub struct Overrides {
     pub model_retries: Option<u32>,
     /// Memory of the sandbox, in bytes.
     pub memory_bytes: Option<u64>,
+    /// How much of the disk the sandbox may hold, in bytes.
+    pub disk_bytes: Option<u64>,
     /// Processors, as a share.
     pub n_cpus: Option<f64>,
     /// MCP servers beside the runbook's; one of the same name takes its place.

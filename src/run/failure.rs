@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activity::Activity;
 use super::budget::Exhausted;
+use super::disk::DiskExcess;
 
 /// Why a run failed. `Display` is a sentence for the person who started the run, [`Self::code`] a
 /// stable word for programs, [`Self::mend`] what to do about it. Part of what the worker saves of a
@@ -169,6 +170,12 @@ pub enum RunFailure {
         /// How long it did nothing, of which we watched.
         quiet: Duration,
     },
+    /// The sandbox held more of the disk than it may.
+    #[error("the run took too much of the disk: {excess}")]
+    DiskLimit {
+        /// What was too much.
+        excess: DiskExcess,
+    },
     /// The agent wrote more than it may.
     #[error("the agent wrote more than {limit_bytes} bytes to its standard output")]
     OutputLimit {
@@ -241,6 +248,12 @@ pub enum SetupEnd {
         /// The limit in bytes.
         limit_bytes: u64,
     },
+    /// It took more of the disk than the sandbox may.
+    #[error("took too much of the disk: {excess}")]
+    DiskLimit {
+        /// What was too much.
+        excess: DiskExcess,
+    },
     /// It took longer than it may.
     #[error("did not end within {} s", limit.as_secs())]
     Timeout {
@@ -283,6 +296,7 @@ impl RunFailure {
             Self::SetupFailed { .. } => "setup_failed",
             Self::Timeout { .. } => "timeout",
             Self::Stalled { .. } => "stalled",
+            Self::DiskLimit { .. } => "disk_limit",
             Self::OutputLimit { .. } => "output_limit",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::SnapshotFailed { .. } => "snapshot_failed",
@@ -354,6 +368,7 @@ impl RunFailure {
                 "Read the last steps of the trajectory; where the run needs longer, raise its limit \
                  under `stall` in the front matter (docs/stalls.md)."
             }
+            Self::DiskLimit { excess } => excess.mend(),
             Self::OutputLimit { .. } => "Raise the limit, or find out what floods the output.",
             Self::OutOfMemory { .. } => "Raise the memory limit.",
             Self::SnapshotFailed { .. } => {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::activity::{StallCeilings, StallLimits};
 use super::budget::Allowance;
+use super::disk::DiskShare;
 use super::id::RunName;
 use super::network::Network;
 use super::provider_tool::ProviderTools;
@@ -222,6 +223,9 @@ pub struct Limits {
     pub n_cpus: f64,
     /// Processes and threads at once.
     pub n_pids: u32,
+    /// How much of the machine's disk its sandbox may hold.
+    #[serde(flatten)]
+    pub disk: DiskShare,
     /// What the agent may write to its standard output, in bytes.
     pub output_bytes: u64,
 }
@@ -229,9 +233,10 @@ pub struct Limits {
 impl Limits {
     /// The same, where the operator allows as much.
     #[must_use]
-    pub fn within(self, ceilings: &StallCeilings) -> Self {
+    pub fn within(self, ceilings: &StallCeilings, disk: DiskShare) -> Self {
         let linger = StallCeilings::lower(self.linger, ceilings.linger);
-        Self { linger, stall: self.stall.within(ceilings), ..self }
+        let (stall, disk) = (self.stall.within(ceilings), self.disk.within(disk));
+        Self { linger, stall, disk, ..self }
     }
 }
 

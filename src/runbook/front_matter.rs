@@ -68,6 +68,10 @@ pub struct FrontMatter {
     pub n_cpus: Option<f64>,
     /// `memory`, in bytes.
     pub memory_bytes: Option<u64>,
+    /// `disk`, in bytes: how much of the machine's disk the sandbox may hold.
+    pub disk_bytes: Option<u64>,
+    /// `disk_files`: how many files, folders and links it may hold.
+    pub disk_files: Option<u64>,
     /// `network`: what the sandbox can reach.
     pub network: Option<Network>,
     /// `network_enabled`: whether it can reach anything.
@@ -155,6 +159,10 @@ impl FrontMatter {
             }
             "cpus" => self.n_cpus = share(key, "a number above 0, such as `2` or `0.5`", node)?,
             "memory" => self.memory_bytes = size(key, node)?,
+            "disk" => self.disk_bytes = size(key, node)?,
+            "disk_files" => {
+                self.disk_files = count(key, "a whole number from 1, such as `200000`", node)?;
+            }
             "network" => self.network = network(key, node)?,
             "network_enabled" => self.network_enabled = flag(key, node)?,
             "redact_artifacts" => self.redact_artifacts = flag(key, node)?,
@@ -250,6 +258,15 @@ mod tests {
         SecretDeclaration { env: env.to_owned(), description, required }
     }
 
+    fn stall_times() -> StallTimes {
+        StallTimes {
+            model: Some(Duration::from_mins(10)),
+            tool: Some(Duration::from_hours(2)),
+            silent: Some(Duration::from_mins(1)),
+            linger: Some(Duration::from_secs(5)),
+        }
+    }
+
     const EVERYTHING: &str = r#"
 # A comment above.
 version: 1.0.0
@@ -294,6 +311,8 @@ max_tokens: 500000
 max_requests: 100
 cpus: 0.5
 memory: 512M
+disk: 2G
+disk_files: 20000
 network:
   mode: allowlist
   allow: [pypi.org, "*.example.org:8443"]
@@ -341,16 +360,13 @@ colour: red
                 }),
             )]),
             timeout: Some(Duration::from_mins(20)),
-            stall: StallTimes {
-                model: Some(Duration::from_mins(10)),
-                tool: Some(Duration::from_hours(2)),
-                silent: Some(Duration::from_mins(1)),
-                linger: Some(Duration::from_secs(5)),
-            },
+            stall: stall_times(),
             max_turns: Some(50),
             caps: Caps { cost: Usd::new(2.5), tokens: Some(500_000), requests: Some(100) },
             n_cpus: Some(0.5),
             memory_bytes: Some(512 << 20),
+            disk_bytes: Some(2 << 30),
+            disk_files: Some(20_000),
             network: Some(Network::Allowlist(vec![
                 "pypi.org".parse().unwrap(),
                 "*.example.org:8443".parse().unwrap(),
@@ -361,7 +377,7 @@ colour: red
             unknown: vec![
                 UnknownKey { name: "secrets.FLAGS.expose".to_owned(), line: 35 },
                 UnknownKey { name: "stall.patience".to_owned(), line: 39 },
-                UnknownKey { name: "colour".to_owned(), line: 54 },
+                UnknownKey { name: "colour".to_owned(), line: 56 },
             ],
         };
         assert_eq!(read(EVERYTHING), Ok(expected));
@@ -395,6 +411,8 @@ colour: red
             "max_requests",
             "cpus",
             "memory",
+            "disk",
+            "disk_files",
             "network",
             "network_enabled",
             "redact_artifacts",

@@ -442,8 +442,10 @@ pub(super) fn unenforced_by(kind: EngineKind, here: &[String]) -> Vec<String> {
             "A sandbox with an open network shares this machine's: it reaches what listens on its loopback."
         }
     };
-    let everywhere = ["The disk space that a sandbox writes is not limited.", open_network];
-    here.iter().cloned().chain(everywhere.map(str::to_owned)).collect()
+    let hidden = "Without root not all of what a sandbox holds of the disk is seen: folders that the agent closes, files without a name.";
+    let closed = (!rustix::process::geteuid().is_root()).then_some(hidden);
+    let everywhere = closed.into_iter().chain([open_network]).map(str::to_owned);
+    here.iter().cloned().chain(everywhere).collect()
 }
 
 fn no_images(image: &str) -> SandboxError {

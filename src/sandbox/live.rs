@@ -6,11 +6,12 @@ use tracing::error;
 
 use super::bubblewrap::Cell;
 use super::collect::AgentFolder;
+use super::disk::DiskReader;
 use super::docker::Container;
 use super::engine::blocking;
 use super::error::SandboxError;
 use super::host_folder::{Folder, HostFolder};
-use super::pulse::{PulseReader, PulseSource};
+use super::pulse::{Processes, PulseReader};
 use super::spec::{AgentSignal, Exit, SandboxId};
 
 /// A sandbox that is there. Got only from [`super::Engine::provision`] and
@@ -89,10 +90,20 @@ impl Sandbox {
     /// What reads the pulse of its processes.
     #[must_use]
     pub fn pulse_reader(&self) -> PulseReader {
-        PulseReader::new(match &self.live {
-            Live::Docker(container) => PulseSource::Docker(container.pulse()),
-            Live::Bubblewrap(cell) => PulseSource::Bubblewrap(cell.pulse()),
-        })
+        PulseReader::new(self.processes())
+    }
+
+    /// What reads how much of the disk it holds.
+    #[must_use]
+    pub fn disk_reader(&self) -> DiskReader {
+        DiskReader::new(self.folder.root().to_owned(), self.processes())
+    }
+
+    fn processes(&self) -> Processes {
+        match &self.live {
+            Live::Docker(container) => Processes::Docker(container.processes()),
+            Live::Bubblewrap(cell) => Processes::Bubblewrap(cell.processes()),
+        }
     }
 
     /// Starts the agent, or its setup script where it has one.

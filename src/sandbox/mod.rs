@@ -8,6 +8,7 @@
 mod bubblewrap;
 mod cgroup;
 mod collect;
+mod disk;
 mod docker;
 mod engine;
 mod error;
@@ -28,6 +29,7 @@ pub use bubblewrap::Bubblewrap;
 pub use collect::{
     AgentFolder, CollectError, CollectLimits, Collected, CollectedFile, Skip, Skipped, collect,
 };
+pub use disk::{DiskFinding, DiskReader, DiskRoom, FileRoom};
 pub use docker::{Docker, DockerFault};
 pub use engine::{Engine, EngineReport};
 pub use error::{EngineFault, SandboxError};

@@ -22,7 +22,7 @@ const TIMES_AT: usize = 11;
 
 /// Most processes that are counted. A sandbox has a limit on them; where it is not enforced, the
 /// count must end too.
-const MAX_COUNTED: u64 = 20_000;
+const MAX_COUNTED: usize = 20_000;
 
 /// A process, held so that its number cannot come to mean another one.
 #[derive(Debug)]
@@ -110,14 +110,19 @@ pub(super) fn inside(init: i32, number: i32) -> Option<i32> {
 
 /// What the process `init` and all below it have done, ended ones that were waited for included.
 pub(super) fn pulse_below(init: i32) -> Pulse {
-    let mut ticks = 0;
-    let mut n_processes = 0;
+    let pids = below(init);
+    let used = pids.iter().filter_map(|&pid| ticks_of(pid));
+    let (ticks, n_processes) = used.fold((0, 0), |(ticks, n), used| (ticks + used, n + 1));
+    Pulse { cpu: Duration::from_millis(ticks * TICK_MS), n_processes }
+}
+
+/// The process `init` and all below it. Some may have ended meanwhile.
+pub(super) fn below(init: i32) -> Vec<i32> {
+    let mut found = Vec::new();
     let mut waiting = vec![init];
     while let Some(pid) = waiting.pop() {
-        let Some(used) = ticks_of(pid) else { continue };
-        ticks += used;
-        n_processes += 1;
-        if n_processes == MAX_COUNTED {
+        found.push(pid);
+        if found.len() == MAX_COUNTED {
             break;
         }
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -126,7 +131,7 @@ pub(super) fn pulse_below(init: i32) -> Pulse {
             waiting.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
         }
     }
-    Pulse { cpu: Duration::from_millis(ticks * TICK_MS), n_processes }
+    found
 }
 
 /// The processor time of a process and of its children that it has waited for, in ticks.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::bubblewrap::CellPulse;
-use super::docker::ContainerPulse;
+use super::bubblewrap::CellProcesses;
+use super::docker::ContainerProcesses;
 use super::engine::blocking;
 use crate::run::Pulse;
 
@@ -15,29 +15,30 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 /// Reads the pulse of one sandbox, whoever holds the sandbox meanwhile.
 #[derive(Debug, Clone)]
 pub struct PulseReader {
-    from: PulseSource,
+    of: Processes,
 }
 
+/// The processes of a sandbox, as its engine knows them.
 #[derive(Debug, Clone)]
-pub(super) enum PulseSource {
-    Docker(ContainerPulse),
-    Bubblewrap(CellPulse),
+pub(super) enum Processes {
+    Docker(ContainerProcesses),
+    Bubblewrap(CellProcesses),
 }
 
 impl PulseReader {
-    pub(super) fn new(from: PulseSource) -> Self {
-        Self { from }
+    pub(super) fn new(of: Processes) -> Self {
+        Self { of }
     }
 
     /// What the processes have done so far; `None` where that cannot be told.
     pub async fn read(&self) -> Option<Pulse> {
-        match &self.from {
-            PulseSource::Docker(container) => {
-                timeout(READ_LIMIT, container.read()).await.ok().flatten()
+        match &self.of {
+            Processes::Docker(container) => {
+                timeout(READ_LIMIT, container.pulse()).await.ok().flatten()
             }
-            PulseSource::Bubblewrap(cell) => {
+            Processes::Bubblewrap(cell) => {
                 let cell = cell.clone();
-                blocking(move || cell.read()).await
+                blocking(move || cell.pulse()).await
             }
         }
     }

@@ -489,7 +489,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::run::{Asset, Base, Network, OutputCheck, RunId, RunName, RuntimeName, Slug};
+    use crate::run::{
+        Asset, Base, DiskShare, Network, OutputCheck, RunId, RunName, RuntimeName, Slug,
+    };
     use crate::trajectory::{
         AgentEvent, AgentResult, Block, Init, Message, ToolResult, ToolResults,
     };
@@ -529,6 +531,7 @@ mod tests {
                 max_turns: Some(9),
                 model_retries: 10,
                 memory_bytes: 1 << 30,
+                disk: DiskShare { bytes: 1 << 30, n_files: 10_000 },
                 n_cpus: 2.0,
                 n_pids: 64,
                 output_bytes: 1 << 20,

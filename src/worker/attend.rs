@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::execute::{ASK_AGAIN, ENGINE_ABSENCE};
 use super::follow::{FollowError, Follower, Progress};
 use super::lookout::{Lookout, Reading, Sampler, Stream};
+use super::room::{RoomWatch, SharedDisk};
 use super::tenure::{Lost, Tenure};
 use super::watch::{RunUpdate, Watcher};
 use crate::host::blocking;
-use crate::run::{Limits, RunName, error_chain};
+use crate::run::{Limits, RunFailure, RunName, error_chain};
 use crate::runtime::StopReason;
 use crate::sandbox::{AgentSignal, Exit, Sandbox, SandboxError, SandboxId};
 use crate::store::{Activities, RunFolder};
@@ -162,6 +163,8 @@ pub(super) struct Bounds<'a> {
     pub(super) tenure: &'a Tenure,
     /// Where it is noted why the agent is asked to end.
     pub(super) folder: &'a RunFolder,
+    /// The disk that all sandboxes share.
+    pub(super) disk: &'a SharedDisk,
     /// Where it is told what the run is doing, and under which name.
     pub(super) told_to: (&'a Activities, &'a RunName),
 }
@@ -204,6 +207,8 @@ struct Beats {
     look: Interval,
     /// The signals from elsewhere.
     sampler: Sampler,
+    /// What the sandbox holds of the disk.
+    room: RoomWatch,
 }
 
 /// What comes next for the sandbox.
@@ -229,7 +234,8 @@ impl Attendance<'_> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (folder, is_adopted) = (self.bounds.folder.clone(), self.bounds.is_adopted);
         let sampler = Sampler::new(sandbox.pulse_reader(), folder, is_adopted);
-        let mut beats = Beats { look, sampler };
+        let room = RoomWatch::new(sandbox, self.bounds.limits.disk, self.bounds.disk);
+        let mut beats = Beats { look, sampler, room };
         loop {
             match self.until_next(sandbox, &mut beats, watch).await? {
                 Next::Ended(exit) => return Ok(exit),
@@ -271,6 +277,9 @@ impl Attendance<'_> {
                 _ = beats.look.tick() => if let Some(reason) = self.look(watch).await? {
                     return Ok(Next::Stop(reason));
                 },
+                excess = beats.room.excess(), if self.stopped.is_none() => {
+                    return Ok(Next::Stop(StopReason::Failed(RunFailure::DiskLimit { excess })));
+                }
                 reading = beats.sampler.next(stream, has_spoken), if self.stopped.is_none() => {
                     if let Some(reason) = self.weigh(&reading, watch)? {
                         return Ok(Next::Stop(reason));

@@ -25,6 +25,7 @@ mod pool;
 mod record;
 mod report;
 mod resume;
+mod room;
 mod settle;
 mod setup;
 mod spent;
@@ -48,4 +49,5 @@ pub use pool::{
 };
 pub use report::RunReport;
 pub use resume::{ResumeError, find_former};
+pub use room::SharedDisk;
 pub use watch::{Phase, RunUpdate, Watcher};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::agent::AgentSource;
 use super::attend::Clock;
 use super::claim::Claims;
+use super::room::SharedDisk;
 use crate::egress::EgressSettings;
 use crate::gateway::Program;
 use crate::guard::Guardrails;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub keyring: Keyring,
     /// How long a run may do nothing at most, whatever its runbook says.
     pub stall: StallCeilings,
+    /// The disk that all sandboxes share.
+    pub disk: SharedDisk,
     /// The time.
     pub clock: Clock,
 }
@@ -54,6 +57,6 @@ impl Parts {
     /// The plan, with no limit above what the operator allows.
     #[must_use]
     pub fn bounded(&self, plan: RunPlan) -> RunPlan {
-        RunPlan { limits: plan.limits.within(&self.stall), ..plan }
+        RunPlan { limits: plan.limits.within(&self.stall, self.disk.ceiling()), ..plan }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::attend::{LetGo, Stop};
+use super::room::{RoomWatch, SharedDisk};
 use crate::run::{Limits, RunFailure, RunStatus, SetupEnd};
 use crate::sandbox::{Exit, Sandbox, SandboxError};
 
@@ -50,6 +51,8 @@ pub(super) struct SetupBounds<'a> {
     pub(super) stop: &'a Stop,
     /// When the sandbox was started.
     pub(super) since: Instant,
+    /// The disk that all sandboxes share.
+    pub(super) disk: &'a SharedDisk,
 }
 
 /// Waits until the setup script has ended well and the agent has its place.
@@ -65,6 +68,7 @@ pub(super) async fn setup(
     }
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut room = RoomWatch::new(sandbox, bounds.limits.disk, bounds.disk);
     let wait = sandbox.wait();
     tokio::pin!(wait);
     loop {
@@ -80,6 +84,9 @@ pub(super) async fn setup(
             },
             () = sleep_until(bounds.since + limit) => {
                 return Err(SetupError::Ended(SetupEnd::Timeout { limit }));
+            }
+            excess = room.excess() => {
+                return Err(SetupError::Ended(SetupEnd::DiskLimit { excess }));
             }
             // After a bad end the sandbox ends by itself.
             _ = look.tick() => if note.code()? == Some(0) {

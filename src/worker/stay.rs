@@ -112,7 +112,7 @@ impl Run<'_> {
         record.is_running(plan, at).map_err(|e| store_failed(&e))?;
         if plan.setup.is_some() {
             watch(RunUpdate::Phase(Phase::Setup));
-            let bounds = SetupBounds { limits: &plan.limits, stop, since };
+            let bounds = SetupBounds { limits: &plan.limits, stop, since, disk: &parts.disk };
             setup(sandbox, &bounds).await.map_err(setup_failed)?;
         }
         watch(RunUpdate::Phase(Phase::Running));
@@ -127,6 +127,7 @@ impl Run<'_> {
             is_adopted: adopted.is_some(),
             tenure,
             folder: record.folder(),
+            disk: &parts.disk,
             told_to: (parts.store.activities(), &plan.name),
         };
         let attended = attend(sandbox, follower, bounds, watch).await;

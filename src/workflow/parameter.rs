@@ -50,6 +50,7 @@ pub(super) const CPUS: StepParameter =
     parameter("cpus", "a number above 0, such as `2` or `0.5`", &["cpus"]);
 pub(super) const MEMORY: StepParameter =
     parameter("memory", "a size such as `\"4G\"`, or a whole number of bytes", &["memory"]);
+pub(super) const DISK: StepParameter = parameter("disk", MEMORY.expects, &["disk"]);
 pub(super) const TIMEOUT_SEC: StepParameter =
     parameter("timeout_sec", "a whole number of seconds from 1, such as `1200`", &["timeout_sec"]);
 pub(super) const MAX_TURNS: StepParameter =
@@ -79,7 +80,7 @@ pub(super) const PROMPT: StepParameter =
     parameter("prompt", "a text: what the agent reads after the runbook", &[]);
 
 /// Every parameter of the `runbook` activity.
-pub const PARAMETERS: [StepParameter; 23] = [
+pub const PARAMETERS: [StepParameter; 24] = [
     INSTRUCTION,
     AGENT,
     MODEL,
@@ -93,6 +94,7 @@ pub const PARAMETERS: [StepParameter; 23] = [
     MCP_SERVERS,
     CPUS,
     MEMORY,
+    DISK,
     TIMEOUT_SEC,
     MAX_TURNS,
     MAX_COST_USD,

@@ -89,6 +89,7 @@ fn decided(front_matter: &FrontMatter) -> Vec<&'static str> {
         ("apt_packages", !front_matter.apt_packages.is_empty()),
         ("cpus", front_matter.n_cpus.is_some()),
         ("memory", front_matter.memory_bytes.is_some()),
+        ("disk", front_matter.disk_bytes.is_some()),
         ("timeout_sec", front_matter.timeout.is_some()),
         ("max_turns", front_matter.max_turns.is_some()),
         ("network_enabled", front_matter.network_enabled.is_some()),

@@ -179,6 +179,7 @@ fn runbook_step(name: &str, reader: &mut StepReader<'_>) -> RunbookStep {
         mcp_servers: reader.servers(&p::MCP_SERVERS),
         cpus: reader.share(&p::CPUS),
         memory_bytes: reader.size(&p::MEMORY),
+        disk_bytes: reader.size(&p::DISK),
         timeout_sec: reader.count(&p::TIMEOUT_SEC),
         max_turns: reader.count(&p::MAX_TURNS),
         max_cost_usd: reader.share(&p::MAX_COST_USD),

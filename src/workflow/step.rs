@@ -40,6 +40,8 @@ pub struct RunbookStep {
     pub cpus: Option<f64>,
     /// Memory, in bytes.
     pub memory_bytes: Option<u64>,
+    /// How much of the machine's disk the sandbox may hold, in bytes.
+    pub disk_bytes: Option<u64>,
     /// From the agent's start to its end, in seconds.
     pub timeout_sec: Option<u64>,
     /// Model turns of the main loop.

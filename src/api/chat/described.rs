@@ -81,6 +81,8 @@ pub(super) struct JettyBlock {
     cpus: Option<f64>,
     /// Memory, such as `4G`, or a number of bytes.
     memory: Option<Value>,
+    /// How much of the disk the sandbox may hold, such as `16G`, or a number of bytes.
+    disk: Option<Value>,
     /// What the sandbox can reach: `none`, `public`, `open`, or an object with `mode` and `allow`.
     network: Option<Value>,
     /// Whether the sandbox has a network.

@@ -140,6 +140,7 @@ fn blame(code: &str) -> Blame {
         | "did_nothing"
         | "timeout"
         | "stalled"
+        | "disk_limit"
         | "output_limit"
         | "out_of_memory"
         | "cancelled"

@@ -124,6 +124,7 @@ impl Jetty {
             ("max_requests", fields.count("max_requests")?),
             ("cpus", fields.share("cpus")?),
             ("memory", fields.size("memory")?),
+            ("disk", fields.size("disk")?),
             ("network", fields.take("network")),
             ("network_enabled", fields.flag("network_enabled")?.map(Value::Bool)),
             ("mcp_servers", fields.object("mcp_servers")?.map(Value::Object)),

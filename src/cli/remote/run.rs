@@ -221,7 +221,7 @@ fn init_params(arguments: &RunArguments) -> Result<Map<String, Value>, Trouble> 
     }
     let network = arguments.network().map_err(|e| Trouble::new(ExitCode::Refused, e))?;
     let script = arguments.script.as_deref().map(read).transpose()?;
-    let given: [(&str, Option<Value>); 14] = [
+    let given: [(&str, Option<Value>); 15] = [
         ("agent", arguments.agent.clone().map(Value::from)),
         ("model", arguments.model.clone().map(Value::from)),
         ("model_provider", arguments.model_provider.clone().map(Value::from)),
@@ -235,6 +235,7 @@ fn init_params(arguments: &RunArguments) -> Result<Map<String, Value>, Trouble> 
         ("max_tokens", arguments.max_tokens.map(Value::from)),
         ("max_requests", arguments.max_requests.map(Value::from)),
         ("memory", arguments.memory.map(Value::from)),
+        ("disk", arguments.disk.map(Value::from)),
         ("cpus", arguments.cpus.map(Value::from)),
     ];
     params.extend(given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));

@@ -19,7 +19,7 @@ use super::super::launcher::{LAUNCHED_FD, LAUNCHED_FILE, SECCOMP_FD, SETUP_FD, S
 use super::super::process::{self, Process};
 use super::super::spec::{AgentSignal, Exit, SandboxId};
 use super::args::STATUS_FLAG;
-use super::pulse::CellPulse;
+use super::processes::CellProcesses;
 
 /// How long `bwrap` may take to make its namespaces. It takes milliseconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -282,9 +282,9 @@ impl Cell {
         }
     }
 
-    /// Tells what the processes have done.
-    pub(in super::super) fn pulse(&self) -> CellPulse {
-        CellPulse::new(self.folder.clone())
+    /// Its processes, whoever holds it meanwhile.
+    pub(in super::super) fn processes(&self) -> CellProcesses {
+        CellProcesses::new(self.folder.clone())
     }
 
     fn status(&self) -> Status {

@@ -3,7 +3,7 @@
 mod args;
 mod cell;
 mod examine;
-mod pulse;
+mod processes;
 mod seccomp;
 
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 pub(super) use cell::{Cell, processes_below, reap};
 pub(super) use examine::{CHECK, examine};
-pub(super) use pulse::CellPulse;
+pub(super) use processes::CellProcesses;
 
 use super::cgroup::{Cgroup, Cgroups};
 use super::error::SandboxError;

@@ -20,7 +20,7 @@ use super::super::error::{EngineFault, SandboxError};
 use super::super::host_folder::{HostFolder, RESOLV_CONF};
 use super::super::launcher::{LAUNCH_ROOT, LAUNCH_SCRIPT, OUTPUT_ROOT};
 use super::super::spec::{AgentSignal, Exit, SandboxId, SandboxSpec};
-use super::pulse::ContainerPulse;
+use super::processes::ContainerProcesses;
 use super::{Docker, OWNER_LABEL, RUN_LABEL, SANDBOX_LABEL, status};
 use crate::run::NetworkMode;
 
@@ -146,9 +146,9 @@ impl Container {
             .map_err(|error| SandboxError::Start { id: self.id.clone(), source: error.into() })
     }
 
-    /// Tells what the processes have done.
-    pub(in super::super) fn pulse(&self) -> ContainerPulse {
-        ContainerPulse::new(self.client.clone(), self.name.clone())
+    /// Its processes, whoever holds it meanwhile.
+    pub(in super::super) fn processes(&self) -> ContainerProcesses {
+        ContainerProcesses::new(self.client.clone(), self.name.clone())
     }
 
     /// Waits for the agent's end. Losing the wait loses nothing: Docker keeps the exit code.

@@ -4,8 +4,8 @@ mod build;
 mod container;
 mod examine;
 mod look;
+mod processes;
 mod prune;
-mod pulse;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 pub(super) use container::Container;
 pub(super) use examine::{CHECK, examine};
-pub(super) use pulse::ContainerPulse;
+pub(super) use processes::ContainerProcesses;
 
 use super::error::{EngineFault, SandboxError};
 use super::host_folder::{AgentFiles, EngineKind, HostFolder, Staging};

@@ -1,13 +1,17 @@
 //! Attacks on the machine: out of the sandbox, on its limits, and by what the agent leaves behind.
 
-use runbookd::run::Limits;
+use runbookd::run::{DiskShare, Limits};
+use runbookd::worker::SharedDisk;
 
 use super::{Attack, withstand};
-use crate::support::{Stage, processes_with};
+use crate::support::{Scene, Stage, Story, processes_with};
 
 stories! {
     nothing_leads_out_of_the_sandbox,
     what_a_sandbox_may_use_is_bounded,
+    a_disk_is_not_filled_by_one_sandbox,
+    who_holds_the_most_of_a_full_disk_goes,
+    a_disk_is_not_filled_by_a_setup_script,
     what_is_left_behind_is_harmless,
     configuration_among_the_files_is_not_obeyed,
 }
@@ -109,6 +113,99 @@ PY",
         },
     ];
     withstand(stage, &attacks, |story| story.limits = tight).await;
+}
+
+const ROOM: DiskShare = DiskShare { bytes: 96 << 20, n_files: 3_000 };
+
+/// A run whose agent is told to run this, and that would go on for ever.
+async fn flood(stage: &Stage, command: &str, change: impl FnOnce(&mut Story)) -> Scene {
+    let turn = serde_json::json!({ "Bash": { "command": command } });
+    let script = serde_json::json!({ "turns": [
+        { "tools": [{ "Bash": { "command": "echo kept >/app/results/before.txt" } }] },
+        { "tools": [turn] },
+        { "text": "Done." },
+    ] });
+    let mut story = Story::scripted(script.to_string());
+    story.limits = |limits| limits.disk = ROOM;
+    change(&mut story);
+    story.run(stage).await
+}
+
+/// Checks how such a run ended, and that what it had made before is kept.
+fn was_ended_for(name: &str, scene: &Scene, complaint: &str) {
+    assert_eq!(scene.ending(), "disk_limit", "{name}: {}", scene.outline());
+    let error = scene.trajectory["error"].as_str().unwrap();
+    assert!(error.contains(complaint), "{name}: {error}");
+    assert_eq!(scene.text("results/before.txt"), "kept\n");
+}
+
+async fn a_disk_is_not_filled_by_one_sandbox(stage: &Stage) {
+    let floods = [
+        (
+            "many files of a megabyte, each within the limit of one",
+            "mkdir /tmp/f; i=0; while :; do i=$((i+1)); head -c 1000000 /dev/urandom >/tmp/f/$i; sleep 0.01; done",
+            "more than 100663296 bytes",
+        ),
+        (
+            "files without a byte, in folders of their own",
+            "cd; i=0; while :; do i=$((i+1)); mkdir $i; : >$i/a; ln -s / $i/b; sleep 0.001; done",
+            "more than 3000 files",
+        ),
+        (
+            "files that lose their names, and then their descriptors",
+            "python3 - <<'PY'
+import os, time
+try:
+    from mmap import mmap
+except ImportError:
+    mmap = None # Python's smallest package is without it.
+held = []
+while True:
+    descriptor = os.open('/app/hidden', os.O_RDWR | os.O_CREAT)
+    os.unlink('/app/hidden')
+    os.write(descriptor, os.urandom(1 << 20))
+    if mmap:
+        held.append(mmap(descriptor, 1 << 20))
+        os.close(descriptor)
+    time.sleep(0.01)
+PY",
+            "more than 100663296 bytes",
+        ),
+        (
+            "folders deeper than anybody looks",
+            "python3 - <<'PY'
+import os, time
+os.chdir('/tmp')
+for _ in range(1000):
+    os.mkdir('in'); os.chdir('in')
+with open('large', 'wb') as file:
+    file.write(bytes(1 << 20))
+time.sleep(1000)
+PY",
+            "nested more than 128 deep",
+        ),
+    ];
+    for (name, command, complaint) in floods {
+        was_ended_for(name, &flood(stage, command, |_| {}).await, complaint);
+    }
+}
+
+async fn who_holds_the_most_of_a_full_disk_goes(stage: &Stage) {
+    let command = "head -c 80000000 /dev/urandom >/tmp/large; sleep 1000";
+    let scene = flood(stage, command, |story| {
+        story.disk = SharedDisk::new(u64::MAX, DiskShare::ALL);
+    });
+    was_ended_for("a full disk", &scene.await, "bytes are left on the disk of all sandboxes");
+}
+
+async fn a_disk_is_not_filled_by_a_setup_script(stage: &Stage) {
+    let mut story = Story::scripted("turns: [{ text: nobody asks }]");
+    story.runbook = "---\nagent: claude-code\nsetup: |\n  i=0; while :; do i=$((i+1)); : >/tmp/$i; sleep 0.001; done\n---\n# A story\n\nDo it.\n".to_owned();
+    story.limits = |limits| limits.disk = ROOM;
+    let scene = story.run(stage).await;
+    assert_eq!(scene.ending(), "setup_failed", "{}", scene.outline());
+    let error = scene.trajectory["error"].as_str().unwrap();
+    assert!(error.contains("took too much of the disk: more than 3000 files"), "{error}");
 }
 
 async fn what_is_left_behind_is_harmless(stage: &Stage) {

@@ -27,8 +27,8 @@ use runbookd::spend::Spend;
 use runbookd::store::Store;
 use runbookd::webhook::Outbox;
 use runbookd::worker::{
-    AgentSource, Claims, Clock, Floors, Parts, PoolParts, PoolSettings, Shutdown, Workers,
-    WorkersStatus,
+    AgentSource, Claims, Clock, Floors, Parts, PoolParts, PoolSettings, SharedDisk, Shutdown,
+    Workers, WorkersStatus,
 };
 use runbookd::workflow::Workflow;
 use serde_json::{Value, json};
@@ -118,6 +118,7 @@ impl<'a> Depot<'a> {
                 gateway: gateway(),
                 store: Store::open(&results).unwrap(),
                 stall: StallCeilings::default(),
+                disk: SharedDisk::unbounded(),
                 spend: Spend::open(&state.join(Spend::FILE)).await.unwrap(),
                 ceilings: Allowance::default(),
                 keyring: Keyring::default(),

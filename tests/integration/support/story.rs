@@ -14,7 +14,7 @@ use runbookd::spend::Spend;
 use runbookd::store::Store;
 use runbookd::toolchain::{Toolchain, ToolchainSettings};
 use runbookd::trajectory::StepUpdate;
-use runbookd::worker::{AgentSource, Claims, Parts, RunUpdate, Stop, execute};
+use runbookd::worker::{AgentSource, Claims, Parts, RunUpdate, SharedDisk, Stop, execute};
 use uuid::Uuid;
 
 use super::scene::{Scene, Tokens};
@@ -51,6 +51,8 @@ pub(crate) struct Story {
     pub(crate) spend: Option<PathBuf>,
     /// What the operator says of the way out.
     pub(crate) egress: EgressSettings,
+    /// The disk that all sandboxes share.
+    pub(crate) disk: SharedDisk,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -79,6 +81,7 @@ impl Story {
             snapshots: Snapshots::built_in(),
             spend: None,
             egress: EgressSettings { networks: Networks::all(), ..EgressSettings::default() },
+            disk: SharedDisk::unbounded(),
             limits: |_| {},
         }
     }
@@ -171,6 +174,7 @@ impl Story {
             ceilings: runbookd::run::Allowance::default(),
             keyring: self.keyring(),
             stall: StallCeilings::default(),
+            disk: self.disk.clone(),
             clock: jiff::Timestamp::now,
         }
     }
