@@ -75,7 +75,7 @@ rm -f /run/runbookd/model/model.sock 2>/dev/null && echo removed; echo tried",
 
 fn tight(limits: &mut Limits) {
     limits.n_pids = 96;
-    limits.memory_bytes = 3 << 30;
+    limits.memory_bytes = 1 << 30;
 }
 
 async fn what_a_sandbox_may_use_is_bounded(stage: &Stage) {
@@ -98,6 +98,13 @@ for child in children:
     os.kill(child, 9)
     os.waitpid(child, 0)
 PY",
+            prints: "bounded",
+        },
+        Attack {
+            name: "S18: memory without end",
+            command: "{ python3 -c 'held = []
+while True: held.append(bytes(8 << 20))'; } 2>/dev/null
+[ $? -ge 128 ] && echo bounded",
             prints: "bounded",
         },
         Attack {
