@@ -13,6 +13,7 @@ mod docker;
 mod engine;
 mod error;
 mod examine;
+mod handover;
 mod host_folder;
 mod images;
 mod launcher;

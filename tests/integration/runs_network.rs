@@ -1,9 +1,12 @@
 //! What a sandbox reaches under each network policy, asked by the tools of a real agent, and what is
 //! kept of it.
 
+use std::fs::Permissions;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use runbookd::egress::EgressSettings;
 use runbookd::provider::scripted::{Listen, Script, ScriptedProvider};
@@ -21,6 +24,7 @@ stories! {
     no_way_leads_around_the_proxy,
     the_setup_script_and_every_child_of_the_agent_find_the_proxy,
     the_relay_is_nobodys_to_stop,
+    a_relay_that_never_listens_fails_the_run_in_time,
     behind_a_gateway_the_proxy_is_in_its_process,
     an_agent_with_the_credential_asks_its_own_model_through_the_proxy,
 }
@@ -275,6 +279,38 @@ curl -s http://web.test:$PORT/ >after
     let scene = asking(Network::Public, web.port, ask).run(stage).await;
     assert_eq!((scene.ending(), scene.text("results/relay").as_str()), ("completed", "found\n"));
     assert_eq!(scene.text("results/after"), "hello\n");
+}
+
+/// A run with a proxy whose agent does nothing.
+fn idle() -> Story {
+    let mut story = Story::fake("exit 0");
+    story.overrides.network = Some(Network::Public);
+    story
+}
+
+async fn a_relay_that_never_listens_fails_the_run_in_time(stage: &Stage) {
+    idle().run(stage).await;
+    // From now on every relay of this stage is a program that says nothing. The files are other names
+    // of this build's program, so they are removed and not written into.
+    let [relay] = &relays(stage)[..] else { panic!("one build") };
+    let relay = stage.state.path().join("relay").join(relay);
+    let _ = std::fs::remove_file(relay.join("ld.so"));
+    std::fs::remove_file(relay.join("runbookd")).unwrap();
+    std::fs::write(relay.join("runbookd"), "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(relay.join("runbookd"), Permissions::from_mode(0o555)).unwrap();
+    let since = Instant::now();
+    let scene = idle().run(stage).await;
+    assert_eq!(scene.trajectory["failure"]["code"], "sandbox_failed", "{}", scene.outline());
+    let message = scene.trajectory["error"].as_str().unwrap();
+    assert!(message.contains("nothing was started in it within 30 s"), "{message}");
+    assert!(message.contains("its way out did not open"), "{message}");
+    assert!(since.elapsed() < Duration::from_secs(60), "{:?}", since.elapsed());
+}
+
+/// The builds of the relay that a stage keeps.
+fn relays(stage: &Stage) -> Vec<String> {
+    let kept = std::fs::read_dir(stage.state.path().join("relay")).unwrap().flatten();
+    kept.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
 /// A model service on this machine whose agent carries out the script of a story.

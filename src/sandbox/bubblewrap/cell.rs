@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::cgroup::Cgroup;
 use super::super::error::{EngineFault, SandboxError};
+use super::super::handover;
 use super::super::host_folder::HostFolder;
 use super::super::launcher::{LAUNCHED_FD, LAUNCHED_FILE, SECCOMP_FD, SETUP_FD, STATUS_FD};
 use super::super::process::{self, Process};
@@ -183,8 +184,15 @@ impl Cell {
     pub(in super::super) async fn wait(&mut self) -> Result<Exit, SandboxError> {
         let id = self.id.clone();
         if let Some(monitor) = &self.monitor {
-            let ended = monitor.ended().await;
-            ended.map_err(|source| SandboxError::Wait { id: id.clone(), source: source.into() })?;
+            tokio::select! {
+                biased;
+                ended = monitor.ended() => ended
+                    .map_err(|source| SandboxError::Wait { id: id.clone(), source: source.into() })?,
+                () = handover::overdue(&self.folder) => {
+                    self.kill().await?;
+                    return Err(SandboxError::Launch { id, detail: handover::words() });
+                }
+            }
         }
         self.kill().await?;
         let oom_killed = self.cgroup.oom_killed();

@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::error::{EngineFault, SandboxError};
+use super::super::handover;
 use super::super::host_folder::{HostFolder, RESOLV_CONF};
 use super::super::launcher::{LAUNCH_ROOT, LAUNCH_SCRIPT, OUTPUT_ROOT};
 use super::super::spec::{AgentSignal, Exit, SandboxId, SandboxSpec};
@@ -153,6 +154,17 @@ impl Container {
 
     /// Waits for the agent's end. Losing the wait loses nothing: Docker keeps the exit code.
     pub(in super::super) async fn wait(&self) -> Result<Exit, SandboxError> {
+        tokio::select! {
+            biased;
+            exit = self.ended() => exit,
+            () = handover::overdue(&self.folder) => {
+                self.kill().await?;
+                Err(SandboxError::Launch { id: self.id.clone(), detail: handover::words() })
+            }
+        }
+    }
+
+    async fn ended(&self) -> Result<Exit, SandboxError> {
         let failed = |source| SandboxError::Wait { id: self.id.clone(), source };
         let mut absent_since: Option<Instant> = None;
         loop {
