@@ -1,11 +1,12 @@
 //! The choice between the engines, and what both do with what is left from before.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::bubblewrap::{self, Bubblewrap};
 use super::cgroup::Cgroups;
@@ -16,6 +17,7 @@ use super::images::{ImageFacts, ImagesHold, OnBuild, PrunedImage};
 use super::live::{Live, Sandbox};
 use super::lock;
 use super::relay::{self, Call, RELAY_PIDS, RELAY_ROOT};
+use super::relay_builds;
 use super::settings::{EngineChoice, EngineSettings, check, state_mark};
 use super::spec::{InvalidSpec, Mount, SandboxId, SandboxSpec};
 use crate::host;
@@ -238,6 +240,8 @@ impl Engine {
         spec.check()?;
         let folder = HostFolder::at(&self.settings.state_dir, &spec.id);
         let id = spec.id.clone();
+        // Until the record of the sandbox says which build of the relay it has.
+        let _held = self.hold_relays(&spec).await?;
         let relay = self.relay(&mut spec).await?;
         let live = match &self.host {
             Host::Docker(docker) => {
@@ -287,8 +291,8 @@ impl Engine {
     }
 
     /// Removes everything that carries our label and is not to be kept: containers, processes,
-    /// control groups, host folders. Gives the ids of what was removed. One that cannot be removed
-    /// is logged and does not save the others.
+    /// control groups, host folders; and the builds of the relay that no sandbox has. Gives the ids of
+    /// what was removed. One that cannot be removed is logged and does not save the others.
     ///
     /// `keep` is asked after the sandboxes were listed: one that is claimed before it is made, as it
     /// should be, is then either not listed or claimed.
@@ -312,7 +316,17 @@ impl Engine {
                 }
             }
         }
+        self.sweep_relays().await;
         Ok(reaped)
+    }
+
+    /// Removes the builds of the relay that no sandbox has.
+    async fn sweep_relays(&self) {
+        match relay_builds::sweep(&self.settings).await {
+            Ok(builds) if builds.is_empty() => {}
+            Ok(builds) => info!(n_builds = builds.len(), "removed old builds of the relay"),
+            Err(error) => warn!(%error, "old builds of the relay stay for now"),
+        }
     }
 
     /// Removes what there is of one sandbox, whoever made it. Where nothing is there, nothing happens.
@@ -354,6 +368,14 @@ impl Engine {
             bubblewrap::processes_below(&host_folder::sandboxes(&self.settings.state_dir));
         found.extend(processes.into_iter().map(|pid| format!("the process {pid} of bwrap")));
         Ok(found)
+    }
+
+    async fn hold_relays(&self, spec: &SandboxSpec) -> Result<Option<File>, SandboxError> {
+        if !spec.network.has_proxy() {
+            return Ok(None);
+        }
+        let held = relay_builds::hold(&self.settings.state_dir).await;
+        held.map(Some).map_err(|source| SandboxError::Relay { source })
     }
 
     /// Brings the relay into a sandbox whose way out is a proxy, and says how it is called.

@@ -9,6 +9,7 @@
 //!   rw/{app,logs,tmp,home}  what the agent may write
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, lchown};
@@ -23,7 +24,7 @@ use super::launcher::{
     AGENT_SCRIPT, AGENT_UID, LAUNCH_SCRIPT, LAUNCHED_FILE, Output, SETUP_FILE, SETUP_SCRIPT,
     STDERR_FILE, STDIN_FILE, STDOUT_FILE, StartsAs, agent_script, launch_script, setup_code,
 };
-use super::relay::Call;
+use super::relay::{Call, RELAY_ROOT};
 use super::remove::remove_tree;
 use super::spec::{
     Access, STAGED_ROOT, SandboxId, SandboxSpec, Source, WRITABLE_ROOTS, below, writable_place,
@@ -116,6 +117,10 @@ pub(super) struct Record {
     pub engine: EngineKind,
     /// The container image, where there is one: it also gives the agent's files back.
     pub image: Option<String>,
+    /// The build of its relay, by the name of its folder; empty where it has no relay. Older versions
+    /// did not write it.
+    #[serde(default)]
+    relay: Option<String>,
 }
 
 /// What every version has.
@@ -239,6 +244,7 @@ impl HostFolder {
             owner: owner.to_owned(),
             engine: staging.engine,
             image: spec.image.clone(),
+            relay: Some(relay_of(spec)),
         };
         self.write_record(&serde_json::to_vec_pretty(&record)?)
     }
@@ -354,6 +360,24 @@ pub(super) fn list(state_dir: &Path) -> io::Result<Vec<SandboxId>> {
     Ok(ids)
 }
 
+/// The builds of the relay that sandboxes have; `None` where one of them does not say.
+pub(super) fn relays_in_use(state_dir: &Path) -> io::Result<Option<BTreeSet<String>>> {
+    let mut builds = BTreeSet::new();
+    for id in list(state_dir)? {
+        let record = HostFolder::at(state_dir, &id).read_record().ok().flatten();
+        let Some(build) = record.and_then(|record| record.relay) else { return Ok(None) };
+        builds.insert(build);
+    }
+    Ok(Some(builds))
+}
+
+/// The build of the relay that a sandbox is to have.
+fn relay_of(spec: &SandboxSpec) -> String {
+    let mount = spec.mounts.iter().find(|mount| mount.inside == RELAY_ROOT);
+    let name = mount.and_then(|mount| mount.host.file_name());
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Folder,
@@ -443,6 +467,7 @@ mod tests {
             owner: "o".to_owned(),
             engine: EngineKind::Docker,
             image: None,
+            relay: Some(String::new()),
         }
     }
 

@@ -22,6 +22,7 @@ mod lock;
 mod process;
 mod pulse;
 mod relay;
+mod relay_builds;
 mod remove;
 mod settings;
 mod spec;

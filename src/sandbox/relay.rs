@@ -82,6 +82,24 @@ pub(super) fn prepare(state_dir: &Path, program: &Path) -> io::Result<Relay> {
     Ok(Relay { folder, call })
 }
 
+/// The folders of other builds, by name, and those that somebody did not finish.
+pub(super) fn other_builds(state_dir: &Path, program: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = match fs::read_dir(state_dir.join(RELAYS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let own = build_of(program)?;
+    let mut others = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != own {
+            others.push((name, entry.path()));
+        }
+    }
+    Ok(others)
+}
+
 /// The name of a build: another file is another one.
 fn build_of(program: &Path) -> io::Result<String> {
     let facts = fs::metadata(program)?;

@@ -1,8 +1,13 @@
 //! The server as a process: how it starts, whom it lets in, how it stops.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
-use crate::support::{Home, Server};
+use crate::support::{Home, Server, until};
+
+/// Longer than a server's start takes on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn tokens_are_made_used_and_revoked_while_the_server_is_up_and_when_it_is_down() {
@@ -34,6 +39,20 @@ async fn tokens_are_made_used_and_revoked_while_the_server_is_up_and_when_it_is_
     let (code, log) = server.ended().await;
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(home.run(&["token", "revoke", id]).await.code, Some(4), "it is gone");
+}
+
+#[tokio::test]
+async fn a_build_of_the_relay_that_no_sandbox_has_goes_when_the_server_starts() {
+    let home = Home::new();
+    let old = home.state().join("server/relay/old");
+    std::fs::create_dir_all(&old).unwrap();
+    std::fs::write(old.join("runbookd"), "old").unwrap();
+    let server = Server::start(&home, &[("RUNBOOKD_ENGINE", "bubblewrap")]).await;
+    tokio::time::timeout(SOON, until(|| !old.exists())).await.expect("it goes");
+    server.signal(Signal::TERM);
+    let (code, log) = server.ended().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("removed old builds of the relay"), "{log}");
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ stories! {
     a_sandbox_with_an_open_network_reaches_the_host,
     two_sandboxes_do_not_see_each_other,
     the_reaper_removes_what_leaked_and_keeps_what_is_kept,
+    a_build_of_the_relay_stays_as_long_as_a_sandbox_has_it,
     another_daemon_takes_over_a_running_sandbox,
     another_daemon_learns_how_an_agent_ended_meanwhile,
     a_sandbox_that_cannot_start_says_why,
@@ -118,13 +119,17 @@ impl Stage {
         }
     }
 
-    /// Another daemon of the same owner, after this one.
-    async fn successor(&self) -> Engine {
-        let choice = match self.kind {
+    fn choice(&self) -> EngineChoice {
+        match self.kind {
             EngineKind::Docker => EngineChoice::Docker,
             EngineKind::Bubblewrap => EngineChoice::Bubblewrap,
-        };
-        Engine::connect(choice, settings(self.state.path(), &self.owner)).await.unwrap()
+        }
+    }
+
+    /// Another daemon of the same owner, after this one.
+    async fn successor(&self) -> Engine {
+        let settings = settings(self.state.path(), &self.owner);
+        Engine::connect(self.choice(), settings).await.unwrap()
     }
 
     fn read(&self, sandbox: &Sandbox, exit: Exit) -> Ran {
@@ -548,6 +553,33 @@ async fn the_reaper_removes_what_leaked_and_keeps_what_is_kept(stage: &Stage) {
     assert!(!processes_with(&format!("kept-{}", stage.owner)).is_empty());
     assert_eq!(successor.reap(|id| keep.contains(id)).await.unwrap(), vec![]);
     kept.destroy().await.unwrap();
+}
+
+async fn a_build_of_the_relay_stays_as_long_as_a_sandbox_has_it(stage: &Stage) {
+    let mut spec =
+        spec("echo ready; while ! [ -e /app/go ]; do sleep 0.02; done; ls /run/runbookd/relay");
+    spec.network = NetworkMode::Public;
+    let mut sandbox = stage.start(spec).await;
+    stage.heard(&sandbox, "ready").await;
+    let builds = || std::fs::read_dir(stage.state.path().join("relay")).unwrap().count();
+    assert_eq!(builds(), 1);
+    let id = sandbox.id().clone();
+    // A daemon of another build, as after an upgrade.
+    let upgraded = EngineSettings {
+        program: "/bin/true".into(),
+        ..settings(stage.state.path(), &stage.owner)
+    };
+    let upgraded = Engine::connect(stage.choice(), upgraded).await.unwrap();
+    upgraded.reap(|kept| *kept == id).await.unwrap();
+    assert_eq!(builds(), 1);
+    let go = sandbox.stdout().ancestors().nth(2).unwrap().join("rw/app/go");
+    std::fs::write(go, "").unwrap();
+    let exit = sandbox.wait().await.unwrap();
+    let said = stage.read(&sandbox, exit).stdout;
+    assert!(said.contains("runbookd\n"), "{said}");
+    sandbox.destroy().await.unwrap();
+    upgraded.reap(|_| true).await.unwrap();
+    assert_eq!(builds(), 0);
 }
 
 async fn another_daemon_takes_over_a_running_sandbox(stage: &Stage) {
