@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::policy::rule_kind;
 use crate::trajectory::{DeniedHost, EgressAccount, MAX_NAMED_HOSTS};
 
 /// Most attempts of one run. A loop that nothing else stops ends here, before the log fills a disk.
@@ -101,6 +102,22 @@ impl EgressLedger {
     /// The attempts, in order.
     pub fn records(&self) -> impl Iterator<Item = &EgressRecord> {
         self.records.values()
+    }
+
+    /// How many attempts ended how, by the kind of the rule that decided. Neither word holds a host.
+    #[must_use]
+    pub fn figures(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let mut figures = BTreeMap::new();
+        for record in self.records() {
+            let outcome = match record.outcome {
+                // What a killed proxy left on its way had been let through.
+                Outcome::InFlight | Outcome::Passed => "allowed",
+                Outcome::Denied => "denied",
+                Outcome::Failed => "failed",
+            };
+            *figures.entry((outcome, rule_kind(&record.rule))).or_default() += 1;
+        }
+        figures
     }
 
     /// The sum for the trajectory.
@@ -205,5 +222,29 @@ mod tests {
             }
         );
         assert_eq!(ledger.last_seq(), 5);
+    }
+
+    #[test]
+    fn attempts_are_counted_by_the_kind_of_their_rule_and_by_no_host() {
+        let mut ledger = EgressLedger::default();
+        let lines = [
+            (Outcome::Passed, "allowlist pypi.org"),
+            (Outcome::Passed, "allowlist *.a.example:8443"),
+            (Outcome::InFlight, "public"),
+            (Outcome::Denied, "sni-mismatch"),
+            (Outcome::Failed, ""),
+            (Outcome::Denied, "a word that no version writes"),
+        ];
+        for (seq, (outcome, rule)) in (1..).zip(lines) {
+            ledger.add(record(seq, outcome, ("a.example", 443), rule));
+        }
+        let expected = [
+            (("allowed", "allowlist"), 2),
+            (("allowed", "public"), 1),
+            (("denied", "other"), 1),
+            (("denied", "sni-mismatch"), 1),
+            (("failed", "none"), 1),
+        ];
+        assert_eq!(ledger.figures(), expected.into());
     }
 }

@@ -72,15 +72,32 @@ pub(super) enum Grant {
     OwnService,
 }
 
+/// What stands in the ledger for [`Grant::Public`].
+const PUBLIC: &str = "public";
+/// What stands before the entry of [`Grant::Listed`].
+const ALLOWLIST: &str = "allowlist";
+/// What stands for [`Grant::OwnService`].
+const OWN_SERVICE: &str = "own-model-service";
+
 impl Grant {
     /// The rule as the ledger has it.
     pub(super) fn rule(&self) -> String {
         match self {
-            Self::Public => "public".to_owned(),
-            Self::Listed(entry) => format!("allowlist {entry}"),
-            Self::OwnService => "own-model-service".to_owned(),
+            Self::Public => PUBLIC.to_owned(),
+            Self::Listed(entry) => format!("{ALLOWLIST} {entry}"),
+            Self::OwnService => OWN_SERVICE.to_owned(),
         }
     }
+}
+
+/// The kind of a rule of the ledger: a word out of a few, without the entry of an allowlist. `none`
+/// where nothing was decided, `other` where another version decided it.
+pub(super) fn rule_kind(rule: &str) -> &'static str {
+    let word = rule.split(' ').next().unwrap_or_default();
+    let denials = Denial::ALL.into_iter().map(Denial::rule);
+    let kinds = [PUBLIC, ALLOWLIST, OWN_SERVICE].into_iter().chain(denials);
+    let none = if word.is_empty() { "none" } else { "other" };
+    kinds.into_iter().find(|kind| *kind == word).unwrap_or(none)
 }
 
 /// Why something may not be reached.
@@ -115,6 +132,23 @@ pub(super) enum Denial {
 }
 
 impl Denial {
+    /// Every one of them.
+    const ALL: [Self; 13] = [
+        Self::OperatorDeny,
+        Self::ModelService,
+        Self::NotInAllowlist,
+        Self::Port,
+        Self::PrivateAddress,
+        Self::OwnMachine,
+        Self::TlsToAddress,
+        Self::HostMismatch,
+        Self::SniMismatch,
+        Self::NotTls,
+        Self::NotWeb,
+        Self::NotForProxy,
+        Self::TooMany,
+    ];
+
     /// The rule's name. It is stable: programs search for it.
     pub(super) fn rule(self) -> &'static str {
         match self {

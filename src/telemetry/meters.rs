@@ -24,6 +24,7 @@ const COST: &str = "runbookd_cost_microdollars_total";
 const GATEWAY_FIRST_BYTE: &str = "runbookd_gateway_first_byte_seconds";
 const GATEWAY_REQUESTS: &str = "runbookd_gateway_request_seconds";
 const BUDGET_REFUSED: &str = "runbookd_budget_refused_total";
+const EGRESS: &str = "runbookd_egress_attempts_total";
 const CHATS: &str = "runbookd_chats_total";
 const WEBHOOKS: &str = "runbookd_webhook_deliveries_total";
 
@@ -142,6 +143,12 @@ pub fn budget_refused(span: &'static str) {
     counter!(BUDGET_REFUSED, "span" => span).increment(1);
 }
 
+/// So many attempts of a run to get out of its sandbox ended in this way (`allowed`, `denied` or
+/// `failed`) by a rule of this kind. `rule` is one of a few words, never a host.
+pub fn egress(outcome: &'static str, rule: &'static str, n: u64) {
+    counter!(EGRESS, "outcome" => outcome, "rule" => rule).increment(n);
+}
+
 /// A chat that was passed on to a model ended with this status, in the words of the wire.
 pub fn chat_ended(status: &'static str) {
     counter!(CHATS, "status" => status).increment(1);
@@ -206,6 +213,10 @@ fn describe() {
         GATEWAY_REQUESTS,
         Unit::Seconds,
         "Requests of agents to their models, by how they ended."
+    );
+    describe_counter!(
+        EGRESS,
+        "Attempts of sandboxes to get out, by outcome and kind of rule, counted at a run's end."
     );
     describe_counter!(CHATS, "Chats that were passed on to a model, by how they ended.");
     describe_counter!(WEBHOOKS, "Webhooks that were sent, by outcome.");

@@ -7,10 +7,9 @@ use std::path::{Path, absolute};
 
 use jiff::Timestamp;
 
-use super::account::tell_meters;
 use super::door::{self, Door};
 use super::execute::Run;
-use super::way_out;
+use super::{account, way_out};
 use crate::gateway::{EgressOrder, Place, ShortPath, WayOut};
 use crate::host::blocking;
 use crate::plan::GUARD_NEEDS_GATEWAY;
@@ -28,6 +27,8 @@ pub(super) struct Model {
     way_out: Option<WayOut>,
     /// `None` where there is neither.
     place: Option<Place>,
+    /// Where the ledgers of both are.
+    folder: RunFolder,
 }
 
 enum Service {
@@ -36,7 +37,6 @@ enum Service {
     /// Somewhere else, behind a gateway in a process of its own.
     Gateway {
         door: Door,
-        folder: RunFolder,
         /// The run's name in what is spent.
         run: String,
         spend: Spend,
@@ -58,6 +58,7 @@ impl Model {
         access: Access,
     ) -> Result<(Self, Access), RunFailure> {
         let plan = run.plan;
+        let folder = run.record.folder().clone();
         let way_out = way_out::order(run, &access)
             .map_err(|e| failed(format!("the run's folder has no whole path: {e}")))?;
         match (&plan.script, plan.credentials) {
@@ -66,7 +67,7 @@ impl Model {
             }
             (None, Credentials::Gateway) => Self::behind_gateway(run, id, (access, way_out)).await,
             (None, Credentials::Direct) if way_out.is_none() => {
-                Ok((Self { service: Service::Remote, way_out: None, place: None }, access))
+                Ok((Self { service: Service::Remote, way_out: None, place: None, folder }, access))
             }
             (script, _) => {
                 let place = place(&run.parts.sockets, id)?;
@@ -78,7 +79,7 @@ impl Model {
                 let opened = way_out.map(|order| WayOut::open(order, &place, run.parts.clock));
                 let way_out = opened.transpose();
                 let way_out = way_out.map_err(|e| failed(format!("there is no proxy: {e}")))?;
-                Ok((Self { service, way_out, place: Some(place) }, access))
+                Ok((Self { service, way_out, place: Some(place), folder }, access))
             }
         }
     }
@@ -96,12 +97,11 @@ impl Model {
         let folder = run.record.folder().clone();
         let service = Service::Gateway {
             door,
-            folder,
             run: Purse::name_of(&run.plan.name),
             spend: run.parts.spend.clone(),
             clock: run.parts.clock,
         };
-        Ok((Self { service, way_out: None, place: Some(place) }, access))
+        Ok((Self { service, way_out: None, place: Some(place), folder }, access))
     }
 
     /// What the sandbox must see of it.
@@ -114,25 +114,29 @@ impl Model {
 
     /// Ends it, and gives what the scripted provider answered.
     pub(super) async fn stop(self) -> Vec<LedgerEntry> {
-        let Self { service, way_out, place } = self;
+        let Self { service, way_out, place, folder } = self;
         if let Some(way_out) = way_out {
             way_out.stop().await;
         }
         let ledger = match service {
             Service::Remote => Vec::new(),
-            Service::Gateway { door, folder, run, spend, clock } => {
+            Service::Gateway { door, run, spend, clock } => {
                 door.end().await;
                 // What a gateway that was killed had set aside is spent, and nobody waits for it.
                 if let Err(e) = spend.give_up(&run, clock()).await {
                     tracing::warn!(error = %error_chain(&e), "what requests of a run took is not counted");
                 }
-                if let Err(e) = blocking(move || tell_meters(&folder)).await {
-                    tracing::error!(error = %e, "the figures of a run's requests were not told");
-                }
                 Vec::new()
             }
             Service::Scripted { server, .. } => end(server).await,
         };
+        let told = blocking(move || {
+            account::tell_meters(&folder);
+            way_out::tell_meters(&folder);
+        });
+        if let Err(e) = told.await {
+            tracing::error!(error = %e, "the figures of a run's requests were not told");
+        }
         if let Some(Err(e)) = place.map(|place| place.remove()) {
             tracing::warn!(error = %e, "the folder of a model service was not removed");
         }

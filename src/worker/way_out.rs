@@ -13,6 +13,7 @@ use crate::run::{Credentials, error_chain, one_spelling};
 use crate::sandbox::PROXY_ADDRESS;
 use crate::secret::Secret;
 use crate::store::{RunFolder, StoreError};
+use crate::telemetry::meters;
 use crate::trajectory::EgressAccount;
 
 /// Hosts that are reached without a proxy: the sandbox itself.
@@ -63,6 +64,14 @@ pub(super) fn last_seq(folder: &RunFolder) -> u64 {
 /// thread that may block.
 pub(super) fn egress_account(folder: &RunFolder) -> Option<EgressAccount> {
     ledger_or_none(folder).map(|ledger| ledger.account())
+}
+
+/// Tells the figures of a proxy that has ended. It reads a file too.
+pub(super) fn tell_meters(folder: &RunFolder) {
+    let figures = ledger_or_none(folder).map(|ledger| ledger.figures()).unwrap_or_default();
+    for ((outcome, rule), n) in figures {
+        meters::egress(outcome, rule, n);
+    }
 }
 
 fn ledger_or_none(folder: &RunFolder) -> Option<EgressLedger> {
