@@ -30,6 +30,11 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A server with these settings.
+    async fn with(settings: &[(&str, &str)]) -> Self {
         let home = Home::new();
         let token = async |arguments: &[&str]| {
             let made = home.run(&[&["token", "create", "t"], arguments].concat()).await;
@@ -40,7 +45,8 @@ impl Bench {
         let team = token(&["--collection", "team"]).await;
         let other = token(&["--collection", "other-team"]).await;
         let model = FakeModel::start().await;
-        let server = Server::start(&home, &[("RUNBOOKD_UPSTREAM_PRIVATE", "1")]).await;
+        let server =
+            Server::start(&home, &[&[("RUNBOOKD_UPSTREAM_PRIVATE", "1")], settings].concat()).await;
         // It is there already where another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -343,6 +349,102 @@ async fn a_task_that_records_chats_cannot_be_run_and_says_so() {
     let (status, task) = bench.get("/api/v1/tasks/team/_chat", &bench.team).await;
     assert_eq!((status, &task["workflow"]["steps"]), (200, &json!(["completion"])));
     bench.stop().await;
+}
+
+/// A card's number, a key that the collection knows, and one that nobody knows but its shape tells.
+const FOUND: [&str; 3] = [
+    "4111 1111 1111 1111",
+    "made-up-and-known-0123456789",
+    "ghp_MadeUp0123456789MadeUp0123456789Made",
+];
+
+/// What stands in their places.
+const MASKS: [&str; 3] =
+    ["[redacted:payment_card]", "[redacted:known_secret]", "[redacted:github_token]"];
+
+/// Asks with all that guardrails look for, in an odd spelling that must stay.
+fn telling(is_stream: bool) -> String {
+    let [card, known, shape] = FOUND;
+    format!(
+        "{{ \"model\":\"gpt-say\" ,\n \"stream\": {is_stream}, \"seed\": 1.0e2, \"messages\": [\
+         {{\"role\":\"system\",\"content\":\"The key is {known}.\"}},\
+         {{\"role\":\"user\",\"content\":[{{\"type\":\"text\",\"text\":\"Gr\\u00fc\u{df}e\"}},{{\"type\":\"text\",\"text\":\"Pay with {card}; {shape}\"}}]}}] }}"
+    )
+}
+
+/// What a model gets of a text.
+fn masked(text: &str) -> String {
+    let pairs = FOUND.into_iter().zip(MASKS);
+    pairs.fold(text.to_owned(), |text, (found, mask)| text.replace(found, mask))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guardrails_mask_what_must_not_leave_and_change_nothing_else() {
+    let bench = Bench::with(&[("RUNBOOKD_GUARD_PII", "mask")]).await;
+    // A collection wants more of secrets, and gets no less of the rest.
+    let wanted = json!({
+        "RUNBOOKD_GUARD_SECRETS": "mask", "RUNBOOKD_GUARD_PII": "off", "SHOP_TOKEN": FOUND[1],
+    });
+    bench.set(&wanted).await;
+    for (n, is_stream) in [(1, false), (2, true)] {
+        let answer = bench.chat(&bench.team, telling(is_stream)).await;
+        assert_eq!(answer.status().as_u16(), 200);
+        let text = answer.text().await.unwrap();
+        if is_stream {
+            assert_eq!(text, frames(&word_chunks(&Value::Null)));
+        } else {
+            let said: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(said["choices"][0]["message"]["content"], WORDS.concat());
+        }
+        let asked = bench.model.asked().pop().unwrap();
+        assert_eq!(String::from_utf8_lossy(&asked.body), masked(&telling(is_stream)));
+        let told = bench.records("_chat", n).await.swap_remove(0);
+        let found: Vec<String> = told["guard"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{told:#}"))
+            .iter()
+            .map(|one| format!("{} {} {}", one["kind"], one["count"], one["action"]))
+            .collect();
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found.contains(&r#""payment_card" 1 "mask""#.to_owned()), "{found:?}");
+        for found in FOUND {
+            assert!(!told.to_string().contains(found), "{told:#}");
+        }
+    }
+    let (home, _) = bench.stop().await;
+    drop(home);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_that_guardrails_block_reaches_no_model() {
+    let bench = Bench::with(&[("RUNBOOKD_GUARD_PII", "mask")]).await;
+    bench.set(&json!({ "RUNBOOKD_GUARD_PII": "block" })).await;
+    for is_stream in [false, true] {
+        let answer = bench.chat(&bench.team, telling(is_stream)).await;
+        // In the shape of an error, for who asked for a stream too.
+        assert_eq!(answer.status().as_u16(), 400);
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        let refused: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let error = &refused["error"];
+        assert_eq!(error["param"], "messages", "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("blocked by policy"), "{message}");
+        assert!(message.contains("payment card") && !message.contains(FOUND[0]), "{message}");
+    }
+    assert!(bench.model.asked().is_empty());
+    // Where nothing is found, the same collection speaks with its model.
+    for body in [say("gpt-say"), say_slowly("gpt-say")] {
+        let answer = bench.chat(&bench.team, body.to_string()).await;
+        assert_eq!(answer.status().as_u16(), 200);
+        answer.bytes().await.unwrap();
+    }
+    assert_eq!(bench.model.asked().len(), 2);
+    let told = bench.records("_chat", 2).await;
+    assert!(told.iter().all(|one| one["guard"].is_null()), "{told:#?}");
+    assert_eq!(told.len(), 2, "what was blocked is no chat");
+    let (home, log) = bench.stop().await;
+    assert!(!log.contains(FOUND[0]), "{log}");
+    drop(home);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Child;
 
-use crate::support::{Home, Ran, Server, Stage, processes_with, until};
+use crate::support::{Home, Ran, Server, Stage, Web, processes_with, until};
 
 stories! {
     a_runbook_runs_on_a_server_as_it_runs_here,
+    what_a_run_reached_is_suggested_as_its_policy,
     a_run_that_is_interrupted_is_stopped_on_the_server,
 }
 
@@ -25,10 +26,16 @@ struct Person {
 
 impl Person {
     async fn new(engine: &str) -> Self {
+        Self::with(engine, &[]).await
+    }
+
+    /// A server with these settings.
+    async fn with(engine: &str, settings: &[(&str, &str)]) -> Self {
         let home = Home::new();
         let made = home.run(&["token", "create", "person", "--collection", "team"]).await;
         assert_eq!(made.code, Some(0), "{made:?}");
-        let server = Server::start(&home, &[("RUNBOOKD_ENGINE", engine)]).await;
+        let server =
+            Server::start(&home, &[&[("RUNBOOKD_ENGINE", engine)], settings].concat()).await;
         let address = format!("http://{}", server.address);
         Self { home, server, address, token: made.stdout.trim().to_owned() }
     }
@@ -186,6 +193,66 @@ async fn what_fails_has_the_code_that_it_has_here(person: &Person) {
     let name = left.stdout.trim().lines().last().unwrap().to_owned();
     let followed = person.run(&["logs", "-f", &name]).await;
     assert!(followed.stdout.contains("  completed in "), "{followed:?}");
+}
+
+async fn what_a_run_reached_is_suggested_as_its_policy(stage: &Stage) {
+    let web = Web::start().await;
+    let port = web.port;
+    let person = Person::with(
+        engine(stage),
+        &[
+            ("RUNBOOKD_EGRESS_PRIVATE", &format!("127.0.0.1:{port}")),
+            ("RUNBOOKD_EGRESS_HOSTS", "web.test=127.0.0.1,inside.test=10.0.0.1"),
+        ],
+    )
+    .await;
+    person.home.file("ask.md", "# Ask\n");
+    let ask = format!(
+        "cd /app/results; curl -s http://web.test:{port}/ >listed; curl -s http://inside.test/ >inside; true"
+    );
+    let turns =
+        json!({ "turns": [{ "tools": [{ "Bash": { "command": ask } }] }, { "text": "Done." }] });
+    person.home.file("ask.yaml", &turns.to_string());
+    let run = async |more: &[&str]| {
+        let command =
+            ["run", "ask.md", "--server", &person.address, "--script", "ask.yaml", "--json"];
+        let ran = person.run(&[&command[..], more].concat()).await;
+        let events = ran.events();
+        let opened = events.iter().find(|event| event["event"] == "opened");
+        opened.unwrap_or_else(|| panic!("{ran:?}"))["trajectory_id"].as_str().unwrap().to_owned()
+    };
+    let suggest =
+        async |id: &str| person.run(&["suggest-policy", id, "--server", &person.address]).await;
+    let id = run(&["--network", "public"]).await;
+    let suggested = suggest(&id).await;
+    assert_eq!((suggested.code, suggested.stderr.as_str()), (Some(0), ""), "{suggested:?}");
+    let entry = format!("\"web.test:{port}\"");
+    let expected = format!(
+        "network:\n  mode: allowlist\n  allow:\n    - {entry:<40} # once\n    # - {:<38} # \
+         denied (private-address, 1): no allowlist lets it through\n",
+        "inside.test"
+    );
+    assert_eq!(suggested.stdout, expected);
+    // With it the run does the same, and nothing else would.
+    person.home.file("ask.md", &format!("---\n{}---\n# Ask\n", suggested.stdout));
+    let again = run(&[]).await;
+    let shown = person.json(&["runs", "show", &again]).await;
+    assert_eq!(shown["step_configs"]["run"]["network"], "allowlist", "{shown:#}");
+    let egress = &shown["egress"];
+    assert_eq!(json!([egress["allowed"], egress["denied"]]), json!([1, 1]), "{shown:#}");
+    assert_eq!(egress["denied_hosts"][0]["rule"], "not-in-allowlist");
+    let listed = person.run(&["runs", "download", &again, "--file", "results/listed"]).await;
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    let listed = std::fs::read_to_string(person.home.path().join("listed")).unwrap();
+    assert_eq!((listed.as_str(), web.n_heard()), ("hello\n", 2));
+    // What has no ledger, and what is no run, says so.
+    let none = suggest(&run(&["--network", "none"]).await).await;
+    assert_eq!(none.code, Some(4), "{none:?}");
+    assert!(none.stderr.contains("the run had no proxy"), "{none:?}");
+    let unknown = suggest("1a2b3c4d").await;
+    assert_eq!(unknown.code, Some(4), "{unknown:?}");
+    assert!(unknown.stderr.contains("there is no run `1a2b3c4d`"), "{unknown:?}");
+    person.stop().await;
 }
 
 async fn a_run_that_is_interrupted_is_stopped_on_the_server(stage: &Stage) {

@@ -2,21 +2,17 @@
 //! kept of it.
 
 use std::fs::Permissions;
-use std::net::UdpSocket;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runbookd::egress::EgressSettings;
 use runbookd::provider::scripted::{Listen, Script, ScriptedProvider};
 use runbookd::run::{Credentials, Network, Networks};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use crate::support::{Scene, Stage, Story};
+use crate::support::{Names, Scene, Stage, Story, Web, gateway};
 
 stories! {
     a_public_network_reaches_public_names_alone_and_keeps_every_attempt,
@@ -26,51 +22,8 @@ stories! {
     the_relay_is_nobodys_to_stop,
     a_relay_that_never_listens_fails_the_run_in_time,
     behind_a_gateway_the_proxy_is_in_its_process,
+    a_name_that_changes_its_mind_leads_to_no_private_address,
     an_agent_with_the_credential_asks_its_own_model_through_the_proxy,
-}
-
-/// A web server of this machine. Dropped, it ends.
-struct Web {
-    port: u16,
-    n_heard: Arc<AtomicUsize>,
-    _serving: JoinSet<()>,
-}
-
-impl Web {
-    /// `/inside` leads to a private address; everything else is answered.
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let n_heard = Arc::new(AtomicUsize::new(0));
-        let heard = Arc::clone(&n_heard);
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut head = Vec::new();
-                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
-                        break;
-                    }
-                }
-                if head.is_empty() {
-                    continue;
-                }
-                heard.fetch_add(1, Ordering::SeqCst);
-                let answer = if String::from_utf8_lossy(&head).contains(" /inside ") {
-                    "HTTP/1.1 302 Found\r\nLocation: http://inside.test/\r\nContent-Length: 0\r\n\r\n"
-                } else {
-                    "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n"
-                };
-                let _ = stream.write_all(answer.as_bytes()).await;
-            }
-        });
-        Self { port, n_heard, _serving: serving }
-    }
-
-    fn n_heard(&self) -> usize {
-        self.n_heard.load(Ordering::SeqCst)
-    }
 }
 
 /// A run whose agent carries out a shell script with the port of a web server in `$PORT`. Names that
@@ -346,6 +299,61 @@ async fn behind_a_gateway_the_proxy_is_in_its_process(stage: &Stage) {
     assert_eq!(attempts[0], "GET web.test passed public");
     assert!(attempts[1].contains("[redacted]"), "{attempts:?}");
     assert_eq!(scene.trajectory["usage"]["reconciliation"], "exact");
+    assert!(!model.stop().await.is_empty());
+}
+
+/// An address that the operator has allowed, as a public one would be.
+const OPEN: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// A private one.
+const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Where a name leads, each time that somebody asks.
+const TURNS: [Ipv4Addr; 9] = [OPEN, INSIDE, OPEN, OPEN, INSIDE, OPEN, INSIDE, OPEN, INSIDE];
+
+async fn a_name_that_changes_its_mind_leads_to_no_private_address(stage: &Stage) {
+    let web = Web::start().await;
+    // On the same port, so that nothing but the address stands between.
+    let private = TcpListener::bind((INSIDE, web.port)).unwrap();
+    private.set_nonblocking(true).unwrap();
+    let names = Names::start(&TURNS).await;
+    let (model, port) = model_service().await;
+    let ask = r#"
+for way in '' '' -p -p -p; do curl -s $way http://rebind.test:$PORT/ >>said; done
+# Two requests on one connection to the proxy.
+curl -s http://rebind.test:$PORT/a http://rebind.test:$PORT/b >both
+true
+"#;
+    let mut story = asking(Network::Public, web.port, ask);
+    story.gateway = Some(names.asked_by(&gateway().path, stage.state.path()));
+    story.provider = Some("anthropic");
+    story.keys = vec![
+        ("ANTHROPIC_API_KEY", "sk-ant-made-up-key"),
+        ("ANTHROPIC_BASE_URL", String::leak(format!("http://127.0.0.1:{port}"))),
+    ];
+    let scene = story.run(stage).await;
+    assert_eq!(scene.ending(), "completed");
+    assert_eq!(
+        attempts(&scene),
+        [
+            "GET rebind.test passed public",
+            "GET rebind.test denied private-address",
+            "CONNECT rebind.test passed public",
+            "GET rebind.test passed public",
+            "CONNECT rebind.test denied private-address",
+            // What comes behind a CONNECT is a request like any other.
+            "CONNECT rebind.test passed public",
+            "GET rebind.test denied private-address",
+            "GET rebind.test passed public",
+            "GET rebind.test denied private-address",
+        ]
+    );
+    // Who asks twice for one connection would get the other answer the second time.
+    assert_eq!(names.n_asked(), TURNS.len());
+    assert_eq!(scene.text("results/said").matches("hello\n").count(), 2);
+    let both = scene.text("results/both");
+    assert!(both.starts_with("hello\n") && both.contains("private-address"), "{both}");
+    assert_eq!(private.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody came");
+    assert_eq!(web.n_heard(), 3);
     assert!(!model.stop().await.is_empty());
 }
 

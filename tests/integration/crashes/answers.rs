@@ -27,14 +27,14 @@ after_end: refuse
 
 const RUNBOOK: &str = "---\nmodel_provider: anthropic\n---\n# A story\n\nDo what the model says.\n";
 
-/// Asks for a run whose model is at this address, and gives its path.
-async fn submit(server: &Listening, url: &str) -> String {
+/// Asks for a run of a runbook whose model is at this address, and gives its path.
+pub(super) async fn submit(server: &Listening, runbook: &str, url: &str) -> String {
     let environment = json!({
         "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "sk-ant-made-up-slow",
     });
     let collection = json!({ "name": "team", "environment_variables": environment });
     let workflow = json!({
-        "init_params": { "instruction": RUNBOOK },
+        "init_params": { "instruction": runbook },
         "step_configs": { "run": {
             "activity": "runbook", "instruction_path": "init_params.instruction",
         } },
@@ -74,7 +74,7 @@ async fn an_answer_on_its_way_outlives_the_server_and_is_asked_for_once() {
     let own = [("RUNBOOKD_ENGINE", "bubblewrap"), ("RUNBOOKD_MIN_FREE_BYTES", "0")];
     let site = Site::new(&own).await;
     let (serving, server) = site.start().await;
-    let path = submit(&server, &format!("http://{address}")).await;
+    let path = submit(&server, RUNBOOK, &format!("http://{address}")).await;
     let ledger = site.run_folder(&path).join("logs/gateway.jsonl");
     let on_its_way =
         || std::fs::read_to_string(&ledger).is_ok_and(|text| text.contains("in_flight"));

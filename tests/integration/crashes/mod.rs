@@ -4,6 +4,7 @@ mod answers;
 mod engines;
 mod errand;
 mod stops;
+mod tunnel;
 mod waiting;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runbookd::egress::EgressSettings;
+use runbookd::gateway::Program;
 use runbookd::guard::Guardrails;
 use runbookd::plan::{Draw, Overrides, RunRequest, Setting, plan};
 use runbookd::run::{Former, Limits, Network, Networks, RunId, RunPlan, Slug, StallCeilings};
@@ -53,6 +54,8 @@ pub(crate) struct Story {
     pub(crate) egress: EgressSettings,
     /// The disk that all sandboxes share.
     pub(crate) disk: SharedDisk,
+    /// A program that gateways are started from, instead of the one that is tested.
+    pub(crate) gateway: Option<PathBuf>,
     /// Limits that nobody can set from outside.
     pub(crate) limits: fn(&mut Limits),
 }
@@ -82,6 +85,7 @@ impl Story {
             spend: None,
             egress: EgressSettings { networks: Networks::all(), ..EgressSettings::default() },
             disk: SharedDisk::unbounded(),
+            gateway: None,
             limits: |_| {},
         }
     }
@@ -164,7 +168,10 @@ impl Story {
             guard: Guardrails::default(),
             redact_artifacts: false,
             egress: self.egress.clone(),
-            gateway: gateway(),
+            gateway: match &self.gateway {
+                Some(path) => Program { path: path.clone(), ..gateway() },
+                None => gateway(),
+            },
             store: Store::open(&work.join("results")).unwrap(),
             snapshots: self.snapshots.clone(),
             spend: {
