@@ -2,6 +2,10 @@
 
 use crate::run::Measure;
 
+/// Most tokens that a request may ask of one answer: several times what any model gives. More is no wish
+/// but a number, and sums of such numbers would be good for nothing.
+pub const MAX_ANSWER_TOKENS: u64 = 1_000_000;
+
 /// What requests took or may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amounts {

@@ -8,11 +8,13 @@ mod bucket;
 mod calendar;
 mod decide;
 mod density;
+mod media;
 mod settings;
 
-pub use amounts::Amounts;
+pub use amounts::{Amounts, MAX_ANSWER_TOKENS};
 pub use bucket::Bucket;
 pub use calendar::{Period, period};
 pub use decide::{Balance, Balances, Decision, decide, fits};
 pub use density::{Density, FIRST_BYTES_PER_TOKEN, Prompt};
+pub use media::Media;
 pub use settings::{VARIABLES, read_allowance};

@@ -3,27 +3,39 @@
 
 use std::time::Duration;
 
-use super::bill::{Bill, took};
+use super::bill::{Bill, cost_of, took};
 use super::ledger::{Charged, GatewayRecord, Outcome, Reserved};
 use super::refusal::Refusal;
-use crate::provider;
+use crate::provider::CacheTime;
 use crate::run::Usd;
 use crate::spend::{Asked, Charge, Held, NotAdmitted, Purse, Took};
+use crate::trajectory::Usage;
+
+/// What is set aside for a request.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    held: Held,
+    /// How long the cache keeps what it writes, as far as it asked for that.
+    cache: CacheTime,
+}
 
 /// Sets aside what a request may take, and notes it.
 pub(super) async fn set_aside(
     purse: &Purse,
     record: &mut GatewayRecord,
     body: &[u8],
-) -> Result<Held, Refusal> {
+) -> Result<SetAside, Refusal> {
     let bill = Bill::read(body).map_err(|e| Refusal::Unreadable(e.to_string()))?;
     let model = record.model.clone().unwrap_or_default();
-    if let Some(field) = bill.dear.filter(|_| purse.limits_cost()) {
-        return Err(Refusal::Unpriced(format!("`{field}` has another price than is known here")));
+    if let Some(why) = bill.dear.filter(|_| purse.limits_cost()) {
+        return Err(Refusal::Unpriced(why.to_owned()));
     }
-    let price = |input: u64, output: u64| {
-        provider::worst_case(&model, input, output, bill.cache).map(Usd::at_least)
-    };
+    if bill.compacts && (purse.limits_cost() || purse.limits_tokens()) {
+        let why = "`context_management` would have the model service make the conversation shorter, \
+                   and what that takes cannot be set aside";
+        return Err(Refusal::Unpriced(why.to_owned()));
+    }
+    let price = |input: u64, output: u64| bill.price(&model, input, output);
     let asked =
         Asked { prompt: bill.prompt, max_output: bill.max_output, model: &model, price: &price };
     let held = purse.admit(asked).await.map_err(|e| refusal(e, &model, record))?;
@@ -31,7 +43,7 @@ pub(super) async fn set_aside(
     let reserved = held.reserved();
     record.reserved =
         Some(Reserved { cost_usd: Usd::from_micros(reserved.cost), tokens: reserved.tokens });
-    Ok(held)
+    Ok(SetAside { held, cache: bill.cache })
 }
 
 fn refusal(why: NotAdmitted, model: &str, record: &mut GatewayRecord) -> Refusal {
@@ -50,14 +62,17 @@ fn refusal(why: NotAdmitted, model: &str, record: &mut GatewayRecord) -> Refusal
 }
 
 /// Settles a request by how it ended, and notes it.
-pub(super) fn settle(held: Held, record: &mut GatewayRecord, was_sent: bool) {
-    let (charge, charged) = charge(&held, record, was_sent);
+pub(super) fn settle(set_aside: SetAside, record: &mut GatewayRecord, was_sent: bool) {
+    let (charge, charged) = charge(&set_aside, record, was_sent);
     record.charged = Some(charged);
-    held.settle(charge);
+    set_aside.held.settle(charge);
 }
 
-fn charge(held: &Held, record: &GatewayRecord, was_sent: bool) -> (Charge, Charged) {
-    let model = record.model.as_deref().unwrap_or_default();
+fn charge(
+    SetAside { held, cache }: &SetAside,
+    record: &GatewayRecord,
+    was_sent: bool,
+) -> (Charge, Charged) {
     let kept = || {
         let reserved = held.reserved();
         let cost_usd = Some(Usd::from_micros(reserved.cost));
@@ -65,7 +80,7 @@ fn charge(held: &Held, record: &GatewayRecord, was_sent: bool) -> (Charge, Charg
     };
     match (record.outcome, &record.usage) {
         (Outcome::Complete, Some(usage)) => {
-            let took: Took = took(model, usage);
+            let took = dearest(record, &within(usage, *cache));
             let tokens = took.tokens();
             (Charge::Took(took), Charged { cost_usd: took.cost, tokens, is_reserved: false })
         }
@@ -77,6 +92,27 @@ fn charge(held: &Held, record: &GatewayRecord, was_sent: bool) -> (Charge, Charg
             kept()
         }
     }
+}
+
+/// The usage with what nobody told how long the cache keeps it: as long as was asked for.
+fn within(usage: &Usage, cache: CacheTime) -> Usage {
+    match cache {
+        CacheTime::FiveMinutes => *usage,
+        CacheTime::Hour => Usage {
+            cache_write_1h: usage.cache_write_1h.saturating_add(usage.cache_write_unsplit),
+            cache_write_unsplit: 0,
+            ..*usage
+        },
+    }
+}
+
+/// What an answer took: by the price of the model that was asked, or of the one that answered, where
+/// that is another and dearer.
+fn dearest(record: &GatewayRecord, usage: &Usage) -> Took {
+    let models = [record.model.as_deref(), record.model_served.as_deref()];
+    let costs = models.iter().flatten().filter_map(|model| cost_of(model, usage));
+    let cost = costs.map(Usd::at_least).max();
+    Took { cost, ..took(record.model.as_deref().unwrap_or_default(), usage) }
 }
 
 fn nothing() -> (Charge, Charged) {

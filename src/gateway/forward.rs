@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::timeout;
 
-use super::admit::{set_aside, settle};
+use super::admit::{SetAside, set_aside, settle};
 use super::aws::signature;
 use super::headers::{self, REQUEST_IDS, RETRY_COUNT};
 use super::inspect::inspect;
@@ -24,7 +24,6 @@ use crate::guard::{Judged, Verdict};
 use crate::provider::Credential;
 use crate::run::{ProviderTools, error_chain};
 use crate::secret::Redactor;
-use crate::spend::Held;
 
 /// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
 /// MiB.
@@ -217,7 +216,7 @@ struct Passing {
     told: Instant,
     gate: Arc<Gate>,
     /// What is set aside for it, until it has ended.
-    held: Option<Held>,
+    held: Option<SetAside>,
     /// Whether the service may have got it.
     was_sent: bool,
 }

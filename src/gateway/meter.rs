@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, BytesMut};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer};
 
 use crate::trajectory::Usage;
 
@@ -77,6 +78,17 @@ struct Counts {
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     cache_creation: Option<CacheCreation>,
+    #[serde(default, deserialize_with = "lenient")]
+    server_tool_use: ServerTools,
+    /// What the service did in turn to give one answer. Some of it (a conversation that it made shorter)
+    /// is billed, and in no other count.
+    #[serde(default, deserialize_with = "lenient")]
+    iterations: Vec<Counts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ServerTools {
+    web_search_requests: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -194,19 +206,64 @@ impl Metered {
     }
 
     fn count(&mut self, counts: &Counts) {
-        let usage = self.usage.get_or_insert_default();
-        let set = |to: &mut u64, count: Option<u64>| *to = count.unwrap_or(*to);
-        set(&mut usage.input, counts.input_tokens);
-        set(&mut usage.output, counts.output_tokens);
-        set(&mut usage.cache_read, counts.cache_read_input_tokens);
-        let Some(written) = counts.cache_creation_input_tokens else { return };
-        let split = counts.cache_creation.as_ref();
-        let of = |count: fn(&CacheCreation) -> Option<u64>| split.and_then(count).unwrap_or(0);
-        usage.cache_write_5m = of(|split| split.ephemeral_5m_input_tokens).min(written);
-        let rest = written - usage.cache_write_5m;
-        usage.cache_write_1h = of(|split| split.ephemeral_1h_input_tokens).min(rest);
-        usage.cache_write_unsplit = rest - usage.cache_write_1h;
+        counts.tell(self.usage.get_or_insert_default());
     }
+}
+
+impl Counts {
+    fn tell(&self, usage: &mut Usage) {
+        let set = |to: &mut u64, count: Option<u64>| *to = count.unwrap_or(*to);
+        set(&mut usage.input, self.input_tokens);
+        set(&mut usage.output, self.output_tokens);
+        set(&mut usage.cache_read, self.cache_read_input_tokens);
+        set(&mut usage.web_searches, self.server_tool_use.web_search_requests);
+        self.tell_written(usage);
+        let mut all = Usage::default();
+        for iteration in &self.iterations {
+            let mut one = Usage::default();
+            iteration.tell(&mut one);
+            all = all.plus(&one);
+        }
+        usage.input = usage.input.max(all.input);
+        usage.output = usage.output.max(all.output);
+        usage.cache_read = usage.cache_read.max(all.cache_read);
+        usage.web_searches = usage.web_searches.max(all.web_searches);
+        if all.cache_write() > usage.cache_write() {
+            usage.cache_write_5m = all.cache_write_5m;
+            usage.cache_write_1h = all.cache_write_1h;
+            usage.cache_write_unsplit = all.cache_write_unsplit;
+        }
+    }
+
+    /// What was written to the cache, and for how long. A sum that is told alone, as at the end of a
+    /// stream, takes nothing back of how it was split before.
+    fn tell_written(&self, usage: &mut Usage) {
+        let split = self.cache_creation.as_ref().and_then(CacheCreation::split);
+        let sum = split.map(|(short, long)| short.saturating_add(long));
+        let Some(written) = self.cache_creation_input_tokens.or(sum) else { return };
+        // The dearer part first, where they do not fit together.
+        let (short, long) = split.unwrap_or((usage.cache_write_5m, usage.cache_write_1h));
+        usage.cache_write_1h = long.min(written);
+        usage.cache_write_5m = short.min(written - usage.cache_write_1h);
+        usage.cache_write_unsplit = written - usage.cache_write_1h - usage.cache_write_5m;
+    }
+}
+
+impl CacheCreation {
+    /// Tokens for five minutes and for an hour, where any of them is told.
+    fn split(&self) -> Option<(u64, u64)> {
+        let Self { ephemeral_5m_input_tokens: short, ephemeral_1h_input_tokens: long } = self;
+        short.or(*long)?;
+        Some((short.unwrap_or(0), long.unwrap_or(0)))
+    }
+}
+
+/// Reads what may have another shape one day: then it is nothing, and the other counts are read.
+fn lenient<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -292,6 +349,52 @@ mod tests {
         assert_eq!(metered("application/json", bytes.as_bytes(), 10, true), all());
         let error = json!({"type": "error", "error": {}}).to_string();
         assert_eq!(metered("application/json", error.as_bytes(), 10, true), Metered::default());
+    }
+
+    fn usage_of(deltas: &[Value]) -> Usage {
+        let mut all = events().to_vec();
+        all.splice(
+            2..3,
+            deltas.iter().map(|usage| json!({"type": "message_delta", "usage": usage})),
+        );
+        metered(SSE, &sse(&all), 50, true).usage.unwrap()
+    }
+
+    #[test]
+    fn a_sum_that_is_told_alone_takes_nothing_back_of_how_it_was_split() {
+        for (written, short, long, unsplit) in
+            [(30, 20, 4, 6), (50, 20, 4, 26), (22, 18, 4, 0), (3, 0, 3, 0)]
+        {
+            let usage = usage_of(&[json!({"cache_creation_input_tokens": written})]);
+            let found = [usage.cache_write_5m, usage.cache_write_1h, usage.cache_write_unsplit];
+            assert_eq!(found, [short, long, unsplit], "{written}");
+        }
+        let split = json!({"ephemeral_1h_input_tokens": 9});
+        let usage = usage_of(&[json!({"cache_creation_input_tokens": 9, "cache_creation": split})]);
+        assert_eq!((usage.cache_write_1h, usage.cache_write()), (9, 9));
+    }
+
+    #[test]
+    fn what_a_service_did_besides_answering_is_counted() {
+        let delta = json!({
+            "input_tokens": 23_000, "output_tokens": 1_000,
+            "server_tool_use": {"web_search_requests": 3, "web_fetch_requests": 1},
+            "iterations": [
+                {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3_500,
+                 "cache_creation_input_tokens": 50, "cache_creation": {"ephemeral_1h_input_tokens": 50}},
+                {"type": "message", "input_tokens": 23_000, "output_tokens": 1_000},
+            ],
+        });
+        let usage = usage_of(&[delta]);
+        assert_eq!((usage.input, usage.output, usage.web_searches), (203_000, 4_500, 3));
+        assert_eq!((usage.cache_write_1h, usage.cache_write()), (50, 50));
+        // Iterations that the other counts hold already are not counted twice.
+        let whole = json!({"input_tokens": 5, "output_tokens": 7, "iterations": [
+            {"type": "message", "input_tokens": 5, "output_tokens": 7}]});
+        assert_eq!((usage_of(&[whole.clone()]).input, usage_of(&[whole]).output), (5, 7));
+        let odd =
+            json!({"input_tokens": 5, "output_tokens": 7, "iterations": 1, "server_tool_use": []});
+        assert_eq!((usage_of(&[odd.clone()]).input, usage_of(&[odd]).output), (5, 7));
     }
 
     #[test]

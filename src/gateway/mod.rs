@@ -24,6 +24,7 @@ mod headers;
 mod inspect;
 mod launch;
 mod ledger;
+mod media;
 mod meter;
 mod order;
 mod place;

@@ -13,6 +13,6 @@ pub use access::{
     Access, AwsKeys, Brokered, Credential, Route, SCRIPTED_SOCKET, Wire, access, credentials,
 };
 pub use examine::examine;
-pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price};
+pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price, WEB_SEARCH};
 pub use pricing::{Billed, CacheTime, estimate, worst_case};
 pub use selection::{ChosenModel, choose_model, choose_provider, choose_runtime};

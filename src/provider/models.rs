@@ -43,6 +43,9 @@ pub(super) const CACHE_WRITE_1H: f64 = 2.0;
 /// What reading from the cache costs, as a multiple of input.
 pub(super) const CACHE_READ: f64 = 0.1;
 
+/// What a search costs that a model service makes itself, in dollars.
+pub const WEB_SEARCH: f64 = 0.01;
+
 /// The models that were tried.
 pub const MODELS: &[Model] = &[
     Model {

@@ -1,6 +1,6 @@
 //! What a usage costs.
 
-use super::models::{CACHE_READ, CACHE_WRITE_1H, CACHE_WRITE_5M, Model};
+use super::models::{CACHE_READ, CACHE_WRITE_1H, CACHE_WRITE_5M, Model, WEB_SEARCH};
 
 /// Token counts of one model, as they are billed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Billed {
     pub cache_write_5m: u64,
     /// Input tokens written to the cache for an hour.
     pub cache_write_1h: u64,
+    /// Searches that the service made itself.
+    pub web_searches: u64,
 }
 
 /// What `billed` costs in US dollars by the list price of `model`; `None` for a model without one.
@@ -24,11 +26,12 @@ pub fn estimate(model: &str, billed: &Billed) -> Option<f64> {
     let price = Model::find(model)?.price;
     #[expect(clippy::cast_precision_loss, reason = "a run has fewer tokens than 2^53")]
     let millions = |tokens: u64| tokens as f64 / 1e6;
+    let searches = WEB_SEARCH * 1e6 * millions(billed.web_searches);
     let input = millions(billed.input)
         + CACHE_READ * millions(billed.cache_read)
         + CACHE_WRITE_5M * millions(billed.cache_write_5m)
         + CACHE_WRITE_1H * millions(billed.cache_write_1h);
-    Some(price.input * input + price.output * millions(billed.output))
+    Some(price.input * input + price.output * millions(billed.output) + searches)
 }
 
 /// What so many tokens cost at most, in dollars, when all of the prompt is written to the cache.
@@ -67,6 +70,7 @@ mod tests {
             (Billed { cache_read: million, ..none }, 0.3),
             (Billed { cache_write_5m: million, ..none }, 3.75),
             (Billed { cache_write_1h: million, ..none }, 6.0),
+            (Billed { web_searches: 1_000, ..none }, 10.0),
         ] {
             let cost = cost(billed).unwrap();
             assert!((cost - expected).abs() < 1e-9, "{billed:?}: {cost}");
@@ -81,6 +85,7 @@ mod tests {
             cache_write_5m: 490,
             cache_write_1h: 0,
             output: 7,
+            web_searches: 0,
         };
         let cost = |cache| worst_case("claude-sonnet-4-6", 1_000, 7, cache).unwrap();
         let (short, long) = (cost(CacheTime::FiveMinutes), cost(CacheTime::Hour));

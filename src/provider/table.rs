@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use expect_test::expect_file;
 
 use super::access::credentials;
-use super::models::{BROKEN, CACHE_READ, CACHE_WRITE_1H, CACHE_WRITE_5M, MODELS, PRICE_SOURCE};
+use super::models::{
+    BROKEN, CACHE_READ, CACHE_WRITE_1H, CACHE_WRITE_5M, MODELS, PRICE_SOURCE, WEB_SEARCH,
+};
 use super::selection::choose_model;
 use crate::run::{ProviderName, RuntimeName};
 
@@ -53,7 +55,8 @@ fn document() -> String {
     writeln!(
         text,
         "\nReading from the cache costs {CACHE_READ} times the input, writing to it \
-         {CACHE_WRITE_5M} times for five minutes and {CACHE_WRITE_1H} times for an hour. Source: \
+         {CACHE_WRITE_5M} times for five minutes and {CACHE_WRITE_1H} times for an hour. A \
+         search that the service makes itself costs {WEB_SEARCH} US dollars. Source: \
          {PRICE_SOURCE}."
     )
     .unwrap();

@@ -25,7 +25,8 @@ const WAIT_LIMIT: Duration = Duration::from_secs(60);
 /// When to come again for a request that waited for others in vain.
 const COME_AGAIN: Duration = Duration::from_secs(5);
 
-/// Most requests of one run that wait. A gateway has no more connections.
+/// Most requests of one run that wait. A gateway has room for more connections, and those that wait for
+/// money must not take all of it: an agent that asks this often at once is told to come again.
 const MAX_WAITING: usize = 64;
 
 /// How long the last requests may take to be settled when a purse is closed. A gateway that takes much
@@ -162,6 +163,12 @@ impl Purse {
     #[must_use]
     pub fn limits_cost(&self) -> bool {
         self.parts.allowance.narrowest(Measure::Cost).is_some()
+    }
+
+    /// Whether the tokens that requests use have a limit.
+    #[must_use]
+    pub fn limits_tokens(&self) -> bool {
+        self.parts.allowance.narrowest(Measure::Tokens).is_some()
     }
 
     /// Sets aside what a request may take, when it is its turn. Dropping it while it waits gives up.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::error::SpendError;
 use super::open::{Spend, Write};
-use super::row::{amounts, column, count};
+use super::row::{MOST, amounts, column, count};
 use crate::budget::{Amounts, Balance, Balances, Bucket, Decision, Period, decide, period};
 use crate::run::{Allowance, Exhausted, Slug, Span};
 
@@ -26,23 +26,24 @@ const OPEN_TOTAL: &str = "INSERT INTO spend_totals (span, name, at_ms) VALUES ($
 const READ_TOTAL: &str = "SELECT cost_micros, tokens, requests, closed FROM spend_totals
     WHERE span = $1 AND name = $2";
 
-const HELD_BY_RUN: &str = "SELECT CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) AS cost_micros,
-    CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
-    CAST(COALESCE(SUM(requests), 0) AS BIGINT) AS requests
+const HELD_BY_RUN: &str = "SELECT CAST(MIN(TOTAL(cost_micros), 1e15) AS BIGINT) AS cost_micros,
+    CAST(MIN(TOTAL(tokens), 1e15) AS BIGINT) AS tokens,
+    CAST(MIN(TOTAL(requests), 1e15) AS BIGINT) AS requests
     FROM spend_reservations WHERE run = $1 AND at_ms > $2";
 
-const HELD_IN_DAY: &str = "SELECT CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) AS cost_micros,
-    CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
-    CAST(COALESCE(SUM(requests), 0) AS BIGINT) AS requests
+const HELD_IN_DAY: &str = "SELECT CAST(MIN(TOTAL(cost_micros), 1e15) AS BIGINT) AS cost_micros,
+    CAST(MIN(TOTAL(tokens), 1e15) AS BIGINT) AS tokens,
+    CAST(MIN(TOTAL(requests), 1e15) AS BIGINT) AS requests
     FROM spend_reservations WHERE collection = $1 AND day = $3 AND at_ms > $2";
 
-const HELD_IN_MONTH: &str = "SELECT CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) AS cost_micros,
-    CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
-    CAST(COALESCE(SUM(requests), 0) AS BIGINT) AS requests
+const HELD_IN_MONTH: &str = "SELECT CAST(MIN(TOTAL(cost_micros), 1e15) AS BIGINT) AS cost_micros,
+    CAST(MIN(TOTAL(tokens), 1e15) AS BIGINT) AS tokens,
+    CAST(MIN(TOTAL(requests), 1e15) AS BIGINT) AS requests
     FROM spend_reservations WHERE collection = $1 AND month = $3 AND at_ms > $2";
 
-pub(super) const ADD_TO_TOTAL: &str = "UPDATE spend_totals SET cost_micros = cost_micros + $3,
-    tokens = tokens + $4, requests = requests + $5 WHERE span = $1 AND name = $2";
+const ADD_TO_TOTAL: &str = "UPDATE spend_totals SET cost_micros = MIN(cost_micros + $3, $6),
+    tokens = MIN(tokens + $4, $6), requests = MIN(requests + $5, $6)
+    WHERE span = $1 AND name = $2";
 
 const CLOSE_RUN: &str = "UPDATE spend_totals SET closed = $2 WHERE span = 'run' AND name = $1";
 
@@ -276,9 +277,8 @@ async fn take(
     let failed = SpendError::act("set aside what a request may take");
     let (id, need, collection) = (Uuid::new_v4(), &wish.need, wish.collection.as_str());
     for (span, name) in spans(collection, wish.run, &period.day, &period.month) {
-        let added = sqlx::query(ADD_TO_TOTAL).bind(span).bind(name);
-        let added = added.bind(column(need.cost)).bind(column(need.tokens));
-        added.bind(column(need.requests)).execute(&mut **tx).await.map_err(&failed)?;
+        let added = [need.cost, need.tokens, need.requests].map(column);
+        add_to_total(tx, (span, &name), added).await.map_err(&failed)?;
     }
     for (measure, bucket) in [("requests", buckets.requests), ("tokens", buckets.tokens)] {
         if let Some(bucket) = bucket {
@@ -302,6 +302,16 @@ async fn take(
         .await
         .map_err(failed)?;
     Ok(id)
+}
+
+/// Adds dollars, tokens and requests to what a span has taken.
+pub(super) async fn add_to_total(
+    tx: &mut Write,
+    (span, name): (&str, &str),
+    [cost, tokens, requests]: [i64; 3],
+) -> Result<(), sqlx::Error> {
+    let added = sqlx::query(ADD_TO_TOTAL).bind(span).bind(name).bind(cost).bind(tokens);
+    added.bind(requests).bind(MOST).execute(&mut **tx).await.map(drop)
 }
 
 async fn close_run(tx: &mut Write, run: &str, why: &Exhausted) -> Result<(), SpendError> {

@@ -6,9 +6,14 @@ use sqlx::sqlite::SqliteRow;
 use super::error::SpendError;
 use crate::budget::Amounts;
 
+/// Largest number that a column holds, and largest sum: a billion dollars. SQLite makes a floating point
+/// number of a sum that is larger than its integers, and such a row could not be read again. Thousands
+/// of these, as a question may add up, are still an integer.
+pub(super) const MOST: i64 = 1_000_000_000_000_000;
+
 /// A count for a column. What is larger than any column is the largest.
 pub(super) fn column(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    i64::try_from(count).unwrap_or(MOST).min(MOST)
 }
 
 /// A count of a row. One below zero is none.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::count::{Counted, add_to_counters};
 use super::error::SpendError;
 use super::open::{Spend, Write};
-use super::reserve::{ADD_TO_TOTAL, bucket, spans, write_bucket};
+use super::reserve::{add_to_total, bucket, spans, write_bucket};
 use super::row::{amounts, column, count, text};
 use crate::budget::Amounts;
 use crate::run::Usd;
@@ -120,15 +120,13 @@ pub(super) async fn settle_row(
     };
     for (span, name) in spans(&collection, &run, &day, &month) {
         let difference = |taken: u64, reserved: u64| column(taken).saturating_sub(column(reserved));
-        sqlx::query(ADD_TO_TOTAL)
-            .bind(span)
-            .bind(name)
-            .bind(difference(taken.cost, reserved.cost))
-            .bind(difference(taken.tokens, reserved.tokens))
-            .bind(difference(taken.requests, reserved.requests))
-            .execute(&mut **tx)
-            .await
-            .map_err(SpendError::act("settle a request"))?;
+        let added = [
+            difference(taken.cost, reserved.cost),
+            difference(taken.tokens, reserved.tokens),
+            difference(taken.requests, reserved.requests),
+        ];
+        let added = add_to_total(tx, (span, &name), added).await;
+        added.map_err(SpendError::act("settle a request"))?;
     }
     let (out, limit) = (count(row, "rate_tokens")?, count(row, "rate_limit")?);
     if limit > 0 {

@@ -315,6 +315,36 @@ async fn a_run_without_a_gateway_is_counted_once() {
 }
 
 #[tokio::test]
+async fn no_number_is_so_large_that_what_is_spent_cannot_be_read_again() {
+    let (spend, _folder) = spend().await;
+    let (team, limited) = (team(), of_run(costs(1.0)));
+    let need = Amounts { cost: u64::MAX, tokens: u64::MAX, requests: 1 };
+    let huge = Took { input: u64::MAX, output: u64::MAX, ..Took::default() };
+    let huge = Took { cost: Some(Usd::from_micros(u64::MAX)), ..huge };
+    for settle in [true, true, true, false, false, false] {
+        let free = Allowance::default();
+        let wish = Wish { need, prompt_tokens: u64::MAX, ..wish("a", &free, &team, 0) };
+        let Answer::Reserved(id) = spend.reserve(&wish).await.unwrap() else { panic!("no limit") };
+        if settle {
+            assert!(spend.settle(id, Charge::Took(huge), now()).await.unwrap());
+        }
+    }
+    spend.count_run(&team, ("b/", true), &[("m".to_owned(), 1, huge)], now()).await.unwrap();
+    // Still everything can be read, added up, refused and given up.
+    let most = 1_000_000_000_000_000;
+    let (day, month) = spend.taken(&team, now()).await.unwrap();
+    assert_eq!((day, month.tokens), (Amounts { cost: most, tokens: most, requests: 7 }, most));
+    let balances = spend.balances(&team, &Allowance { day: costs(1.0), ..limited }, now()).await;
+    assert_eq!(balances.unwrap().day.held.cost, most);
+    let answer = spend.reserve(&wish("a", &limited, &team, 1)).await.unwrap();
+    assert!(!matches!(answer, Answer::Reserved(_)), "{answer:?}");
+    assert_eq!(spend.give_up("a", now()).await.unwrap(), 3);
+    let used = spend.usage(&team, (date(), date())).await.unwrap();
+    assert_eq!(used[0].input_tokens, most);
+    assert_eq!(used[0].unsettled_requests, 3);
+}
+
+#[tokio::test]
 async fn days_and_collections_are_apart() {
     let (spend, _folder) = spend().await;
     let allowance = Allowance { day: costs(0.001), ..Allowance::default() };

@@ -61,6 +61,7 @@ fn billed(ledger: &[LedgerEntry]) -> Usd {
             cache_read: usage.cache_read,
             cache_write_5m: usage.cache_write_5m,
             cache_write_1h: usage.cache_write_1h,
+            web_searches: 0,
         };
         estimate(entry.model.as_deref()?, &billed)
     });

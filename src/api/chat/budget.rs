@@ -1,10 +1,12 @@
 //! A chat before its collection's purse: it spends from the same day and month as runs do.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use super::error::ChatError;
 use super::record::{Ending, Told};
 use crate::api::error::ApiError;
-use crate::budget::Prompt;
+use crate::budget::{MAX_ANSWER_TOKENS, Prompt};
 use crate::provider::{Billed, CacheTime, estimate, worst_case};
 use crate::run::Usd;
 use crate::spend::{Asked, Charge, Held, NotAdmitted, Purse, Took, Wait};
@@ -13,30 +15,73 @@ use crate::upstream::TokenCounts;
 /// Most tokens of an answer where a request names no limit: the longest that a service's chat gives.
 const MAX_OUTPUT: u64 = 64_000;
 
+/// Most answers that one chat may ask for: as many as the services give.
+const MAX_ANSWERS: u64 = 128;
+
 /// What a chat may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size {
     prompt: Prompt,
     max_output: u64,
+    /// What it asks for that has a price that is not known, as a fragment.
+    dear: Option<&'static str>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Body {
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     n: Option<u64>,
+    /// Other models that a router may ask instead.
+    models: Option<IgnoredAny>,
+    /// What a router or a service does besides.
+    plugins: Option<IgnoredAny>,
+    web_search_options: Option<IgnoredAny>,
+}
+
+impl Body {
+    fn dear(&self) -> Option<&'static str> {
+        let dear = [
+            (self.models.is_some(), "what the other models in `models` cost is not known here"),
+            (self.plugins.is_some(), "what `plugins` cost is not known here"),
+            (self.web_search_options.is_some(), "what a search costs is not known here"),
+        ];
+        dear.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, why)| why)
+    }
 }
 
 impl Size {
-    /// Reads a request's body. Where it cannot be read it is as large as it can be.
-    pub(super) fn read(body: &[u8]) -> Self {
-        let read = serde_json::from_slice::<Body>(body).unwrap_or_default();
-        let one = read.max_tokens.into_iter().chain(read.max_completion_tokens).max();
-        let one = one.unwrap_or(MAX_OUTPUT);
-        Self {
-            prompt: Prompt { n_bytes: body.len() as u64, ..Prompt::default() },
-            max_output: one.saturating_mul(read.n.unwrap_or(1).max(1)),
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// [`ChatError`] where nobody can tell how long the answers may be: a field is there twice, or is no
+    /// number, or is larger than any answer.
+    pub(super) fn read(body: &[u8]) -> Result<Self, ChatError> {
+        let read = serde_json::from_slice::<Body>(body).map_err(|e| {
+            let problem = format!(
+                "it cannot be read how long the answers may be ({e}): write `max_tokens`, \
+                 `max_completion_tokens` and `n` once each, as whole numbers"
+            );
+            ChatError::field("max_tokens", problem)
+        })?;
+        for (name, value, most) in [
+            ("max_tokens", read.max_tokens, MAX_ANSWER_TOKENS),
+            ("max_completion_tokens", read.max_completion_tokens, MAX_ANSWER_TOKENS),
+            ("n", read.n, MAX_ANSWERS),
+        ] {
+            if let Some(value) = value.filter(|value| *value > most) {
+                return Err(ChatError::field(
+                    name,
+                    format!("it is {value}, and may be at most {most}"),
+                ));
+            }
         }
+        let one = read.max_tokens.into_iter().chain(read.max_completion_tokens).max();
+        Ok(Self {
+            prompt: Prompt { n_bytes: body.len() as u64, ..Prompt::default() },
+            max_output: one.unwrap_or(MAX_OUTPUT).saturating_mul(read.n.unwrap_or(1).max(1)),
+            dear: read.dear(),
+        })
     }
 }
 
@@ -46,6 +91,10 @@ pub(super) async fn set_aside(
     model: &str,
     size: Size,
 ) -> Result<Held, (ApiError, &'static str)> {
+    if let Some(why) = size.dear.filter(|_| purse.limits_cost()) {
+        let words = format!("What this collection spends has a limit, and {why}: leave it out");
+        return Err((ApiError::BadRequest(words), "price_unknown"));
+    }
     let price = |input: u64, output: u64| {
         worst_case(model, input, output, CacheTime::FiveMinutes).map(Usd::at_least)
     };
@@ -91,20 +140,26 @@ pub(super) fn settle(held: Held, model: &str, told: &Told) {
     let was_refused = told.status.is_some_and(|status| !(200..=299).contains(&status));
     let is_whole = told.ending == Ending::Completed;
     let charge = match &told.completion.usage {
-        Some(counts) if is_whole => Charge::Took(took(model, counts)),
+        Some(counts) if is_whole => {
+            Charge::Took(took((model, told.completion.model.as_deref()), counts))
+        }
         _ if was_refused || told.is_unsent => Charge::Nothing,
         _ => Charge::Kept,
     };
     held.settle(charge);
 }
 
-fn took(model: &str, counts: &TokenCounts) -> Took {
+/// What an answer took, by the price of the model that was asked or of the one that answered, where that
+/// is dearer.
+fn took((asked, served): (&str, Option<&str>), counts: &TokenCounts) -> Took {
     let cached = counts.cached.min(counts.prompt);
     let (input, output) = (counts.prompt - cached, counts.completion);
     let billed = Billed { input, output, cache_read: cached, ..Billed::default() };
     // The service's own word is the bill.
-    let cost = counts.cost_usd.or_else(|| estimate(model, &billed));
-    let cost = cost.filter(|usd| *usd >= 0.0).map(Usd::at_least);
+    let told = counts.cost_usd.filter(|usd| *usd >= 0.0).map(Usd::at_least);
+    let models = [Some(asked), served].into_iter().flatten();
+    let costs = models.filter_map(|model| estimate(model, &billed)).map(Usd::at_least);
+    let cost = told.or_else(|| costs.max());
     Took { input, output, cache_read: cached, cache_write: 0, cost }
 }
 
@@ -117,12 +172,40 @@ mod tests {
         for (body, most) in [
             (r#"{"max_tokens": 100}"#, 100),
             (r#"{"max_completion_tokens": 70, "n": 3}"#, 210),
-            (r#"{"max_tokens": 5, "max_completion_tokens": 70}"#, 70),
+            (r#"{"max_tokens": 5, "max_completion_tokens": 70, "n": null}"#, 70),
             ("{}", MAX_OUTPUT),
-            (r#"{"max_tokens": "many"}"#, MAX_OUTPUT),
         ] {
-            let size = Size::read(body.as_bytes());
+            let size = Size::read(body.as_bytes()).unwrap();
             assert_eq!((size.max_output, size.prompt.n_bytes), (most, body.len() as u64), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_chat_of_which_nobody_can_tell_what_it_takes_is_refused() {
+        for (body, field, word) in [
+            (r#"{"n": 1, "n": 128}"#, "max_tokens", "duplicate field `n`"),
+            (r#"{"n": 1, "\u006e": 128}"#, "max_tokens", "duplicate field `n`"),
+            (r#"{"max_tokens": "many"}"#, "max_tokens", "as whole numbers"),
+            (r#"{"max_tokens": 18446744073709551615}"#, "max_tokens", "at most 1000000"),
+            (r#"{"max_completion_tokens": 1000001}"#, "max_completion_tokens", "at most 1000000"),
+            (r#"{"n": 129}"#, "n", "at most 128"),
+        ] {
+            let Err(ChatError::Field { field: at, problem }) = Size::read(body.as_bytes()) else {
+                panic!("{body}")
+            };
+            assert!(at == field && problem.contains(word), "{at}: {problem}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_price_of_its_own_is_known() {
+        for (body, dear) in [
+            (r#"{"models": ["a", "b"]}"#, true),
+            (r#"{"plugins": [{"id": "web"}]}"#, true),
+            (r#"{"web_search_options": {}}"#, true),
+            (r#"{"model": "m", "models": null}"#, false),
+        ] {
+            assert_eq!(Size::read(body.as_bytes()).unwrap().dear.is_some(), dear, "{body}");
         }
     }
 
@@ -135,10 +218,13 @@ mod tests {
             cached: 1_000_000,
             cost_usd: None,
         };
-        let model = "claude-sonnet-4-6";
+        let model = ("claude-sonnet-4-6", None);
         assert_eq!(took(model, &counts).cost, Usd::new(0.3));
         let told = TokenCounts { cost_usd: Some(0.7), ..counts };
         assert_eq!(took(model, &told).cost, Usd::new(0.7));
-        assert_eq!(took("gpt-5.5", &counts).cost, None);
+        assert_eq!(took(("gpt-5.5", None), &counts).cost, None);
+        // A router may let another one answer.
+        assert_eq!(took((model.0, Some("anthropic/claude-opus-4.7")), &counts).cost, Usd::new(0.5));
+        assert_eq!(took((model.0, Some("claude-haiku-4-5")), &counts).cost, Usd::new(0.3));
     }
 }

@@ -126,7 +126,7 @@ async fn admit(
     let spend = api.runs.intake.spend.clone();
     let allowance = narrowed(api, &own);
     let purse = Purse::of_collection(spend, collection.name.clone(), allowance, api.clock);
-    let size = Size::read(&body);
+    let size = Size::read(&body)?;
     Ok(Chat {
         name: RunName { collection: collection.name, task, id },
         model,

@@ -141,3 +141,89 @@ async fn who_asks_much_too_fast_is_told_when_to_come_again() {
     assert!(said.contains("asks faster than it may"), "{said}");
     bench.closed().await;
 }
+
+#[tokio::test]
+async fn an_answer_that_is_longer_than_any_is_refused_and_spoils_nothing() {
+    let bench = Bench::new(SCRIPT, Allowance::default()).await;
+    let mut endless = prompt(true);
+    endless["max_tokens"] = json!(u64::MAX);
+    for _ in 0..2 {
+        let (status, _, said) = bench.ask(endless.clone()).await;
+        let expected = "the request cannot be read: `max_tokens` is 18446744073709551615, and one \
+                        answer may have at most 1000000";
+        assert!(status == 400 && said.starts_with(expected), "{said}");
+    }
+    assert_eq!(bench.ask(prompt(true)).await.0, 200);
+    let (_, spent) = bench.closed().await;
+    assert_eq!(spent, Usd::new(0.003752).unwrap());
+}
+
+#[tokio::test]
+async fn what_the_service_would_bill_besides_is_not_asked_for_under_a_limit() {
+    let mut compacting = prompt(true);
+    compacting["context_management"] = json!({"edits": [{"type": "compact_20260112"}]});
+    let tokens = Caps { tokens: Some(100_000), ..Caps::default() };
+    let of_tokens = Allowance { run: tokens, ..Allowance::default() };
+    for (allowance, expected) in
+        [(run_costs(1.0), 400), (of_tokens, 400), (Allowance::default(), 200)]
+    {
+        let bench = Bench::new(SCRIPT, allowance).await;
+        let (status, _, said) = bench.ask(compacting.clone()).await;
+        assert_eq!(status, expected, "{said}");
+        assert!(status == 200 || said.contains("`context_management`"), "{said}");
+        bench.closed().await;
+    }
+}
+
+/// Asks a service that answers as `model` with this usage, and gives what was charged.
+async fn charged(
+    body: Value,
+    answer: fn(axum::extract::Request) -> axum::response::Response,
+) -> Usd {
+    let folder = tempfile::tempdir().unwrap();
+    let spend = Spend::open(&folder.path().join(Spend::FILE)).await.unwrap();
+    let run = (Slug::new("team").unwrap(), "team/story/x".to_owned());
+    let clock = || Timestamp::UNIX_EPOCH;
+    let purse = Purse::of_run(spend.clone(), run, run_costs(9.0), clock).await.unwrap();
+    let door = Door::spending(service(answer).await, (Wire::Messages, key()), Some(purse));
+    assert_eq!(door.ask("/v1/messages", body).send().await.unwrap().status(), 200);
+    let ledger = door.closed().await;
+    ledger.records().next().unwrap().charged.clone().unwrap().cost_usd.unwrap()
+}
+
+#[tokio::test]
+async fn the_dearer_of_the_model_that_was_asked_and_the_one_that_answered_is_charged() {
+    let dearer = |_| {
+        let usage = json!({"input_tokens": 1_000_000, "output_tokens": 0});
+        let model = "claude-opus-4-7";
+        axum::Json(json!({"type": "message", "model": model, "usage": usage})).into_response()
+    };
+    let cheaper = |_| {
+        let usage = json!({"input_tokens": 1_000_000, "output_tokens": 0});
+        let model = "claude-haiku-4-5-20251001";
+        axum::Json(json!({"type": "message", "model": model, "usage": usage})).into_response()
+    };
+    let unknown = |_| {
+        let usage = json!({"input_tokens": 1_000_000, "output_tokens": 0});
+        axum::Json(json!({"type": "message", "model": "m-1", "usage": usage})).into_response()
+    };
+    assert_eq!(charged(prompt(false), dearer).await, Usd::new(5.0).unwrap());
+    assert_eq!(charged(prompt(false), cheaper).await, Usd::new(3.0).unwrap());
+    assert_eq!(charged(prompt(false), unknown).await, Usd::new(3.0).unwrap());
+}
+
+#[tokio::test]
+async fn searches_and_an_hour_in_the_cache_are_charged_by_their_own_price() {
+    let answer = |_| {
+        let usage = json!({"input_tokens": 0, "output_tokens": 0,
+            "cache_creation_input_tokens": 1_000_000,
+            "server_tool_use": {"web_search_requests": 7}});
+        let model = "claude-sonnet-4-6";
+        axum::Json(json!({"type": "message", "model": model, "usage": usage})).into_response()
+    };
+    let mut hour = prompt(false);
+    hour["messages"][0]["content"] =
+        json!([{"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]);
+    assert_eq!(charged(prompt(false), answer).await, Usd::new(3.82).unwrap());
+    assert_eq!(charged(hour, answer).await, Usd::new(6.07).unwrap());
+}
