@@ -391,10 +391,12 @@ mod tests {
         // Iterations that the other counts hold already are not counted twice.
         let whole = json!({"input_tokens": 5, "output_tokens": 7, "iterations": [
             {"type": "message", "input_tokens": 5, "output_tokens": 7}]});
-        assert_eq!((usage_of(&[whole.clone()]).input, usage_of(&[whole]).output), (5, 7));
+        let usage = usage_of(&[whole]);
+        assert_eq!((usage.input, usage.output), (5, 7));
         let odd =
             json!({"input_tokens": 5, "output_tokens": 7, "iterations": 1, "server_tool_use": []});
-        assert_eq!((usage_of(&[odd.clone()]).input, usage_of(&[odd]).output), (5, 7));
+        let usage = usage_of(&[odd]);
+        assert_eq!((usage.input, usage.output), (5, 7));
     }
 
     #[test]

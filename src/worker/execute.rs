@@ -163,7 +163,7 @@ impl Run<'_> {
             Err(_) => {
                 self.reap().await;
                 if let Ok(id) = self.sandbox_id() {
-                    model::close(&parts.sockets, &id).await;
+                    self.close_model(&id).await;
                 }
                 let detail = "the run's task panicked".to_owned();
                 Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
@@ -286,14 +286,14 @@ impl Run<'_> {
             Entry::Leased => self.adopt(&id, (parts.clock)()).await?,
             Entry::Started(at) => match self.adopt(&id, at).await? {
                 None => {
-                    model::close(&parts.sockets, &id).await;
+                    self.close_model(&id).await;
                     return Ok(self.judge_lost().await?);
                 }
                 adopted => adopted,
             },
             Entry::Finishing(ending) => {
                 self.discard().await;
-                model::close(&parts.sockets, &id).await;
+                self.close_model(&id).await;
                 return Ok(self.judge_saved(*ending).await?);
             }
         };
@@ -303,7 +303,7 @@ impl Run<'_> {
         let (model, access) = match Model::start(self, &id, access).await {
             Ok(started) => started,
             Err(failure) => {
-                model::close(&parts.sockets, &id).await;
+                self.close_model(&id).await;
                 return Err(Break::NotReady(failure));
             }
         };
@@ -427,6 +427,13 @@ impl Run<'_> {
             Ok(Retry::Ours) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
             Err(lost) => Err(Unfinished::LetGo(lost.into())),
         }
+    }
+
+    /// Ends what is left of the model service of the run's sandbox.
+    async fn close_model(&self, id: &SandboxId) {
+        let Self { parts, plan, .. } = self;
+        let run = Purse::name_of(&plan.name);
+        model::close(&parts.sockets, id, (&parts.spend, &run, (parts.clock)())).await;
     }
 
     /// Removes what is left of a sandbox, and asks an engine again that is away.

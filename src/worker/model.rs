@@ -122,10 +122,7 @@ impl Model {
             Service::Remote => Vec::new(),
             Service::Gateway { door, run, spend, clock } => {
                 door.end().await;
-                // What a gateway that was killed had set aside is spent, and nobody waits for it.
-                if let Err(e) = spend.give_up(&run, clock()).await {
-                    tracing::warn!(error = %error_chain(&e), "what requests of a run took is not counted");
-                }
+                give_up(&spend, &run, clock()).await;
                 Vec::new()
             }
             Service::Scripted { server, .. } => end(server).await,
@@ -199,8 +196,25 @@ fn failed(detail: String) -> RunFailure {
     RunFailure::SandboxFailed { detail }
 }
 
+/// What a gateway that was killed had set aside is spent, and nobody waits for it.
+async fn give_up(spend: &Spend, run: &str, now: Timestamp) {
+    if let Err(e) = spend.give_up(run, now).await {
+        tracing::warn!(error = %error_chain(&e), "what requests of a run took is not counted");
+    }
+}
+
+/// Ends what is left of the model service of a run's sandbox, whose gateway may have died with it.
+pub(super) async fn close(
+    sockets: &Path,
+    id: &SandboxId,
+    (spend, run, now): (&Spend, &str, Timestamp),
+) {
+    remove(sockets, id).await;
+    give_up(spend, run, now).await;
+}
+
 /// Ends what is left of the model service of a sandbox that is gone.
-pub(super) async fn close(sockets: &Path, id: &SandboxId) {
+async fn remove(sockets: &Path, id: &SandboxId) {
     let place = Place::new(sockets.join(id.as_str()));
     door::end(&place).await;
     if let Err(e) = place.remove() {
@@ -220,8 +234,38 @@ pub async fn sweep(sockets: &Path, keep: impl Fn(&SandboxId) -> bool) -> io::Res
     for entry in entries {
         let id = entry?.file_name().to_str().and_then(|name| SandboxId::new(name).ok());
         if let Some(id) = id.filter(|id| !keep(id)) {
-            close(sockets, &id).await;
+            // Whose it was nobody knows here: what it had set aside is given up when it is old.
+            remove(sockets, &id).await;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Amounts;
+    use crate::run::{Allowance, Slug};
+    use crate::spend::{Answer, Wish};
+
+    #[tokio::test]
+    async fn what_a_gateway_had_set_aside_that_died_with_its_sandbox_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let spend = Spend::open(&folder.path().join(Spend::FILE)).await.unwrap();
+        let (collection, allowance) = (Slug::new("team").unwrap(), Allowance::default());
+        let need = Amounts { cost: 7, tokens: 7, requests: 1 };
+        let now = Timestamp::UNIX_EPOCH;
+        for run in ["team/story/x", "team/story/y"] {
+            let (collection, allowance) = (&collection, &allowance);
+            let wish = Wish { collection, run, model: "m", allowance, need, prompt_tokens: 0, now };
+            assert!(matches!(spend.reserve(&wish).await.unwrap(), Answer::Reserved(_)));
+        }
+        let id = SandboxId::new("x").unwrap();
+        close(&folder.path().join("models"), &id, (&spend, "team/story/x", now)).await;
+        assert_eq!(spend.n_reserved("team/story/x").await.unwrap(), 0);
+        assert_eq!(spend.n_reserved("team/story/y").await.unwrap(), 1);
+        let day = "1970-01-01".parse().unwrap();
+        let used = spend.usage(&collection, (day, day)).await.unwrap();
+        assert_eq!((used[0].unsettled_requests, used[0].unsettled_cost.micros()), (1, 7));
+    }
 }

@@ -463,6 +463,20 @@ async fn what_cannot_be_asked_is_said_and_recorded() {
     no_model["model"] = Value::Null;
     let (status, refused) = bench.ask(&bench.team, &no_model).await;
     assert_eq!((status, &refused["error"]["param"]), (400, &json!("model")));
+    // Whoever reads the first and whoever reads the last must not mean different things by it.
+    for (body, param) in [
+        (r#"{"model": "gpt-say", "messages": [], "n": 1, "n": 128}"#, "max_tokens"),
+        (
+            r#"{"model": "gpt-say", "messages": [], "max_tokens": 18446744073709551615}"#,
+            "max_tokens",
+        ),
+        (r#"{"model": "gpt-say", "messages": [], "n": 1000}"#, "n"),
+    ] {
+        let answer = bench.chat(&bench.team, body).await;
+        let status = answer.status().as_u16();
+        let refused: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        assert_eq!((status, &refused["error"]["param"]), (400, &json!(param)), "{refused:#}");
+    }
     bench.set(&json!({ "OPENAI_BASE_URL": "https://localhost:1" })).await;
     assert_eq!(
         bench.ask(&bench.team, &say("gpt-say")).await.0,

@@ -2,11 +2,12 @@
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::error::ChatError;
 use super::record::{Ending, Told};
 use crate::api::error::ApiError;
-use crate::budget::{MAX_ANSWER_TOKENS, Prompt};
+use crate::budget::{MAX_ANSWER_TOKENS, Media, Prompt};
 use crate::provider::{Billed, CacheTime, estimate, worst_case};
 use crate::run::Usd;
 use crate::spend::{Asked, Charge, Held, NotAdmitted, Purse, Took, Wait};
@@ -37,9 +38,17 @@ struct Body {
     /// What a router or a service does besides.
     plugins: Option<IgnoredAny>,
     web_search_options: Option<IgnoredAny>,
+    messages: Option<Value>,
 }
 
 impl Body {
+    /// What is no text in the messages.
+    fn media(&self) -> Media {
+        let messages = self.messages.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let parts = messages.filter_map(|message| message.get("content")?.as_array()).flatten();
+        parts.map(media).fold(Media::default(), Media::plus)
+    }
+
     fn dear(&self) -> Option<&'static str> {
         let dear = [
             (self.models.is_some(), "what the other models in `models` cost is not known here"),
@@ -47,6 +56,28 @@ impl Body {
             (self.web_search_options.is_some(), "what a search costs is not known here"),
         ];
         dear.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, why)| why)
+    }
+}
+
+/// What a part of a message has that is no text. Sound counts as the text that it is written in.
+fn media(part: &Value) -> Media {
+    let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+    // The length of what is in the request itself; `None` for what the service fetches.
+    let within = |text: Option<&str>| {
+        text.filter(|text| text.starts_with("data:")).map(|text| text.len() as u64)
+    };
+    let value = part.get(kind);
+    match kind {
+        "image_url" => {
+            let url = value.and_then(|value| value.get("url").unwrap_or(value).as_str());
+            Media::picture(within(url).unwrap_or(0))
+        }
+        "file" => {
+            let data = value.and_then(|value| value.get("file_data")?.as_str());
+            within(data).map_or(Media::linked_document(), Media::document)
+        }
+        "video_url" => Media::linked_document(),
+        _ => Media::default(),
     }
 }
 
@@ -78,7 +109,7 @@ impl Size {
         }
         let one = read.max_tokens.into_iter().chain(read.max_completion_tokens).max();
         Ok(Self {
-            prompt: Prompt { n_bytes: body.len() as u64, ..Prompt::default() },
+            prompt: Prompt { n_bytes: body.len() as u64, media: read.media() },
             max_output: one.unwrap_or(MAX_OUTPUT).saturating_mul(read.n.unwrap_or(1).max(1)),
             dear: read.dear(),
         })
@@ -194,6 +225,27 @@ mod tests {
                 panic!("{body}")
             };
             assert!(at == field && problem.contains(word), "{at}: {problem}");
+        }
+    }
+
+    #[test]
+    fn pictures_and_files_count_with_constants_and_not_as_text() {
+        let data = format!("data:x;base64,{}", "x".repeat(986));
+        let of = |part: Value| {
+            let body = serde_json::json!({"messages": [{"content": "Go."}, {"content": [part]}]});
+            Size::read(body.to_string().as_bytes()).unwrap().prompt.media
+        };
+        let json = |kind: &str, key: &str, value: &str| serde_json::json!({"type": kind, kind: {key: value}});
+        for (part, expected) in [
+            (json("image_url", "url", &data), Media::picture(1_000)),
+            (json("image_url", "url", "https://x"), Media::picture(0)),
+            (serde_json::json!({"type": "image_url", "image_url": data}), Media::picture(1_000)),
+            (json("file", "file_data", &data), Media::document(1_000)),
+            (json("file", "file_id", "f"), Media::linked_document()),
+            (json("text", "text", "x"), Media::default()),
+            (serde_json::json!(1), Media::default()),
+        ] {
+            assert_eq!(of(part.clone()), expected, "{part}");
         }
     }
 
