@@ -161,10 +161,7 @@ impl Run<'_> {
             Ok(lived) => self.what_of_it(lived, &mut news).await?,
             // The panic's own message is on standard error already.
             Err(_) => {
-                self.reap().await;
-                if let Ok(id) = self.sandbox_id() {
-                    self.close_model(&id).await;
-                }
+                self.clear().await;
                 let detail = "the run's task panicked".to_owned();
                 Ended::without_agent(RunStatus::Failed(RunFailure::Internal { detail }))
             }
@@ -300,13 +297,8 @@ impl Run<'_> {
         let access = provider::access(plan.provider, plan.runtime, &parts.keyring)
             .map_err(|faults| no_access(&faults))?;
         let real = access.secrets.clone();
-        let (model, access) = match Model::start(self, &id, access).await {
-            Ok(started) => started,
-            Err(failure) => {
-                self.close_model(&id).await;
-                return Err(Break::NotReady(failure));
-            }
-        };
+        let started = Model::start(self, &id, access).await;
+        let (model, access) = started.map_err(Break::NotReady)?;
         let redactor =
             Redactor::new(real.iter().chain(&access.secrets).chain(plan.secret_values()));
         let (sandbox, adopted) = match adopted {
@@ -409,11 +401,11 @@ impl Run<'_> {
             Err(Break::LetGo(let_go)) => return Err(Unfinished::LetGo(let_go)),
             Err(Break::Status(status)) => {
                 // What broke the story off may have left a sandbox, even one that works.
-                self.reap().await;
+                self.clear().await;
                 return Ok(Ended::without_agent(status));
             }
             Err(Break::NotReady(failure)) => {
-                self.reap().await;
+                self.clear().await;
                 failure
             }
         };
@@ -426,6 +418,14 @@ impl Run<'_> {
             Ok(Retry::Cancelled) => Err(Unfinished::Requeued),
             Ok(Retry::Ours) => Ok(Ended::without_agent(RunStatus::Failed(failure))),
             Err(lost) => Err(Unfinished::LetGo(lost.into())),
+        }
+    }
+
+    /// Removes what a story that broke off has left: its sandbox, and what stood beside it.
+    async fn clear(&self) {
+        self.reap().await;
+        if let Ok(id) = self.sandbox_id() {
+            self.close_model(&id).await;
         }
     }
 
