@@ -8,6 +8,7 @@ mod error_chain;
 mod failure;
 mod finding;
 mod id;
+mod images;
 mod network;
 mod plan;
 mod provider_tool;
@@ -23,6 +24,7 @@ pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
+pub use images::{ImageRules, ImageSet};
 pub use network::{
     BadHost, HostRule, MAX_ALLOWED_HOSTS, Network, NetworkMode, Networks, UnknownMode, WEB_PORTS,
     one_spelling, port_number, read_network,
