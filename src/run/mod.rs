@@ -3,6 +3,7 @@
 mod activity;
 mod budget;
 mod check;
+mod clip;
 mod disk;
 mod error_chain;
 mod failure;
@@ -19,6 +20,7 @@ mod status;
 pub use activity::{Activity, ActivityNow, StallCeilings, StallLimits};
 pub use budget::{Allowance, Caps, Exhausted, Measure, Rate, Span, Usd};
 pub use check::{Check, CheckStatus};
+pub use clip::{MAX_CLIPPED_CHARS, clipped};
 pub use disk::{DiskExcess, DiskShare};
 pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};

@@ -224,7 +224,7 @@ impl Keeper {
         let (seq, egress_seq) = seqs.map_err(|e| LaunchError::Failed(e.to_string()))?;
         self.order.last_seq = seq.map_err(|e| LaunchError::Failed(error_chain(&e)))?;
         if let Some(egress) = &mut self.order.egress {
-            egress.last_seq = egress_seq;
+            egress.last_seq = egress_seq.map_err(|e| LaunchError::Failed(error_chain(&e)))?;
         }
         let deadline = (self.clock)().saturating_add(self.lifetime);
         self.order.deadline = deadline.unwrap_or(self.order.deadline);

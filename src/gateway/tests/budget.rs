@@ -40,7 +40,7 @@ impl Bench {
     }
 
     /// The ledger, and the cost that is spent.
-    async fn closed(self) -> (Ledger, Usd) {
+    async fn closed(self) -> (Told, Usd) {
         let ledger = self.door.closed().await;
         self.server.stop().await;
         let team = Slug::new("team").unwrap();

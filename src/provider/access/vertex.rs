@@ -1,6 +1,6 @@
 //! Vertex AI: a project, a region, and a service account's key file, or a gateway that signs.
 
-use super::broker::{Broker, Credential, Route, Wire};
+use super::broker::{Broker, Credential, Route, VertexPlace, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
 use crate::secret::{Keyring, Secret};
@@ -43,8 +43,12 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             format!("{REGION} is not the name of a region: write one such as {DEFAULT_REGION}"),
         ));
     }
+    let mut place = VertexPlace { project: String::new(), location: region.to_owned() };
     match keyring.get(PROJECT).or_else(|| keyring.get(CLOUD_PROJECT)) {
-        Some(project) => access.set(PROJECT, project.expose().trim()),
+        Some(project) => {
+            project.expose().trim().clone_into(&mut place.project);
+            access.set(PROJECT, &place.project);
+        }
         None => faults.push(Finding::new(
             Code::MissingKey,
             format!("there is no project for vertex: set {PROJECT} or {CLOUD_PROJECT}"),
@@ -70,7 +74,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             let credential = Credential::ServiceAccount { key_file: json.clone(), token_uri };
             let upstream = upstream.unwrap_or_else(|| service(region));
             access.direct_urls = vec![upstream.clone()];
-            access.broker = Some(broker(upstream, credential));
+            access.broker = Some(broker(upstream, credential, place));
         }
         (Some(_), _) => faults.push(Finding::new(
             Code::MalformedCredential,
@@ -78,7 +82,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         )),
         (None, Some(_)) if keyring.get(BASE_URL).is_some() => {
             access.pass(SKIP_AUTH, keyring);
-            access.broker = upstream.map(|upstream| broker(upstream, Credential::None));
+            access.broker = upstream.map(|upstream| broker(upstream, Credential::None, place));
         }
         (None, Some(_)) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -91,9 +95,15 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
 
 /// A gateway shows the real credential. The CLI is told not to ask Google for one of its own, and shows
 /// what stands in this variable.
-fn broker(upstream: String, credential: Credential) -> Broker {
+fn broker(upstream: String, credential: Credential, place: VertexPlace) -> Broker {
     Broker {
-        route: Route { upstream, control: None, credential, wire: Wire::Vertex },
+        route: Route {
+            upstream,
+            control: None,
+            credential,
+            wire: Wire::Vertex,
+            vertex: Some(place),
+        },
         base_variable: BASE_URL,
         credential_variable: "ANTHROPIC_AUTH_TOKEN",
         token_prefix: "",
@@ -162,6 +172,8 @@ mod tests {
         let places: Vec<&str> = access.places().collect();
         assert_eq!(places, ["https://aiplatform.googleapis.com/v1", DEFAULT_TOKEN_URI]);
         let brokered = access.brokered("made-up").unwrap();
+        let own = VertexPlace { project: "proj-x".to_owned(), location: "global".to_owned() };
+        assert_eq!(brokered.route.vertex, Some(own));
         assert!(brokered.access.files.is_empty());
         let env = brokered.access.env.iter().map(|(n, v)| format!("{n}={}", v.expose()));
         assert_eq!(
