@@ -50,6 +50,27 @@ async fn nothing_that_a_client_says_makes_a_line_of_the_ledger_long() {
     assert_eq!(told.last_seq(), 5);
 }
 
+#[tokio::test]
+async fn a_models_name_is_short_wherever_it_stands() {
+    let name = "m".repeat(201);
+    for (wire, head, body) in [
+        (Wire::Messages, "POST /v1/messages".to_owned(), json!({"model": name})),
+        (Wire::Bedrock, format!("POST /model/{name}/invoke"), json!({})),
+        (
+            Wire::Vertex,
+            format!(
+                "POST /projects/p/locations/l/publishers/anthropic/models/{name}:streamRawPredict"
+            ),
+            json!({}),
+        ),
+    ] {
+        let door = Door::to("http://127.0.0.1:1".to_owned(), wire, key());
+        let answer = door.says(&head, &body.to_string()).await;
+        assert!(answer.contains("longer than 200 bytes"), "{wire:?} {answer}");
+        assert_eq!(outline(&door.closed().await), ["Refused message 400"]);
+    }
+}
+
 #[test]
 fn the_longest_line_is_one_that_every_reader_takes() {
     // Four bytes in UTF-8; a quote is two.

@@ -43,17 +43,15 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             format!("{REGION} is not the name of a region: write one such as {DEFAULT_REGION}"),
         ));
     }
-    let mut place = VertexPlace { project: String::new(), location: region.to_owned() };
-    match keyring.get(PROJECT).or_else(|| keyring.get(CLOUD_PROJECT)) {
-        Some(project) => {
-            project.expose().trim().clone_into(&mut place.project);
-            access.set(PROJECT, &place.project);
-        }
+    let project = project(keyring);
+    match &project {
+        Some(project) => access.set(PROJECT, project),
         None => faults.push(Finding::new(
             Code::MissingKey,
             format!("there is no project for vertex: set {PROJECT} or {CLOUD_PROJECT}"),
         )),
     }
+    let place = VertexPlace { project: project.unwrap_or_default(), location: region.to_owned() };
     let mut upstream = None;
     if let Some(url) = keyring.get(BASE_URL) {
         match base_url(BASE_URL, url) {
@@ -91,6 +89,11 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         (None, None) => faults.push(missing(ProviderName::Vertex)),
     }
     if faults.is_empty() { Ok(access) } else { Err(faults) }
+}
+
+fn project(keyring: &Keyring) -> Option<String> {
+    let project = keyring.get(PROJECT).or_else(|| keyring.get(CLOUD_PROJECT))?;
+    Some(project.expose().trim().to_owned())
 }
 
 /// A gateway shows the real credential. The CLI is told not to ask Google for one of its own, and shows
