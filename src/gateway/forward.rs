@@ -133,7 +133,8 @@ async fn passed_on(
         body = guarded(passing, body).await?;
     }
     if let (Some(purse), Endpoint::Message) = (&gate.purse, endpoint) {
-        passing.held = Some(set_aside(purse, &mut passing.record, body.as_ref()).await?);
+        let note = |record: &GatewayRecord| gate.note(record);
+        passing.held = Some(set_aside(purse, &mut passing.record, body.as_ref(), note).await?);
     }
     passing.credential = gate.credential().await?;
     let url = url(&gate, head, endpoint);

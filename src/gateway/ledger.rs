@@ -1,7 +1,7 @@
 //! What was asked through a gateway, a line for each request.
 //!
-//! A request that goes on to the model service has a line when it goes, others while its answer comes,
-//! and one when it has ended; the latest one counts. So a request in the middle of which this process was killed is
+//! A request that goes on to the model service has a line when it has to wait before that, one when it
+//! goes, others while its answer comes, and one when it has ended; the latest one counts. So a request in the middle of which this process was killed is
 //! known, and what it cost is known to be unknown.
 
 use std::collections::BTreeMap;
@@ -22,6 +22,9 @@ pub const MAX_RECORDS: u64 = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
+    /// It waits for what others leave of a budget, or for its collection's rate; or this process was
+    /// killed meanwhile.
+    Waiting,
     /// It is on its way, or this process was killed meanwhile.
     InFlight,
     /// The answer came and was passed on whole.
@@ -43,6 +46,7 @@ impl Outcome {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::InFlight => "in_flight",
             Self::Complete => "complete",
             Self::Failed => "failed",

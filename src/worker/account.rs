@@ -27,7 +27,8 @@ pub(super) fn tell_meters(folder: &RunFolder) {
     let ledger = ledger_or_none(folder).unwrap_or_default();
     for record in ledger.entries() {
         // What a killed gateway left on its way took nobody knows how long.
-        if let (Some(took), false) = (record.duration_ms, record.outcome == Outcome::InFlight) {
+        let is_over = !matches!(record.outcome, Outcome::Waiting | Outcome::InFlight);
+        if let (Some(took), true) = (record.duration_ms, is_over) {
             let first_byte = record.first_byte_ms.map(Duration::from_millis);
             let took = Duration::from_millis(took);
             meters::gateway_request(record.outcome.as_str(), took, first_byte);

@@ -43,6 +43,8 @@ pub(super) struct WireSigns {
     pub(super) n_signs: u64,
     n_limits: u64,
     is_limited: bool,
+    /// The requests that wait before they may go, for a budget or for their collection's rate.
+    waiting: BTreeSet<u64>,
     /// The requests on their way, with the bytes of their answers so far.
     in_flight: BTreeMap<u64, u64>,
 }
@@ -52,6 +54,12 @@ impl WireSigns {
         if line.endpoint.as_deref().is_some_and(|endpoint| ASIDE.contains(&endpoint)) {
             return;
         }
+        if line.outcome == Outcome::Waiting {
+            self.waiting.insert(line.seq);
+            self.n_limits += 1;
+            return;
+        }
+        self.waiting.remove(&line.seq);
         let before = match line.outcome {
             Outcome::InFlight => self.in_flight.insert(line.seq, line.n_answer_bytes),
             Outcome::Complete
@@ -59,20 +67,23 @@ impl WireSigns {
             | Outcome::Broken
             | Outcome::Abandoned
             | Outcome::Refused
-            | Outcome::Unreachable => self.in_flight.remove(&line.seq),
+            | Outcome::Unreachable
+            | Outcome::Waiting => self.in_flight.remove(&line.seq),
         };
         let has_grown = line.n_answer_bytes > before.unwrap_or(0);
         let goes_on = match line.outcome {
             Outcome::Complete => true,
             Outcome::InFlight | Outcome::Broken | Outcome::Abandoned => has_grown,
             // The bytes of an error are no answer.
-            Outcome::Failed | Outcome::Refused | Outcome::Unreachable => false,
+            Outcome::Failed | Outcome::Refused | Outcome::Unreachable | Outcome::Waiting => false,
         };
         if goes_on {
             self.n_signs += 1;
             self.is_limited = false;
         }
-        if line.outcome == Outcome::Failed && line.status.is_some_and(limits_the_rate) {
+        // The service's word, or the gateway's own for a collection that asks faster than it may.
+        let is_answer = matches!(line.outcome, Outcome::Failed | Outcome::Refused);
+        if is_answer && line.status.is_some_and(limits_the_rate) {
             self.n_limits += 1;
             self.is_limited = true;
         }
@@ -83,9 +94,10 @@ impl WireSigns {
         if self.in_flight.is_empty() { Asking::Nothing } else { Asking::InFlight }
     }
 
-    /// The number of the last word that the rate is limited, unless something went on since.
+    /// The number of the last word that the rate is limited, unless something went on since and
+    /// nothing waits for it.
     pub(super) fn rate_limit(&self) -> Option<u64> {
-        self.is_limited.then_some(self.n_limits)
+        (self.is_limited || !self.waiting.is_empty()).then_some(self.n_limits)
     }
 }
 
@@ -199,6 +211,34 @@ mod tests {
         }
         signs.take(&Line { endpoint: Some("models".to_owned()), ..line(7, O::InFlight, 0, 0) });
         assert_eq!(signs.asking(), Nothing);
+    }
+
+    #[test]
+    fn a_rate_of_the_collection_is_limited_too_and_what_waits_for_it_is_no_silence() {
+        use Asking::{InFlight, Nothing};
+        use Outcome as O;
+        let mut signs = WireSigns::default();
+        let steps = [
+            // Told to come again.
+            (line(1, O::Refused, 0, 429), (0, Some(1), Nothing)),
+            (line(2, O::InFlight, 0, 0), (0, Some(1), InFlight)),
+            (line(2, O::Complete, 9, 200), (1, None, Nothing)),
+            (line(3, O::Refused, 0, 400), (1, None, Nothing)),
+            // Waits, while another one of the run is answered.
+            (line(4, O::InFlight, 0, 0), (1, None, InFlight)),
+            (line(5, O::Waiting, 0, 0), (1, Some(2), InFlight)),
+            (line(4, O::Complete, 9, 200), (2, Some(2), Nothing)),
+            (line(5, O::InFlight, 0, 0), (2, None, InFlight)),
+            (line(5, O::Complete, 9, 200), (3, None, Nothing)),
+            // Waits in vain.
+            (line(6, O::Waiting, 0, 0), (3, Some(3), Nothing)),
+            (line(6, O::Refused, 0, 429), (3, Some(4), Nothing)),
+        ];
+        for (line, expected) in steps {
+            signs.take(&line);
+            let found = (signs.n_signs, signs.rate_limit(), signs.asking());
+            assert_eq!(found, expected, "{line:?}");
+        }
     }
 
     #[test]
