@@ -39,6 +39,7 @@ impl Product {
                 control: None,
                 credential: Credential::ApiKey(Secret::new("sk-ant-made-up".to_owned())),
                 wire: Wire::Messages,
+                vertex: None,
             },
             token: Secret::new(TOKEN.to_owned()),
             guard: runbookd::guard::Guardrails::default(),

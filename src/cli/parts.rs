@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::egress::EgressSettings;
 use crate::gateway::{ENVIRONMENT, Program, THIS_PROGRAM};
 use crate::reach::Reach;
-use crate::run::{Base, ImageRecipe, Networks, RunPlan, error_chain};
+use crate::run::{Base, ImageRecipe, ImageRules, Networks, RunPlan, error_chain};
 use crate::sandbox::{
     DEFAULT_CGROUP_ROOT, Engine, EngineChoice, EngineKind, EngineSettings, SandboxError,
 };
@@ -70,6 +70,7 @@ pub(super) async fn build(
     Ok(Parts {
         engine,
         guard: settings.guard,
+        images: images(settings, wanted.common),
         redact_artifacts: settings.redact_artifacts,
         // Whoever starts a run by hand decides what it reaches.
         egress: EgressSettings { networks: Networks::all(), ..settings.server.egress.clone() },
@@ -87,6 +88,13 @@ pub(super) async fn build(
         disk: SharedDisk::new(settings.server.min_free_disk_bytes / 2, settings.disk),
         clock: now,
     })
+}
+
+/// Which images a run by hand may name: those that the person names itself are no runbook's wish.
+pub(super) fn images(settings: &Settings, common: &CommonArguments) -> ImageRules {
+    let ImageRules { named, extended } = settings.images.clone();
+    let own = common.image.as_deref();
+    ImageRules { named: named.with(own), extended: extended.with(own) }
 }
 
 /// What gateways are started from.

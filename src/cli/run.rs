@@ -52,7 +52,8 @@ pub(super) async fn start(
         Err(code) => return code,
     };
     // Whoever starts a run by hand decides what it reaches.
-    let setting = Setting { snapshots: &snapshots, networks: &Networks::all() };
+    let images = &parts::images(settings, common);
+    let setting = Setting { snapshots: &snapshots, networks: &Networks::all(), images };
     let first = match plan(request, &settings.keyring, setting, draw()).accepted() {
         Ok(plan) => plan,
         Err(failure) => return refuse(&failure),
@@ -72,8 +73,8 @@ async fn run_planned(request: &RunRequest, parts: &Parts, mut progress: Progress
     let mut signals = tokio::task::JoinSet::new();
     signals.spawn(obey_signals(stop.clone()));
     for _ in 0..MAX_DRAWS {
-        let networks = &parts.egress.networks;
-        let setting = Setting { snapshots: &parts.snapshots, networks };
+        let (networks, images) = (&parts.egress.networks, &parts.images);
+        let setting = Setting { snapshots: &parts.snapshots, networks, images };
         let plan = match plan(request, &parts.keyring, setting, draw()).accepted() {
             Ok(plan) => parts.bounded(plan),
             Err(failure) => return refuse(&failure),

@@ -74,6 +74,7 @@ async fn workers(
         egress: settings.server.egress.clone(),
         snapshots: foundation.snapshots.clone(),
         guard: settings.guard,
+        images: settings.images.clone(),
         redact_artifacts: settings.redact_artifacts,
         gateway: gateway(settings, api.runs.intake.settings.upstream_reach),
         store: api.store.clone(),

@@ -59,5 +59,8 @@ fn local(arguments: &SuggestArguments) -> Result<Vec<EgressLedger>, String> {
         }
     };
     let ledgers = folder.egress_ledgers().map_err(unread)?;
-    Ok(ledgers.into_iter().map(|file| EgressLedger::read(BufReader::new(file))).collect())
+    let ledgers = ledgers.into_iter().map(|file| EgressLedger::read(BufReader::new(file)));
+    ledgers
+        .collect::<Result<_, _>>()
+        .map_err(|e| format!("the ledger of the run's proxy cannot be read: {e}"))
 }

@@ -13,7 +13,7 @@ use super::parts;
 use super::run::draw;
 use crate::config::Settings;
 use crate::plan::{Overrides, RunRequest, Setting, plan};
-use crate::run::{Allowance, Code, Finding, Networks, Severity, Slug};
+use crate::run::{Allowance, Code, Finding, ImageRules, Networks, Severity, Slug};
 use crate::runbook::Runbook;
 use crate::secret::Keyring;
 use crate::snapshot::Snapshots;
@@ -78,7 +78,7 @@ fn check(runbook: Vec<u8>, keyring: &Keyring, snapshots: &Snapshots) -> Vec<Find
         overrides: Overrides::default(),
     };
     // Where it will run, another operator decides.
-    let setting = Setting { snapshots, networks: &Networks::all() };
+    let setting = Setting { snapshots, networks: &Networks::all(), images: &ImageRules::all() };
     let mut findings = plan(&request, keyring, setting, draw()).findings;
     // Which script and which values there will be, and what is granted, is not the runbook's to say.
     findings.retain(|f| {

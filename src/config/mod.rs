@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use self::operator::{disk_ceiling, guardrails, provider_tools, share_keys, stall_ceilings};
+use self::operator::{
+    disk_ceiling, guardrails, image_rules, provider_tools, share_keys, stall_ceilings,
+};
 use self::reader::Reader;
 pub use self::server::ServerSettings;
 use self::snapshots::snapshot_settings;
 use crate::budget::read_allowance;
 use crate::guard::Guardrails;
-use crate::run::{Allowance, DiskShare, ProviderTools, StallCeilings};
+use crate::run::{Allowance, DiskShare, ImageRules, ProviderTools, StallCeilings};
 use crate::secret::{Keyring, Secret};
 use crate::snapshot::SnapshotSettings;
 use crate::telemetry::LogFormat;
@@ -90,6 +92,9 @@ pub struct Settings {
     /// How long a run may do nothing at most, whatever its runbook says
     /// (`RUNBOOKD_STALL_MODEL_SECONDS`, `…_TOOL_SECONDS`, `…_SILENT_SECONDS`, `…_LINGER_SECONDS`).
     pub stall: StallCeilings,
+    /// Which images runs may name (`RUNBOOKD_IMAGES`), and on which of them packages may be installed
+    /// (`RUNBOOKD_PACKAGE_IMAGES`).
+    pub images: ImageRules,
     /// How much of the disk a sandbox may hold at most, whatever its runbook says
     /// (`RUNBOOKD_DISK_BYTES`, `RUNBOOKD_DISK_FILES`).
     pub disk: DiskShare,
@@ -204,6 +209,7 @@ impl Settings {
             share_keys,
             stall,
             disk,
+            images: image_rules(&vars),
             guard,
             redact_artifacts,
             allowance,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use crate::guard::Guardrails;
-use crate::run::{DiskShare, ProviderTool, ProviderTools, StallCeilings};
+use crate::run::{DiskShare, ImageRules, ImageSet, ProviderTool, ProviderTools, StallCeilings};
 
 pub(super) fn stall_ceilings(read: &mut Reader<'_>) -> StallCeilings {
     let mut seconds = |name| {
@@ -29,6 +29,20 @@ pub(super) fn disk_ceiling(read: &mut Reader<'_>) -> DiskShare {
     DiskShare {
         bytes: at_most("RUNBOOKD_DISK_BYTES", "a number of bytes above 0"),
         n_files: at_most("RUNBOOKD_DISK_FILES", "a number of files above 0"),
+    }
+}
+
+pub(super) fn image_rules(vars: &BTreeMap<String, String>) -> ImageRules {
+    let set = |name: &str| {
+        vars.get(name).map(|names| {
+            let Ok(set) = names.parse::<ImageSet>();
+            set
+        })
+    };
+    let usual = ImageRules::default();
+    ImageRules {
+        named: set("RUNBOOKD_IMAGES").unwrap_or(usual.named),
+        extended: set("RUNBOOKD_PACKAGE_IMAGES").unwrap_or(usual.extended),
     }
 }
 

@@ -210,6 +210,7 @@ impl Foundation {
 fn intake_settings(settings: &Settings, snapshots: Snapshots) -> IntakeSettings {
     IntakeSettings {
         networks: settings.server.egress.networks.clone(),
+        images: settings.images.clone(),
         max_attempts: MAX_ATTEMPTS,
         min_free_disk_bytes: settings.server.min_free_disk_bytes,
         allowance: settings.allowance,

@@ -4,7 +4,7 @@
 //! later one counts. So what was on its way when the proxy was killed is known.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read as _};
+use std::io::{self, BufRead, Read as _};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -16,8 +16,9 @@ use crate::trajectory::{DeniedHost, EgressAccount, MAX_NAMED_HOSTS};
 /// Most attempts of one run. A loop that nothing else stops ends here, before the log fills a disk.
 pub const MAX_RECORDS: u64 = 100_000;
 
-/// Longest line of a ledger, in bytes. What is longer was not written by a proxy.
-const MAX_LINE_BYTES: u64 = 64 << 10;
+/// Longest line of a ledger, in bytes. Every text in a line is clipped, so what is longer was not
+/// written by this program.
+pub const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,50 +66,92 @@ pub struct EgressRecord {
     pub problem: Option<String>,
 }
 
+/// What of an attempt is kept to sum a run's attempts up.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) outcome: Outcome,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) rule: String,
+    /// What went wrong.
+    pub(super) problem: Option<String>,
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
+impl From<EgressRecord> for Entry {
+    fn from(record: EgressRecord) -> Self {
+        let EgressRecord { outcome, host, port, rule, problem, bytes_up, bytes_down, .. } = record;
+        // A denial's words stand for its rule.
+        let problem = problem.filter(|_| outcome == Outcome::Failed);
+        Self { outcome, host, port, rule, problem, bytes_up, bytes_down }
+    }
+}
+
 /// The sum of a run's attempts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EgressLedger {
     /// The newest line of each attempt.
-    records: BTreeMap<u64, EgressRecord>,
+    entries: BTreeMap<u64, Entry>,
+}
+
+/// Reads the lines of a ledger, one in memory at a time. What is too long for one is passed over.
+///
+/// # Errors
+/// When they cannot be read to their end.
+pub fn each_line(mut from: impl BufRead, mut line: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut piece = Vec::new();
+    // Whether the piece begins a line.
+    let mut is_first = true;
+    loop {
+        piece.clear();
+        if (&mut from).take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut piece)? == 0 {
+            return Ok(());
+        }
+        let has_end = piece.ends_with(b"\n");
+        if is_first && (has_end || piece.len() < MAX_LINE_BYTES) {
+            line(&piece);
+        }
+        is_first = has_end;
+    }
 }
 
 impl EgressLedger {
     /// Reads the lines of a ledger. A torn one tells nothing; its attempt has an earlier one.
-    #[must_use]
-    pub fn read(mut lines: impl BufRead) -> Self {
+    ///
+    /// # Errors
+    /// When they cannot be read to their end.
+    pub fn read(lines: impl BufRead) -> io::Result<Self> {
         let mut ledger = Self::default();
-        loop {
-            let mut line = Vec::new();
-            match (&mut lines).take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return ledger,
-                Ok(_) => serde_json::from_slice(&line).into_iter().for_each(|r| ledger.add(r)),
-            }
-        }
+        each_line(lines, |line| {
+            serde_json::from_slice(line).into_iter().for_each(|record| ledger.add(record));
+        })?;
+        Ok(ledger)
     }
 
     /// Takes a line. A later one of the same attempt replaces it.
     pub fn add(&mut self, record: EgressRecord) {
-        if self.records.contains_key(&record.seq) || (self.records.len() as u64) < MAX_RECORDS {
-            self.records.insert(record.seq, record);
+        if self.entries.contains_key(&record.seq) || (self.entries.len() as u64) < MAX_RECORDS {
+            self.entries.insert(record.seq, record.into());
         }
     }
 
     /// The number of the last attempt.
     #[must_use]
     pub fn last_seq(&self) -> u64 {
-        self.records.keys().next_back().copied().unwrap_or(0)
+        self.entries.keys().next_back().copied().unwrap_or(0)
     }
 
     /// The attempts, in order.
-    pub fn records(&self) -> impl Iterator<Item = &EgressRecord> {
-        self.records.values()
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
     /// How many attempts ended how, by the kind of the rule that decided. Neither word holds a host.
     #[must_use]
     pub fn figures(&self) -> BTreeMap<(&'static str, &'static str), u64> {
         let mut figures = BTreeMap::new();
-        for record in self.records() {
+        for record in self.entries() {
             let outcome = match record.outcome {
                 // What a killed proxy left on its way had been let through.
                 Outcome::InFlight | Outcome::Passed => "allowed",
@@ -125,7 +168,7 @@ impl EgressLedger {
     pub fn account(&self) -> EgressAccount {
         let mut account = EgressAccount::default();
         let mut hosts: BTreeMap<(&str, u16, &str), u64> = BTreeMap::new();
-        for record in self.records() {
+        for record in self.entries() {
             match record.outcome {
                 Outcome::InFlight | Outcome::Passed => account.allowed += 1,
                 Outcome::Failed => account.failed += 1,

@@ -11,9 +11,7 @@ use super::ledger::{EgressRecord, Outcome};
 use super::policy::{Denial, Grant};
 use super::refusal::Refusal;
 use super::server::Gate;
-
-/// What of a host the ledger keeps that is none.
-const MAX_HOST_CHARS: usize = 300;
+use crate::run::clipped;
 
 /// Most bytes of one run, both ways together. Images and data sets have some; what is more is a
 /// mistake, or somebody's backup.
@@ -93,8 +91,8 @@ impl Attempt {
             seq: gate.next_seq()?,
             at: (gate.clock)(),
             outcome: Outcome::Failed,
-            method: method.to_owned(),
-            host: asked.chars().filter(|c| !c.is_control()).take(MAX_HOST_CHARS).collect(),
+            method: clipped(method),
+            host: clipped(asked),
             port: 0,
             addresses: Vec::new(),
             rule: String::new(),
@@ -128,7 +126,7 @@ impl Attempt {
     /// It was let through, and something went wrong.
     pub(super) fn breaks(&mut self, problem: String) {
         self.record.outcome = Outcome::Failed;
-        self.record.problem = Some(problem);
+        self.record.problem = Some(clipped(&problem));
     }
 
     /// The policy denies it, though it may have been let through at first.

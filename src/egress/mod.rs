@@ -23,7 +23,7 @@ mod suggest;
 mod target;
 mod tunnel;
 
-pub use ledger::{EgressLedger, EgressRecord, MAX_RECORDS, Outcome};
+pub use ledger::{EgressLedger, EgressRecord, MAX_LINE_BYTES, MAX_RECORDS, Outcome, each_line};
 pub use policy::{EgressSettings, Policy, Scope};
 pub use private::{BadRange, PrivateRange};
 pub use relay::{READY, RelayError, relay};

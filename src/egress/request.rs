@@ -19,7 +19,7 @@ use super::plain;
 use super::policy::Denial;
 use super::refusal::Refusal;
 use super::server::Gate;
-use super::target::Target;
+use super::target::{HTTPS_PORT, Target};
 use super::tunnel::{self, Tunnel};
 
 /// From a connection's start, or its last answer, to the end of the next request's head. Clients keep
@@ -141,7 +141,7 @@ async fn plain_answer(
         Err(denial) => return attempt.refuse(&denial.into()),
     };
     aim(&mut attempt, &target);
-    match host_matches(request.headers(), &target) {
+    match may_be_plain(&target).and_then(|()| host_matches(request.headers(), &target)) {
         Ok(()) => plain::pass(gate, request, &target, attempt).await,
         Err(denial) => attempt.refuse(&denial.into()),
     }
@@ -177,6 +177,11 @@ fn target(request: &Request<Incoming>, leads: &Leads) -> Result<Target, Denial> 
             Target::parse(authority.as_str(), Some(HTTP_PORT)).ok_or(Denial::NotForProxy)
         }
     }
+}
+
+/// What is asked in clear there was meant to be asked in TLS, or is to look as if it was.
+fn may_be_plain(target: &Target) -> Result<(), Denial> {
+    if target.port() == HTTPS_PORT { Err(Denial::NotTls) } else { Ok(()) }
 }
 
 /// Whether there is one `Host` header, and it names the target.

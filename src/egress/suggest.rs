@@ -64,7 +64,7 @@ fn writes(text: &mut String, line: std::fmt::Arguments<'_>) {
 /// The hosts of ledgers as an allowlist names them.
 fn seen(ledgers: &[EgressLedger]) -> BTreeMap<String, Seen> {
     let mut hosts: BTreeMap<String, Seen> = BTreeMap::new();
-    for record in ledgers.iter().flat_map(EgressLedger::records) {
+    for record in ledgers.iter().flat_map(EgressLedger::entries) {
         let name = HostRule::exactly(&record.host, record.port).to_string();
         let seen = hosts.entry(name).or_default();
         match record.outcome {

@@ -7,6 +7,9 @@ use url::Host;
 
 use crate::run::{one_spelling, port_number};
 
+/// The port on which only TLS passes.
+pub(super) const HTTPS_PORT: u16 = 443;
+
 /// Where an attempt leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {

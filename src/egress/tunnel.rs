@@ -21,7 +21,7 @@ use super::policy::{Denial, Grant};
 use super::refusal::Refusal;
 use super::request;
 use super::server::Gate;
-use super::target::Target;
+use super::target::{HTTPS_PORT, Target};
 use crate::run::{WEB_PORTS, one_spelling};
 
 /// How long the client's side may take to become a tunnel. Its answer has just gone.
@@ -29,9 +29,6 @@ const UPGRADE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How much goes at once, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
-
-/// The port on which only TLS passes.
-const HTTPS_PORT: u16 = 443;
 
 /// A CONNECT that was let through.
 pub(super) struct Tunnel {

@@ -1,7 +1,10 @@
 //! A request before its run's purse: let through with what it may take set aside, and settled at its
 //! end.
 
+use std::pin::pin;
 use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::bill::{Bill, cost_of, took};
 use super::ledger::{Charged, GatewayRecord, Outcome, Reserved};
@@ -19,26 +22,35 @@ pub(super) struct SetAside {
     cache: CacheTime,
 }
 
-/// Sets aside what a request may take, and notes it.
+/// How long a request waits before the ledger is told that it does. Most are let through within
+/// milliseconds.
+const WAITS_AFTER: Duration = Duration::from_secs(1);
+
+/// Sets aside what a request may take, and notes it. Where that takes long, `note` is told at once:
+/// whoever reads the ledger should not take it for silence.
 pub(super) async fn set_aside(
     purse: &Purse,
     record: &mut GatewayRecord,
     body: &[u8],
+    note: impl Fn(&GatewayRecord),
 ) -> Result<SetAside, Refusal> {
     let bill = Bill::read(body).map_err(|e| Refusal::Unreadable(e.to_string()))?;
     let model = record.model.clone().unwrap_or_default();
     if let Some(why) = bill.dear.filter(|_| purse.limits_cost()) {
         return Err(Refusal::Unpriced(why.to_owned()));
     }
-    if bill.compacts && (purse.limits_cost() || purse.limits_tokens()) {
-        let why = "`context_management` would have the model service make the conversation shorter, \
-                   and what that takes cannot be set aside";
-        return Err(Refusal::Unpriced(why.to_owned()));
-    }
     let price = |input: u64, output: u64| bill.price(&model, input, output);
     let asked =
         Asked { prompt: bill.prompt, max_output: bill.max_output, model: &model, price: &price };
-    let held = purse.admit(asked).await.map_err(|e| refusal(e, &model, record))?;
+    let mut admitted = pin!(purse.admit(asked));
+    let admitted = match timeout(WAITS_AFTER, admitted.as_mut()).await {
+        Ok(admitted) => admitted,
+        Err(_) => {
+            note(&GatewayRecord { outcome: Outcome::Waiting, ..record.clone() });
+            admitted.await
+        }
+    };
+    let held = admitted.map_err(|e| refusal(e, &model, record))?;
     record.waited_ms = waited_ms(held.waited());
     let reserved = held.reserved();
     record.reserved =
@@ -84,7 +96,7 @@ fn charge(
             let tokens = took.tokens();
             (Charge::Took(took), Charged { cost_usd: took.cost, tokens, is_reserved: false })
         }
-        (Outcome::Refused | Outcome::Failed, _) => nothing(),
+        (Outcome::Refused | Outcome::Failed | Outcome::Waiting, _) => nothing(),
         (Outcome::Unreachable, _) if !was_sent => nothing(),
         // The service may bill what nobody heard of.
         (Outcome::Complete, None)

@@ -47,8 +47,6 @@ pub(super) struct Bill {
     pub(super) n_searches: u32,
     /// What it asks for that has a price that is not known, as a fragment.
     pub(super) dear: Option<&'static str>,
-    /// Whether the service may make the conversation shorter itself, at the price of all of it.
-    pub(super) compacts: bool,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +62,6 @@ struct Body {
     plugins: Option<IgnoredAny>,
     container: Option<IgnoredAny>,
     mcp_servers: Option<Vec<IgnoredAny>>,
-    context_management: Option<ContextManagement>,
     tools: Option<Vec<Tool>>,
     #[serde(default)]
     messages: Vec<Message>,
@@ -74,17 +71,6 @@ struct Body {
 struct Message {
     #[serde(default)]
     content: Content,
-}
-
-#[derive(Deserialize)]
-struct ContextManagement {
-    edits: Option<Vec<Edit>>,
-}
-
-#[derive(Deserialize)]
-struct Edit {
-    #[serde(rename = "type")]
-    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -148,14 +134,9 @@ impl Body {
         let messages = self.messages.iter().map(|message| message.content.0);
         let tools = self.tools.iter().flatten().filter(|tool| tool.of_service().is_some());
         let tools = tools.map(|tool| Media::tool_uses(tool.n_uses().into()));
-        let others = self.mcp_servers.as_ref().map_or(0, Vec::len) + usize::from(self.compacts());
+        let others = self.mcp_servers.as_ref().map_or(0, Vec::len);
         let others = Media::tool_uses(others as u64);
         messages.chain(tools).fold(others, Media::plus)
-    }
-
-    fn compacts(&self) -> bool {
-        let edits = self.context_management.iter().flat_map(|context| &context.edits).flatten();
-        edits.filter_map(|edit| edit.kind.as_deref()).any(|kind| kind.starts_with("compact"))
     }
 }
 
@@ -181,7 +162,6 @@ impl Bill {
             cache: if is_hour { CacheTime::Hour } else { CacheTime::FiveMinutes },
             n_searches: read.n_searches(),
             dear: read.dear(),
-            compacts: read.compacts(),
         })
     }
 
@@ -240,8 +220,7 @@ mod tests {
         let n_bytes = body.to_string().len() as u64;
         let prompt = Prompt { n_bytes, media: Media::picture(900) };
         let cache = CacheTime::FiveMinutes;
-        let expected =
-            Bill { prompt, max_output: 1_000, cache, n_searches: 0, dear: None, compacts: false };
+        let expected = Bill { prompt, max_output: 1_000, cache, n_searches: 0, dear: None };
         assert_eq!(bill(&body), expected);
         assert_eq!(bill(&json!({})).max_output, MAX_OUTPUT);
     }
@@ -279,7 +258,7 @@ mod tests {
             (json!({"tools": [{"type": "code_execution_1"}]}), 0, 100_000, Some(unknown)),
             (json!({"tools": [{"type": "advisor_1", "max_uses": 1}]}), 0, 10_000, Some(unknown)),
             (json!({"container": "c"}), 0, 0, Some(unknown)),
-            (json!({"container": null, "tools": null, "context_management": null}), 0, 0, None),
+            (json!({"container": null, "tools": null}), 0, 0, None),
         ] {
             let bill = bill(&body);
             assert_eq!((bill.n_searches, bill.dear), (n_searches, dear), "{body}");
@@ -287,10 +266,6 @@ mod tests {
         }
         let price = bill(&json!({"tools": [{"type": "web_search_1", "max_uses": 3}]}));
         assert_eq!(price.price("claude-sonnet-4-6", 0, 0), Usd::new(0.03));
-        for (kind, compacts) in [("compact_20260112", true), ("clear_tool_uses_20250919", false)] {
-            let body = json!({"context_management": {"edits": [{"type": kind}]}});
-            assert_eq!(bill(&body).compacts, compacts, "{kind}");
-        }
     }
 
     #[test]

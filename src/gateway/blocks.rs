@@ -1,4 +1,5 @@
 //! The content of a message as every wire writes it: a text, or blocks, one after the other or alone.
+//! Of long lists nothing stays but what their parts add up to.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,6 +20,33 @@ pub(super) trait Gather: Default {
 /// Reads a content.
 pub(super) fn gather<'de, G: Gather, D: Deserializer<'de>>(from: D) -> Result<G, D::Error> {
     from.deserialize_any(Gathering(PhantomData))
+}
+
+/// Hands each part of a list on. Nothing but a list will do.
+pub(super) fn each<'de, T, D, F>(from: D, take: F) -> Result<(), D::Error>
+where
+    T: DeserializeOwned,
+    D: Deserializer<'de>,
+    F: FnMut(T),
+{
+    from.deserialize_seq(Each(take, PhantomData))
+}
+
+struct Each<F, T>(F, PhantomData<T>);
+
+impl<'de, T: DeserializeOwned, F: FnMut(T)> Visitor<'de> for Each<F, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut parts: A) -> Result<(), A::Error> {
+        while let Some(part) = parts.next_element()? {
+            (self.0)(part);
+        }
+        Ok(())
+    }
 }
 
 struct Gathering<G>(PhantomData<G>);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{Request, Response, StatusCode, request};
 use bytes::Bytes;
@@ -19,18 +19,12 @@ use super::ledger::{GatewayRecord, Outcome};
 use super::meter::Meter;
 use super::policy::{self, Endpoint, Target};
 use super::refusal::Refusal;
+use super::room::Carried;
 use super::server::Gate;
 use crate::guard::{Judged, Verdict};
 use crate::provider::Credential;
-use crate::run::{ProviderTools, error_chain};
+use crate::run::{ProviderTools, clipped, error_chain};
 use crate::secret::Redactor;
-
-/// Largest request, in bytes. The agent CLI sends its whole context each time; the services take 32
-/// MiB.
-const MAX_REQUEST_BYTES: usize = 64 << 20;
-
-/// From a request's head to the end of its body. The agent is on this machine.
-const BODY_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a service may think before its answer begins: an answer in one piece begins when it is
 /// finished.
@@ -43,8 +37,8 @@ const MAX_ERROR_BYTES: usize = 1 << 20;
 /// does, and not how fast.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-/// What of a path the ledger keeps, in bytes.
-const MAX_PATH_CHARS: usize = 300;
+/// Longest name of a model, in bytes. Amazon's longest, with an account in it, have about 150.
+const MAX_MODEL_BYTES: usize = 200;
 
 /// Answers one request.
 pub(super) async fn answer(gate: Arc<Gate>, request: Request<Body>) -> Response<Body> {
@@ -72,8 +66,8 @@ fn begun(gate: &Gate, seq: u64, head: &request::Parts) -> GatewayRecord {
         seq,
         at: (gate.clock)(),
         outcome: Outcome::Refused,
-        method: head.method.to_string(),
-        path: head.uri.path().chars().take(MAX_PATH_CHARS).collect(),
+        method: clipped(head.method.as_str()),
+        path: clipped(head.uri.path()),
         endpoint: None,
         model: None,
         model_served: None,
@@ -109,7 +103,7 @@ async fn passed_on(
     body: Body,
 ) -> Result<(AnswerHead, Option<reqwest::Response>), Refusal> {
     let gate = Arc::clone(&passing.gate);
-    let target = policy::target(gate.route.wire, &head.method, head.uri.path());
+    let target = policy::target(&gate.route, &head.method, head.uri.path());
     let Target { endpoint, model } = target.ok_or(Refusal::Path)?;
     passing.record.endpoint = Some(endpoint.as_str().to_owned());
     if endpoint == Endpoint::Liveness {
@@ -120,33 +114,37 @@ async fn passed_on(
     if !headers::shows(&head.headers, &gate.token) {
         return Err(Refusal::Token);
     }
-    let mut body = whole(body).await?;
-    passing.record.n_request_bytes = body.len() as u64;
-    passing.record.model = model;
+    let mut body = gate.room.whole(body).await?;
+    passing.record.n_request_bytes = body.as_ref().len() as u64;
+    passing.names(model)?;
     if endpoint.has_prompt() {
-        let found = inspect(&body).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+        let found = inspect(body.as_ref()).map_err(|e| Refusal::Unreadable(e.to_string()))?;
         let tools = &gate.provider_tools;
         passing.record.granted = found.wants.intersection(tools).copied().collect();
         passing.record.withheld = found.wants.difference(tools).copied().collect();
         let broken_rule = found.broken_rule(tools);
-        passing.record.model = passing.record.model.take().or(found.model);
+        if passing.record.model.is_none() {
+            passing.names(found.model)?;
+        }
         if let Some(rule) = broken_rule {
             return Err(Refusal::Rule(rule));
         }
         body = guarded(passing, body).await?;
     }
     if let (Some(purse), Endpoint::Message) = (&gate.purse, endpoint) {
-        passing.held = Some(set_aside(purse, &mut passing.record, &body).await?);
+        let note = |record: &GatewayRecord| gate.note(record);
+        passing.held = Some(set_aside(purse, &mut passing.record, body.as_ref(), note).await?);
     }
     passing.credential = gate.credential().await?;
     let url = url(&gate, head, endpoint);
+    gate.upstream.look_at(&url).await?;
     let mut headers = headers::asked(&head.headers, &passing.credential, &gate.provider_tools);
     if let Credential::Aws(keys) = &passing.credential {
-        let signed = signature(keys, (head.method.as_str(), &url), &body, (gate.clock)());
+        let signed = signature(keys, (head.method.as_str(), &url), body.as_ref(), (gate.clock)());
         headers.extend(signed.map_err(Refusal::Denied)?);
     }
     let asked = gate.upstream.client.request(head.method.clone(), url);
-    let asked = asked.headers(headers).body(body);
+    let asked = asked.headers(headers).body(body.into_bytes());
     passing.goes_on();
     let answer = timeout(FIRST_BYTE_LIMIT, asked.send()).await.map_err(|_| Refusal::Silent)?;
     let answer = answer.map_err(|e| {
@@ -160,16 +158,16 @@ async fn passed_on(
 
 /// What goes on of a prompt where guardrails are set. Looking through a long one takes time that
 /// others should not wait for.
-async fn guarded(passing: &mut Passing, body: Bytes) -> Result<Bytes, Refusal> {
+async fn guarded(passing: &mut Passing, body: Carried) -> Result<Carried, Refusal> {
     let Some(guard) = passing.gate.guard.clone() else { return Ok(body) };
-    let looking = tokio::task::spawn_blocking(move || (guard.judge(&body), body)).await;
+    let looking = tokio::task::spawn_blocking(move || (guard.judge(body.as_ref()), body)).await;
     let (judged, body) =
         looking.map_err(|_| Refusal::Guard("the guardrails broke down".to_owned()))?;
     let Judged { findings, verdict } = judged.map_err(|e| Refusal::Unreadable(error_chain(&e)))?;
     passing.record.guard = findings;
     match verdict {
         Verdict::Passes => Ok(body),
-        Verdict::Masked(masked) => Ok(masked.into()),
+        Verdict::Masked(masked) => Ok(body.replaced(masked)),
         Verdict::Blocked(why) => Err(Refusal::Guard(why)),
     }
 }
@@ -184,14 +182,6 @@ fn url(gate: &Gate, head: &request::Parts, endpoint: Endpoint) -> String {
     let url = format!("{base}{}{query}", head.uri.path());
     // Spelled as it is sent, for who signs it.
     url::Url::parse(&url).map_or(url, String::from)
-}
-
-async fn whole(body: Body) -> Result<Bytes, Refusal> {
-    match timeout(BODY_LIMIT, to_bytes(body, MAX_REQUEST_BYTES)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(Refusal::Body("the request is larger than 64 MiB, or broke off")),
-        Err(_) => Err(Refusal::Body("the request did not come in time")),
-    }
 }
 
 /// Why a service was not reached. Its address can hold what an agent is not to know.
@@ -222,6 +212,17 @@ struct Passing {
 }
 
 impl Passing {
+    /// Which model is asked for.
+    fn names(&mut self, model: Option<String>) -> Result<(), Refusal> {
+        self.record.model = model.as_deref().map(clipped);
+        match model {
+            Some(model) if model.len() > MAX_MODEL_BYTES => {
+                Err(Refusal::Body("the model's name is longer than 200 bytes"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// From here on the service may bill it.
     fn goes_on(&mut self) {
         self.record.outcome = Outcome::InFlight;
@@ -254,10 +255,11 @@ impl Passing {
             | Refusal::Exhausted(_)
             | Refusal::Unpriced(_)
             | Refusal::Busy { .. }
+            | Refusal::Crowded
             | Refusal::Uncounted => Outcome::Refused,
         };
         self.record.status = Some(refusal.status().as_u16());
-        self.record.problem = Some(refusal.message());
+        self.record.problem = Some(clipped(&refusal.message()));
         refusal.response()
     }
 
@@ -270,7 +272,7 @@ impl Passing {
         self.record.status = Some(head.status.as_u16());
         self.record.first_byte_ms = Some(self.elapsed_ms());
         let id = REQUEST_IDS.iter().find_map(|name| head.headers.get(*name)?.to_str().ok());
-        self.record.provider_request_id = id.map(|id| id.chars().take(200).collect());
+        self.record.provider_request_id = id.map(clipped);
         let body = match answer {
             None => {
                 self.record.outcome = Outcome::Complete;
@@ -303,7 +305,7 @@ impl Passing {
         let body = self.gate.redactor.redact_str(&String::from_utf8_lossy(&body));
         let body = Redactor::new(self.credential.secret()).redact_str(&body);
         self.record.n_answer_bytes = body.len() as u64;
-        self.record.problem = Some(body.chars().take(MAX_PATH_CHARS).collect());
+        self.record.problem = Some(clipped(&body));
         body.into_bytes()
     }
 
@@ -320,7 +322,7 @@ impl Passing {
     }
 
     fn learn(&mut self, found: super::meter::Metered) {
-        self.record.model_served = found.model;
+        self.record.model_served = found.model.as_deref().map(clipped);
         self.record.usage = found.usage;
     }
 

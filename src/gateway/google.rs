@@ -108,6 +108,11 @@ impl Mint {
         Ok(Self { email, key_id, key, token_uri, last: Mutex::new(None) })
     }
 
+    /// Where tokens are to be had.
+    pub(super) fn place(&self) -> &str {
+        &self.token_uri
+    }
+
     /// A token that is good for a while.
     pub(super) async fn token(
         &self,

@@ -33,10 +33,13 @@ pub(super) const RETRY_COUNT: &str = "x-stainless-retry-count";
 
 /// Betas that let the service reach the network, or files that nobody checked; with the tool that
 /// opens them, where one does.
-const CLOSED_BETAS: [(&str, Option<ProviderTool>); 5] = [
+const CLOSED_BETAS: [(&str, Option<ProviderTool>); 7] = [
     ("code-execution-", Some(ProviderTool::CodeExecution)),
+    // The service asks a model of its own accord, and tells its tokens apart from the answer's.
+    ("compact-", None),
     ("files-api-", None),
     ("mcp-client-", Some(ProviderTool::RemoteMcp)),
+    ("mcp-servers-", Some(ProviderTool::RemoteMcp)),
     ("skills-", None),
     ("web-fetch-", Some(ProviderTool::WebFetch)),
 ];
@@ -111,10 +114,15 @@ pub(super) fn shows(headers: &HeaderMap, token: &Secret) -> bool {
     })
 }
 
+/// Whether a beta is closed, and the tool that opens it, where one does.
+pub(super) fn closed_beta(beta: &str) -> Option<Option<ProviderTool>> {
+    let beta = beta.trim();
+    CLOSED_BETAS.iter().find(|(start, _)| beta.starts_with(start)).map(|(_, opened)| *opened)
+}
+
 fn open_betas(value: &HeaderValue, tools: &ProviderTools) -> Option<HeaderValue> {
     let is_closed = |beta: &str| {
-        let mut rules = CLOSED_BETAS.iter().filter(|(start, _)| beta.starts_with(start));
-        rules.any(|(_, opened)| !opened.is_some_and(|tool| tools.contains(&tool)))
+        closed_beta(beta).is_some_and(|opened| !opened.is_some_and(|tool| tools.contains(&tool)))
     };
     let list = value.to_str().ok()?;
     let open: Vec<&str> = list
@@ -166,7 +174,10 @@ mod tests {
             ("x-forwarded-for", "10.0.0.1"),
             ("content-type", "application/json"),
             ("x-stainless-retry-count", "1"),
-            ("anthropic-beta", "claude-code-20250219, files-api-2025-04-14,mcp-client-2025-04-04"),
+            (
+                "anthropic-beta",
+                "claude-code-20250219, files-api-2025-04-14,mcp-client-2025-04-04,compact-2026-01-12",
+            ),
         ]);
         let kept = [
             "anthropic-beta: claude-code-20250219",

@@ -1,14 +1,16 @@
 //! What was asked through a gateway, a line for each request.
 //!
-//! A request that goes on to the model service has a line when it goes, others while its answer comes,
-//! and one when it has ended; the latest one counts. So a request in the middle of which this process was killed is
+//! A request that goes on to the model service has a line when it has to wait before that, one when it
+//! goes, others while its answer comes, and one when it has ended; the latest one counts. So a request in the middle of which this process was killed is
 //! known, and what it cost is known to be unknown.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufRead};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::egress::each_line;
 use crate::guard::{GuardFinding, GuardSummary, summed};
 use crate::run::{Exhausted, ProviderTools, Usd};
 use crate::trajectory::{Usage, UsageByModel};
@@ -20,6 +22,9 @@ pub const MAX_RECORDS: u64 = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
+    /// It waits for what others leave of a budget, or for its collection's rate; or this process was
+    /// killed meanwhile.
+    Waiting,
     /// It is on its way, or this process was killed meanwhile.
     InFlight,
     /// The answer came and was passed on whole.
@@ -41,6 +46,7 @@ impl Outcome {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::InFlight => "in_flight",
             Self::Complete => "complete",
             Self::Failed => "failed",
@@ -128,35 +134,73 @@ pub struct Charged {
     pub is_reserved: bool,
 }
 
+/// What of a request is kept to sum a run's requests up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From its coming to the answer's first byte, in milliseconds.
+    pub first_byte_ms: Option<u64>,
+    /// From its coming to the answer's end, in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// The limit that it would have passed.
+    pub exhausted: Option<Exhausted>,
+    /// The model that was asked for and what the answer said it used, where it said something.
+    used: Option<Box<(String, Usage)>>,
+    guard: Vec<GuardFinding>,
+}
+
+impl From<GatewayRecord> for Entry {
+    fn from(record: GatewayRecord) -> Self {
+        let GatewayRecord { outcome, first_byte_ms, duration_ms, exhausted, .. } = record;
+        let used = record.model.zip(record.usage).map(Box::new);
+        Self { outcome, first_byte_ms, duration_ms, exhausted, used, guard: record.guard }
+    }
+}
+
 /// The sum of a run's requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ledger {
     /// The newest line of each request.
-    records: BTreeMap<u64, GatewayRecord>,
+    entries: BTreeMap<u64, Entry>,
 }
 
 impl Ledger {
+    /// Reads the lines of a ledger. A torn one tells nothing; its request has an earlier one.
+    ///
+    /// # Errors
+    /// When they cannot be read to their end.
+    pub fn read(lines: impl BufRead) -> io::Result<Self> {
+        let mut ledger = Self::default();
+        each_line(lines, |line| {
+            serde_json::from_slice(line).into_iter().for_each(|record| ledger.add(record));
+        })?;
+        Ok(ledger)
+    }
+
     /// Takes a line. A later one of the same request replaces it.
     pub fn add(&mut self, record: GatewayRecord) {
-        self.records.insert(record.seq, record);
+        if self.entries.contains_key(&record.seq) || (self.entries.len() as u64) < MAX_RECORDS {
+            self.entries.insert(record.seq, record.into());
+        }
     }
 
     /// The number of the last request.
     #[must_use]
     pub fn last_seq(&self) -> u64 {
-        self.records.keys().next_back().copied().unwrap_or(0)
+        self.entries.keys().next_back().copied().unwrap_or(0)
     }
 
     /// The requests, in order.
-    pub fn records(&self) -> impl Iterator<Item = &GatewayRecord> {
-        self.records.values()
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
     /// How many ended in each way.
     #[must_use]
     pub fn n_by_outcome(&self) -> BTreeMap<Outcome, u64> {
         let mut counts = BTreeMap::new();
-        for record in self.records() {
+        for record in self.entries() {
             *counts.entry(record.outcome).or_insert(0) += 1;
         }
         counts
@@ -165,7 +209,7 @@ impl Ledger {
     /// What the guardrails found, in all of them together.
     #[must_use]
     pub fn guard(&self) -> Vec<GuardSummary> {
-        summed(self.records().map(|record| record.guard.as_slice()))
+        summed(self.entries().map(|record| record.guard.as_slice()))
     }
 
     /// What the messages used that were passed on whole, by the model that was asked for. The agent
@@ -184,13 +228,13 @@ impl Ledger {
     /// The first limit that a request would have passed.
     #[must_use]
     pub fn exhausted(&self) -> Option<&Exhausted> {
-        self.records().find_map(|record| record.exhausted.as_ref())
+        self.entries().find_map(|record| record.exhausted.as_ref())
     }
 
-    fn sum(&self, counts: impl Fn(&GatewayRecord) -> bool) -> UsageByModel {
+    fn sum(&self, counts: impl Fn(&Entry) -> bool) -> UsageByModel {
         let mut sum = UsageByModel::default();
-        for record in self.records().filter(|record| counts(record)) {
-            if let (Some(model), Some(usage)) = (&record.model, &record.usage) {
+        for record in self.entries().filter(|record| counts(record)) {
+            if let Some((model, usage)) = record.used.as_deref() {
                 sum.add(model, &Usage { requests_seen: 1, ..*usage });
             }
         }

@@ -2,8 +2,9 @@
 //! request is looked at before it goes, and every answer is metered while it passes.
 //!
 //! Each run has a gateway of its own, on a socket that only its sandbox sees, with a token that is
-//! worth nothing anywhere else. `policy.rs` says what may be asked for, `inspect.rs` reads a request
-//! for what would reach the network past the sandbox, `admit.rs` sets aside what it may cost
+//! worth nothing anywhere else. `policy.rs` says what may be asked for, `room.rs` has memory for its
+//! body, `inspect.rs` reads it for what would reach the network past the sandbox (`tools.rs` and
+//! `content.rs` for its lists), `admit.rs` sets aside what it may cost
 //! (`bill.rs`), `forward.rs` passes it on, `meter.rs` reads
 //! the usage out of the bytes that pass, and `ledger.rs` keeps a line for each request.
 //!
@@ -17,6 +18,7 @@ mod bill;
 mod blocks;
 mod book;
 mod contact;
+mod content;
 mod control;
 mod forward;
 mod google;
@@ -31,7 +33,9 @@ mod place;
 mod policy;
 mod process;
 mod refusal;
+mod room;
 mod server;
+mod tools;
 mod upstream;
 mod way_out;
 
@@ -40,7 +44,7 @@ pub use contact::{Contact, ContactError};
 pub use control::{CONTROL_VERSION, Who};
 pub use google::BadKey;
 pub use launch::{ENVIRONMENT, LaunchError, Program, THIS_PROGRAM, tail};
-pub use ledger::{Charged, GatewayRecord, Ledger, MAX_RECORDS, Outcome, Reserved};
+pub use ledger::{Charged, Entry, GatewayRecord, Ledger, MAX_RECORDS, Outcome, Reserved};
 pub use order::{GatewayOrder, PurseOrder};
 pub use place::{Place, ShortPath};
 pub use process::{ProcessError, Serving, answer, receive, withdraw};

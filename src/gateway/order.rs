@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::way_out::EgressOrder;
 use crate::guard::Guardrails;
-use crate::provider::{AwsKeys, Credential, Route, Wire};
+use crate::provider::{AwsKeys, Credential, Route, VertexPlace, Wire};
 use crate::reach::Reach;
 use crate::run::{Allowance, ProviderTools};
 use crate::secret::Secret;
@@ -79,6 +79,8 @@ struct RouteText {
     credential: Credential,
     #[serde(with = "WireText")]
     wire: Wire,
+    #[serde(default)]
+    vertex: Option<VertexPlace>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -163,7 +165,11 @@ mod tests {
                 upstream: "https://api.example.org".to_owned(),
                 control: None,
                 credential: Credential::ApiKey(Secret::new("sk-ant-made-up-key".to_owned())),
-                wire: Wire::Bedrock,
+                wire: Wire::Vertex,
+                vertex: Some(VertexPlace {
+                    project: "made-up".to_owned(),
+                    location: "global".to_owned(),
+                }),
             },
             token: Secret::new("sk-ant-made-up-token".to_owned()),
             guard: Guardrails { pii: GuardAction::Mask, ..Guardrails::default() },
@@ -190,6 +196,7 @@ mod tests {
         let text = serde_json::to_string(&order).unwrap();
         let read: GatewayOrder = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert_eq!(read.route.vertex, order.route.vertex);
         assert_eq!(read.route.credential.secret().unwrap().expose(), "sk-ant-made-up-key");
         assert_eq!(read.egress.as_ref().unwrap().policy, order.egress.as_ref().unwrap().policy);
         let shown = format!("{order:?}");

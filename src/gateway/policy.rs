@@ -4,7 +4,7 @@
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::provider::Wire;
+use crate::provider::{Route, VertexPlace, Wire};
 
 /// Parameters of a query that mean something to a model service and are no credential.
 const QUERY: [&str; 7] =
@@ -52,7 +52,7 @@ pub(super) struct Target {
 }
 
 /// Finds what a method and a path ask for; `None` is nothing that may pass.
-pub(super) fn target(wire: Wire, method: &Method, path: &str) -> Option<Target> {
+pub(super) fn target(route: &Route, method: &Method, path: &str) -> Option<Target> {
     let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     // The way up, in any spelling, leads to paths that were not looked at.
     if segments.iter().any(|segment| is_way_up(segment)) {
@@ -62,10 +62,10 @@ pub(super) fn target(wire: Wire, method: &Method, path: &str) -> Option<Target> 
     if is_read && segments == [""] {
         return Some(Target { endpoint: Endpoint::Liveness, model: None });
     }
-    match wire {
+    match route.wire {
         Wire::Messages => messages(method, &segments),
         Wire::Bedrock => bedrock(method, &segments),
-        Wire::Vertex => vertex(method, &segments),
+        Wire::Vertex => vertex(route.vertex.as_ref()?, method, &segments),
     }
 }
 
@@ -100,11 +100,16 @@ fn bedrock(method: &Method, segments: &[&str]) -> Option<Target> {
     Some(Target { endpoint, model: model.map(|model| decoded(model)) })
 }
 
-fn vertex(method: &Method, segments: &[&str]) -> Option<Target> {
-    let ["projects", _, "locations", _, "publishers", "anthropic", "models", call] = segments
+fn vertex(place: &VertexPlace, method: &Method, segments: &[&str]) -> Option<Target> {
+    let ["projects", project, "locations", location, "publishers", "anthropic", "models", call] =
+        segments
     else {
         return None;
     };
+    // The account may have other projects, and somebody else's may trust it.
+    if decoded(project) != place.project || decoded(location) != place.location {
+        return None;
+    }
     let (model, verb) = call.rsplit_once(':')?;
     if method != Method::POST || !matches!(verb, "rawPredict" | "streamRawPredict") {
         return None;
@@ -133,10 +138,21 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::Credential;
 
     fn found(wire: Wire, request: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
-        match target(wire, &method.parse().unwrap(), path) {
+        let route = Route {
+            upstream: "https://made-up.example".to_owned(),
+            control: None,
+            credential: Credential::None,
+            wire,
+            vertex: Some(VertexPlace {
+                project: "example.org:p".to_owned(),
+                location: "us-east5".to_owned(),
+            }),
+        };
+        match target(&route, &method.parse().unwrap(), path) {
             Some(Target { endpoint, model }) => {
                 format!("{} {}", endpoint.as_str(), model.unwrap_or_default()).trim_end().to_owned()
             }
@@ -146,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_the_agent_cli_asks_for_may_pass() {
-        let vertex = "POST /projects/p/locations/us-east5/publishers/anthropic/models";
+        let vertex = "POST /projects/example.org:p/locations/us-east5/publishers/anthropic/models";
         for (wire, request, expected) in [
             (Wire::Messages, "POST /v1/messages", "message"),
             (Wire::Messages, "POST /v1/messages/count_tokens", "count_tokens"),
@@ -165,6 +181,7 @@ mod tests {
             (Wire::Bedrock, "GET /inference-profiles", "models"),
             (Wire::Vertex, &format!("{vertex}/m@1:streamRawPredict"), "message m@1"),
             (Wire::Vertex, &format!("{vertex}/count-tokens:rawPredict"), "count_tokens"),
+            (Wire::Vertex, &format!("{}/m:rawPredict", vertex.replace(':', "%3A")), "message m"),
         ] {
             assert_eq!(found(wire, request), expected, "{request}");
         }
@@ -172,6 +189,9 @@ mod tests {
 
     #[test]
     fn nothing_else_of_the_host_can_be_reached() {
+        let own = "POST /projects/example.org:p/locations/us-east5/publishers";
+        let models = &format!("{own}/anthropic/models/m:rawPredict");
+        assert_eq!(found(Wire::Vertex, models), "message m");
         for (wire, request) in [
             (Wire::Messages, "POST /v1/files"),
             (Wire::Messages, "GET /v1/messages"),
@@ -188,8 +208,12 @@ mod tests {
             (Wire::Bedrock, "POST /model/x/converse"),
             (Wire::Bedrock, "POST /v1/messages"),
             (Wire::Bedrock, "POST /model/..%2f..%2fguardrails/invoke"),
-            (Wire::Vertex, "POST /projects/p/locations/l/publishers/google/models/g:rawPredict"),
-            (Wire::Vertex, "POST /projects/p/locations/l/publishers/anthropic/models/m:export"),
+            (Wire::Vertex, &format!("{own}/google/models/g:rawPredict")),
+            (Wire::Vertex, &format!("{own}/anthropic/models/m:export")),
+            (Wire::Vertex, &models.replace("org:p", "org:q")),
+            (Wire::Vertex, &models.replace("org:p", "org:p%2F..")),
+            (Wire::Vertex, &models.replace("us-east5", "us-east1")),
+            (Wire::Vertex, &models.replace("us-east5", "global")),
         ] {
             assert_eq!(found(wire, request), "refused", "{request}");
         }

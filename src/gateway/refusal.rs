@@ -9,6 +9,8 @@ use axum::http::{Response, StatusCode};
 use serde_json::json;
 
 use super::google::MintError;
+use super::upstream::Astray;
+use crate::run::clipped;
 use crate::spend::Wait;
 
 /// Why the gateway does not pass a request on.
@@ -41,6 +43,8 @@ pub(super) enum Refusal {
         /// When to come again.
         retry_after: Duration,
     },
+    /// There was no room for its body.
+    Crowded,
     /// Nobody knows what is left of a budget.
     Uncounted,
     /// The model service cannot be reached.
@@ -58,11 +62,11 @@ impl Refusal {
                            token counts and models, and nothing else"
                 .to_owned(),
             Self::Body(why) => (*why).to_owned(),
-            Self::Unreadable(why) => format!("the request cannot be read: {why}"),
-            Self::Rule(rule) => format!(
-                "blocked by policy: {rule}, with a network of its own; do not try to get around it"
-            ),
-            Self::Guard(why) => format!("blocked by policy: {why}; do not try to get around it"),
+            // A parser quotes what it does not like, however long it is.
+            Self::Unreadable(why) => format!("the request cannot be read: {}", clipped(why)),
+            Self::Rule(why) | Self::Guard(why) => {
+                format!("blocked by policy: {why}; do not try to get around it")
+            }
             Self::UsedUp => "this run has made too many requests".to_owned(),
             Self::Denied(why) => format!("the credential of the model service is of no use: {why}"),
             Self::Exhausted(words) => {
@@ -78,6 +82,7 @@ impl Refusal {
             Self::Busy { wait: Wait::Others, .. } => {
                 "the budget waits for what other requests of this run will leave of it".to_owned()
             }
+            Self::Crowded => "the run's other requests take all room for now".to_owned(),
             Self::Uncounted => "nobody can tell now what is left of the budget".to_owned(),
             Self::Unreachable(why) => format!("the model service cannot be reached: {why}"),
             Self::Silent => "the model service did not begin to answer in time".to_owned(),
@@ -100,6 +105,7 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, "invalid_request_error")
             }
             Self::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
+            Self::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error"),
             Self::Uncounted => (StatusCode::SERVICE_UNAVAILABLE, "api_error"),
             Self::Unreachable(_) => (StatusCode::BAD_GATEWAY, "api_error"),
             Self::Silent => (StatusCode::GATEWAY_TIMEOUT, "timeout_error"),
@@ -124,6 +130,12 @@ impl Refusal {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl From<Astray> for Refusal {
+    fn from(astray: Astray) -> Self {
+        Self::Unreachable(astray.to_string())
     }
 }
 

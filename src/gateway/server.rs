@@ -19,8 +19,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::forward::answer;
-use super::google::{BadKey, Mint, MintError};
+use super::google::{BadKey, Mint};
 use super::ledger::{GatewayRecord, MAX_RECORDS};
+use super::refusal::Refusal;
+use super::room::Room;
 use super::upstream::{Inadmissible, Upstream, admit};
 use crate::guard::Guard;
 use crate::host::Doorway;
@@ -38,6 +40,10 @@ const DOORWAY: Doorway =
 /// the agent CLI's longest tool call, so that it does not meet a connection that was closed a moment
 /// ago.
 const HEAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// What a connection reads at once, and the longest head of a request, in bytes. The agent CLI's has
+/// about two thousand.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// From the wish to stop to the end of the last answer. What is left is cut.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -105,6 +111,7 @@ pub(super) struct Gate {
     pub(super) upstream: Upstream,
     pub(super) purse: Option<Purse>,
     pub(super) redactor: Redactor,
+    pub(super) room: Room,
     pub(super) guard: Option<Guard>,
     mint: Option<Mint>,
     pub(super) clock: fn() -> Timestamp,
@@ -126,10 +133,11 @@ impl Gate {
     }
 
     /// As whom the service is asked now.
-    pub(super) async fn credential(&self) -> Result<Credential, MintError> {
+    pub(super) async fn credential(&self) -> Result<Credential, Refusal> {
         match &self.mint {
             None => Ok(self.route.credential.clone()),
             Some(mint) => {
+                self.upstream.look_at(mint.place()).await?;
                 let token = mint.token(&self.upstream.client, (self.clock)()).await?;
                 Ok(Credential::Bearer(token))
             }
@@ -166,6 +174,7 @@ impl Gateway {
             upstream,
             purse,
             redactor,
+            room: Room::default(),
             guard,
             mint,
             clock,
@@ -226,6 +235,7 @@ async fn connection(stream: UnixStream, gate: Arc<Gate>, stop: CancellationToken
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

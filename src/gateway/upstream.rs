@@ -1,7 +1,13 @@
 //! The client for model services.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use reqwest::dns::Resolve as _;
+use tokio::time::{Instant, timeout};
+use url::{Host, Url};
 
 use crate::reach::{GuardedResolver, Reach, parse_target, tls_config};
 
@@ -14,6 +20,26 @@ const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a service may say nothing inside an answer. The agent CLI gives a silent stream up after
 /// five minutes; this comes later, for whoever does not.
 const SILENCE_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a name may take. Resolvers give up after about as long.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How soon a name is looked at again: not for each request, and before somebody has waited for it to
+/// lead elsewhere.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The hosts of model services, and where Google's tokens are. Nobody else can say where they lead.
+/// A star stands for one label, or for a part of one.
+const WELL_KNOWN: [&str; 8] = [
+    "api.anthropic.com",
+    "openrouter.ai",
+    "bedrock.*.amazonaws.com",
+    "bedrock-runtime.*.amazonaws.com",
+    "aiplatform.googleapis.com",
+    "*-aiplatform.googleapis.com",
+    "aiplatform.*.rep.googleapis.com",
+    "oauth2.googleapis.com",
+];
 
 /// The client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +75,30 @@ pub fn admit(upstream: &str, reach: Reach) -> Result<(), Inadmissible> {
     }
 }
 
+/// A name that leads where a model service must not be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Astray {
+    /// One of its addresses is private.
+    #[error(
+        "the name in its address leads to a private address: the server's operator can allow that \
+         (RUNBOOKD_UPSTREAM_PRIVATE=1)"
+    )]
+    Private,
+    /// It has no address here. A proxy would look it up itself, and nobody would look at what it found.
+    #[error(
+        "the name in its address cannot be resolved on this machine, so nobody can say where it leads"
+    )]
+    Unresolved,
+}
+
 /// Asks model services. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     pub(super) client: reqwest::Client,
     pub(super) reach: Reach,
+    /// When the names were looked at that lead where they may. There are as many as the run's route
+    /// has.
+    looked: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl Upstream {
@@ -75,13 +120,76 @@ impl Upstream {
             .pool_idle_timeout(IDLE_LIMIT)
             .build()
             .map_err(UpstreamError::Client)?;
-        Ok(Self { client, reach })
+        Ok(Self::with(client, reach))
     }
+
+    pub(super) fn with(client: reqwest::Client, reach: Reach) -> Self {
+        Self { client, reach, looked: Arc::default() }
+    }
+
+    /// Looks at where a name leads before it is called. Where this machine has a proxy, the resolver
+    /// above is never asked: the proxy would look the name up, and reach what it reaches.
+    pub(super) async fn look_at(&self, url: &str) -> Result<(), Astray> {
+        let url = Url::parse(url).map_err(|_| Astray::Unresolved)?;
+        // An address was looked at when the gateway began.
+        let Some(Host::Domain(name)) = url.host() else { return Ok(()) };
+        if self.reach == Reach::Private || is_well_known(name) || self.was_looked_at(name) {
+            return Ok(());
+        }
+        let resolver = GuardedResolver { reach: self.reach };
+        let asked = name.parse().map_err(|_| Astray::Unresolved)?;
+        match timeout(RESOLVE_LIMIT, resolver.resolve(asked)).await {
+            Ok(Ok(_)) => {
+                let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+                looked.insert(name.to_owned(), Instant::now());
+                Ok(())
+            }
+            Ok(Err(e)) if is_denied(e.as_ref()) => Err(Astray::Private),
+            Ok(Err(_)) | Err(_) => Err(Astray::Unresolved),
+        }
+    }
+
+    fn was_looked_at(&self, name: &str) -> bool {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.get(name).is_some_and(|at| at.elapsed() < LOOK_AGAIN)
+    }
+}
+
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn is_well_known(name: &str) -> bool {
+    WELL_KNOWN.iter().any(|known| match known.split_once('*') {
+        None => name == *known,
+        Some((before, after)) => {
+            let part = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            part.is_some_and(|part| !part.is_empty() && !part.contains('.'))
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_services_own_hosts_are_well_known() {
+        for (name, expected) in [
+            ("api.anthropic.com", true),
+            ("bedrock-runtime.eu-central-1.amazonaws.com", true),
+            ("us-east5-aiplatform.googleapis.com", true),
+            ("aiplatform.eu.rep.googleapis.com", true),
+            ("gw.example.org", false),
+            ("api.anthropic.com.example.org", false),
+            ("vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com", false),
+            ("bedrock-runtime.a.b.amazonaws.com", false),
+            ("bedrock-runtime..amazonaws.com", false),
+        ] {
+            assert_eq!(is_well_known(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn a_service_inside_our_network_is_not_asked_unless_the_operator_allows_it() {

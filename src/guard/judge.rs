@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::personal::personal;
-use super::texts::{Unreadable, texts};
+use super::texts::{Form, Literal, Unreadable, arguments, said, texts};
 use super::{GuardAction, GuardFinding, Guardrails};
 use crate::secret::{FoundSecret, Redactor};
 
@@ -42,6 +42,15 @@ struct Hit {
     action: GuardAction,
 }
 
+/// What was found so far.
+#[derive(Default)]
+struct Tally {
+    counts: BTreeMap<(&'static str, GuardAction), u64>,
+    /// How many keys were masked. From the second on they are numbered: two members of an object that
+    /// have one name are one.
+    n_keys: u64,
+}
+
 impl Guard {
     /// A guard that also knows the values that `redactor` knows. `None` where nothing is looked for.
     #[must_use]
@@ -49,37 +58,21 @@ impl Guard {
         (!rails.is_off()).then_some(Self { rails, redactor })
     }
 
-    /// Looks through the prompt of a request: messages, system and the results of tools. What is
-    /// signed, the tools' definitions and everything else stays as it is, byte for byte.
+    /// Looks through the prompt of a request: messages, system, what tools were called with and what
+    /// they gave. What is signed, the tools' definitions and everything else stays as it is, byte for
+    /// byte.
     ///
     /// # Errors
     /// [`Unreadable`] when it is not JSON, or nested too deep.
     pub fn judge(&self, body: &[u8]) -> Result<Judged, Unreadable> {
-        let mut counts: BTreeMap<(&'static str, GuardAction), u64> = BTreeMap::new();
-        let mut masked: Option<Vec<u8>> = None;
-        let mut done = 0;
-        for literal in texts(body)? {
-            let (text, is_decoded) = decoded(&body[literal.clone()]);
-            let hits = self.hits(&text);
-            if hits.is_empty() {
-                continue;
-            }
-            for hit in &hits {
-                *counts.entry((hit.kind, hit.action)).or_default() += 1;
-            }
-            let masked = masked.get_or_insert_with(|| Vec::with_capacity(body.len()));
-            masked.extend_from_slice(&body[done..literal.start]);
-            masked.extend_from_slice(&encoded(&mask(&text, &hits), is_decoded));
-            done = literal.end;
-        }
+        let mut tally = Tally::default();
+        let masked = self.masked(body, texts(body)?, &mut tally);
+        let Tally { counts, .. } = tally;
         let verdict = match masked {
             _ if counts.keys().any(|(_, action)| *action == GuardAction::Block) => {
                 Verdict::Blocked(sentence(&counts))
             }
-            Some(mut masked) => {
-                masked.extend_from_slice(&body[done..]);
-                Verdict::Masked(masked)
-            }
+            Some(masked) => Verdict::Masked(masked),
             None => Verdict::Passes,
         };
         let findings = counts.into_iter().map(|((kind, action), count)| GuardFinding {
@@ -88,6 +81,51 @@ impl Guard {
             action,
         });
         Ok(Judged { findings: findings.collect(), verdict })
+    }
+
+    /// The JSON with masks for what is found in its literals; `None` where nothing is.
+    fn masked(&self, json: &[u8], literals: Vec<Literal>, tally: &mut Tally) -> Option<Vec<u8>> {
+        let mut masked = Vec::new();
+        let mut done = 0;
+        for Literal { form, range } in literals {
+            if let Some(instead) = self.instead(&json[range.clone()], form, tally) {
+                masked.extend_from_slice(&json[done..range.start]);
+                masked.extend_from_slice(instead.as_bytes());
+                done = range.end;
+            }
+        }
+        if done == 0 {
+            return None;
+        }
+        masked.extend_from_slice(&json[done..]);
+        Some(masked)
+    }
+
+    /// What goes on in the place of a literal; `None` where nothing is found in it.
+    fn instead(&self, literal: &[u8], form: Form, tally: &mut Tally) -> Option<String> {
+        let text = match form {
+            Form::Text | Form::Json | Form::Key => said(literal),
+            Form::Number => String::from_utf8_lossy(literal).into_owned(),
+        };
+        if let (Form::Json, Ok(literals)) = (form, arguments(text.as_bytes())) {
+            let masked = self.masked(text.as_bytes(), literals, tally)?;
+            return Some(quoted(&String::from_utf8_lossy(&masked)));
+        }
+        let hits = self.hits(&text);
+        if hits.is_empty() {
+            return None;
+        }
+        for hit in &hits {
+            *tally.counts.entry((hit.kind, hit.action)).or_default() += 1;
+        }
+        let mut masked = mask(&text, &hits);
+        if form == Form::Key {
+            tally.n_keys += 1;
+            if tally.n_keys > 1 {
+                masked.push_str(&format!(" {}", tally.n_keys));
+            }
+        }
+        Some(quoted(&masked))
     }
 
     /// What is found in a text, in order; none overlaps another.
@@ -143,24 +181,9 @@ fn mask(text: &str, hits: &[Hit]) -> String {
     masked
 }
 
-/// The text of a literal, and whether that is what it means: a half of a character that needs two
-/// means nothing, and is left as it is written.
-fn decoded(literal: &[u8]) -> (String, bool) {
-    match serde_json::from_slice(literal) {
-        Ok(text) => (text, true),
-        Err(_) => {
-            let inner = &literal[1..literal.len() - 1];
-            (String::from_utf8_lossy(inner).into_owned(), false)
-        }
-    }
-}
-
-fn encoded(text: &str, is_decoded: bool) -> Vec<u8> {
-    if is_decoded {
-        serde_json::Value::from(text).to_string().into_bytes()
-    } else {
-        format!("\"{text}\"").into_bytes()
-    }
+/// A JSON string. A number becomes one, too: a mask is no number.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 fn sentence(counts: &BTreeMap<(&'static str, GuardAction), u64>) -> String {
@@ -176,6 +199,8 @@ fn sentence(counts: &BTreeMap<(&'static str, GuardAction), u64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::secret::Secret;
 
@@ -229,11 +254,59 @@ mod tests {
         assert_eq!(judged, Judged { findings: vec![], verdict: Verdict::Passes });
     }
 
+    /// What goes on where personal data is masked, as JSON.
+    fn with_masks(body: &str) -> serde_json::Value {
+        let judged = guard(GuardAction::Off, GuardAction::Mask).judge(body.as_bytes()).unwrap();
+        let Verdict::Masked(masked) = judged.verdict else { panic!("{body}: {judged:?}") };
+        serde_json::from_slice(&masked).unwrap()
+    }
+
     #[test]
-    fn what_is_no_text_is_looked_through_as_it_is_written() {
-        let body = br#"{"messages":["\ud83d 4111111111111111"]}"#;
-        let judged = guard(GuardAction::Off, GuardAction::Mask).judge(body).unwrap();
-        let expected = br#"{"messages":["\ud83d [redacted:payment_card]"]}"#.to_vec();
-        assert_eq!(judged.verdict, Verdict::Masked(expected));
+    fn half_of_a_character_hides_nothing_and_breaks_nothing() {
+        for (text, expected) in [
+            (r"\ud83d\n4111 1111 1111 1111", "\u{fffd}\u{fffd}\u{fffd}\n[redacted:payment_card]"),
+            (r"\nada@firm.de \ude00", "\n[redacted:email] \u{fffd}\u{fffd}\u{fffd}"),
+            (r"\ud83d \u0034111111111111111", "\u{fffd}\u{fffd}\u{fffd} [redacted:payment_card]"),
+        ] {
+            let masked = with_masks(&format!(r#"{{"messages":["{text}"]}}"#));
+            assert_eq!(masked["messages"], json!([expected]));
+        }
+    }
+
+    #[test]
+    fn keys_and_numbers_of_what_tools_are_called_with_are_looked_at() {
+        let called = |input: &str| {
+            let block = format!(r#"{{"type":"tool_use","id":"1","name":"T","input":{input}}}"#);
+            with_masks(&format!(r#"{{"messages":[{{"content":[{block}]}}]}}"#))
+        };
+        let input = r#"{"card":4111111111111111,"n":[-1.5,3],"ada@firm.de":{"bob@firm.de":1}}"#;
+        assert_eq!(
+            called(input)["messages"][0]["content"][0]["input"],
+            json!({
+                "card": "[redacted:payment_card]",
+                "n": [-1.5, 3],
+                "[redacted:email]": { "[redacted:email] 2": 1 },
+            })
+        );
+        let body = r#"{"messages":[{"content":[{"input":{"ada@firm.de":1}}]}]}"#;
+        let judged = guard(GuardAction::Off, GuardAction::Block).judge(body.as_bytes()).unwrap();
+        assert!(matches!(judged.verdict, Verdict::Blocked(_)), "{judged:?}");
+    }
+
+    #[test]
+    fn what_a_function_is_called_with_stays_json() {
+        let called = |arguments: &str| {
+            let call = json!({ "function": { "name": "f", "arguments": arguments } });
+            let masked = with_masks(&json!({ "messages": [{ "tool_calls": [call] }] }).to_string());
+            let function = &masked["messages"][0]["tool_calls"][0]["function"];
+            function["arguments"].as_str().unwrap().to_owned()
+        };
+        let arguments = r#"{ "card": 4111111111111111, "to": "\n4111111111111111", "n": 1.50 }"#;
+        let mask = r#""[redacted:payment_card]""#;
+        assert_eq!(
+            called(arguments),
+            format!(r#"{{ "card": {mask}, "to": "\n[redacted:payment_card]", "n": 1.50 }}"#)
+        );
+        assert_eq!(called("ada@firm.de"), "[redacted:email]", "no JSON is a text");
     }
 }

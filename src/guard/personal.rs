@@ -1,9 +1,10 @@
 //! Personal data that can be told from other text by its form.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
 /// Personal data in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +53,15 @@ static FORMS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     forms.collect::<Result<_, _>>().expect("the forms are constant and tested")
 });
 
+/// Escapes of blanks and of characters by number: a text is often JSON or code, a tool's result for
+/// instance.
+static ESCAPES: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\\(?:[nrtbf]|u[0-9a-fA-F]{4})").expect("the form is constant and tested")
+});
+
 /// The personal data in a text, in order; none overlaps another.
 pub(super) fn personal(text: &str) -> Vec<Personal> {
+    let text = &*with_blanks(text);
     let mut all = Vec::new();
     for (rule, form) in RULES.iter().zip(FORMS.iter()) {
         for found in form.find_iter(text) {
@@ -72,6 +80,15 @@ pub(super) fn personal(text: &str) -> Vec<Personal> {
         is_apart
     });
     all
+}
+
+/// The text with blanks where escapes are, byte for byte: their letters and digits belong to no word
+/// and no number beside them, and a mask must not begin within one.
+fn with_blanks(text: &str) -> Cow<'_, str> {
+    ESCAPES.replace_all(text, |escape: &Captures<'_>| {
+        let blank = if matches!(&escape[0], r"\n" | r"\r") { "\n" } else { "\t" };
+        blank.repeat(escape[0].len())
+    })
 }
 
 impl Place<'_> {
@@ -224,6 +241,12 @@ mod tests {
             ("call +1 (415) 555-2671 now", "phone", "+1 (415) 555-2671"),
             ("call +4915123456789", "phone", "+4915123456789"),
             ("\n+49 30 1234567", "phone", "+49 30 1234567"),
+            (r#"{"a":"\n4111111111111111"}"#, "payment_card", "4111111111111111"),
+            (r#"see https://x.org\nada@firm.de"#, "email", "ada@firm.de"),
+            (r#"\\\tada@firm.de"#, "email", "ada@firm.de"),
+            (r#"\u003cada@firm.de\u003e"#, "email", "ada@firm.de"),
+            (r#"J\u00fcrgen@firm.de"#, "email", "rgen@firm.de"),
+            (r#"é\rDE89 3704 0044 0532 0130 00\n"#, "iban", "DE89 3704 0044 0532 0130 00"),
         ] {
             assert_eq!(found(text), [(kind, value)], "{text}");
         }
@@ -247,6 +270,7 @@ mod tests {
             "000-12-3456 666-12-3456 900-12-3456 123-00-4567 123-45-0000 1123-45-6789",
             "2024-01-01T00:00:00+02:00 and 1e+10000000 and C++17",
             "\n+123456789012\n+20240101",
+            r"\n+123456789012\n+20240101",
             "2125551212 and 415-555-2671",
             "version 6.0.1-20240101, 10.0.0.1, 255.255.255.255",
         ] {

@@ -101,6 +101,8 @@ pub struct IntakeSettings {
     pub shared_keys: Option<crate::secret::Keyring>,
     /// What the sandboxes of runs may reach.
     pub networks: crate::run::Networks,
+    /// Which images they may name.
+    pub images: crate::run::ImageRules,
     /// What can be built to start from.
     pub snapshots: crate::snapshot::Snapshots,
 }

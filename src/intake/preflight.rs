@@ -238,8 +238,8 @@ impl Bench<'_> {
         let mut request = spec.request(&name, secrets, (self.store.root(), ceilings));
         request.overrides.granted_tools = self.settings.provider_tools.clone();
         let keyring = secrets.keyring(self.settings.shared_keys.as_ref());
-        let setting =
-            Setting { snapshots: &self.settings.snapshots, networks: &self.settings.networks };
+        let IntakeSettings { snapshots, networks, images, .. } = self.settings;
+        let setting = Setting { snapshots, networks, images };
         let planned = plan(&request, &keyring, setting, JobSpec::draw(&name, Uuid::nil()));
         for finding in &planned.findings {
             let to = if finding.is_error() { &mut *problems } else { &mut *notes };

@@ -28,6 +28,7 @@ impl Planner<'_> {
                         format!("the image `{image}` is used instead of the snapshot `{snapshot}`");
                     self.find_at("snapshot", Finding::new(Code::ImageInsteadOfSnapshot, words));
                 }
+                self.image(&image);
                 Base::Image(image)
             }
             (None, Some(snapshot)) => {
@@ -37,6 +38,32 @@ impl Planner<'_> {
                 Base::Snapshot(snapshot)
             }
             (None, None) => Base::Default,
+        }
+    }
+
+    /// Whether the operator lets runs start from this image.
+    fn image(&mut self, image: &str) {
+        let named = &self.setting.images.named;
+        if !named.has(image) {
+            let words = format!(
+                "this server starts nothing from the image `{image}`: write a snapshot, or an image \
+                 out of RUNBOOKD_IMAGES ({named})"
+            );
+            self.find_at("image", Finding::new(Code::ImageNotPermitted, words));
+        }
+    }
+
+    /// Whether the operator lets packages be installed on this image.
+    fn extends(&mut self, base: &Base) {
+        let extended = &self.setting.images.extended;
+        let Base::Image(image) = base else { return };
+        if !extended.has(image) {
+            let words = format!(
+                "packages are not installed on the image `{image}`, which would run what is in it \
+                 outside of a sandbox: use a snapshot, an image that has them, or one out of \
+                 RUNBOOKD_PACKAGE_IMAGES ({extended})"
+            );
+            self.find_at("apt_packages", Finding::new(Code::ImageNotExtended, words));
         }
     }
 
@@ -60,9 +87,12 @@ impl Planner<'_> {
     }
 
     /// Debian packages on top of it.
-    pub(super) fn packages(&mut self) -> Vec<String> {
+    pub(super) fn packages(&mut self, base: &Base) -> Vec<String> {
         let named = self.request.overrides.apt_packages.as_ref();
         let packages = named.unwrap_or(&self.runbook.front_matter().apt_packages).clone();
+        if !packages.is_empty() {
+            self.extends(base);
+        }
         for package in packages.iter().filter(|package| !is_package(package)) {
             let words = format!(
                 "`{}` is not a Debian package: write a name such as `ffmpeg`, or `ffmpeg=7:5.1-1`",
@@ -89,12 +119,16 @@ mod tests {
 
     use super::*;
     use crate::plan::{Draw, Overrides, Planned, RunRequest, Setting, plan};
-    use crate::run::{Networks, RunId, Slug};
+    use crate::run::{ImageRules, ImageSet, Networks, RunId, Slug};
     use crate::secret::Keyring;
     use crate::snapshot::Snapshots;
 
     /// Plans a runbook with this front matter.
     fn planned(front_matter: &str, overrides: Overrides) -> Planned {
+        planned_by(&ImageRules::all(), front_matter, overrides)
+    }
+
+    fn planned_by(images: &ImageRules, front_matter: &str, overrides: Overrides) -> Planned {
         let request = RunRequest {
             runbook: format!("---\n{front_matter}\n---\n# T\n").into_bytes(),
             collection: Slug::new("c").unwrap(),
@@ -109,7 +143,7 @@ mod tests {
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };
         let (snapshots, networks) = (Snapshots::built_in(), Networks::default());
-        let setting = Setting { snapshots: &snapshots, networks: &networks };
+        let setting = Setting { snapshots: &snapshots, networks: &networks, images };
         plan(&request, &Keyring::default(), setting, draw)
     }
 
@@ -175,6 +209,31 @@ mod tests {
                  `prism-playwright`: {mend}"
             )
         );
+    }
+
+    #[test]
+    fn the_operator_says_which_images_runs_may_name_and_extend() {
+        let Ok(named) = "ghcr.io/acme/*, debian:bookworm".parse::<ImageSet>();
+        let rules = ImageRules { named, extended: ImageSet::default() };
+        let found = |front_matter: &str| {
+            let planned = planned_by(&rules, front_matter, Overrides::default());
+            planned.findings.iter().map(|f| f.code.to_string()).collect::<Vec<String>>()
+        };
+        assert_eq!(found("image: ghcr.io/acme/box:1"), Vec::<String>::new());
+        assert_eq!(found("image: evil/box"), ["image-not-permitted"]);
+        assert_eq!(found("image: debian:bookworm\napt_packages: [jq]"), ["image-not-extended"]);
+        assert_eq!(found("snapshot: python312-uv\napt_packages: [jq]"), Vec::<String>::new());
+        assert_eq!(found("apt_packages: [jq]"), Vec::<String>::new());
+        let asked = Overrides { image: Some("evil/box".to_owned()), ..Overrides::default() };
+        let planned = planned_by(&rules, "apt_packages: [jq]", asked);
+        let expected = [
+            "image-not-permitted: This server starts nothing from the image `evil/box`: write a \
+             snapshot, or an image out of RUNBOOKD_IMAGES (ghcr.io/acme/*, debian:bookworm).",
+            "image-not-extended: Packages are not installed on the image `evil/box`, which would run \
+             what is in it outside of a sandbox: use a snapshot, an image that has them, or one out of \
+             RUNBOOKD_PACKAGE_IMAGES (none) (line 2).",
+        ];
+        assert_eq!(words(&planned), expected);
     }
 
     #[test]

@@ -195,8 +195,11 @@ mod tests {
         let draw =
             Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
         let snapshots = Snapshots::built_in();
-        let setting =
-            crate::plan::Setting { snapshots: &snapshots, networks: &crate::run::Networks::all() };
+        let setting = crate::plan::Setting {
+            snapshots: &snapshots,
+            networks: &crate::run::Networks::all(),
+            images: &crate::run::ImageRules::all(),
+        };
         plan(&request, &keyring, setting, draw)
     }
 

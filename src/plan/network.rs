@@ -64,7 +64,8 @@ mod tests {
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };
         let snapshots = Snapshots::built_in();
-        let setting = Setting { snapshots: &snapshots, networks };
+        let setting =
+            Setting { snapshots: &snapshots, networks, images: &crate::run::ImageRules::all() };
         plan(&request, &Keyring::default(), setting, draw)
     }
 

@@ -84,7 +84,11 @@ mod tests {
         let draw =
             Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
         let (snapshots, networks) = (Snapshots::built_in(), Networks::default());
-        let setting = Setting { snapshots: &snapshots, networks: &networks };
+        let setting = Setting {
+            snapshots: &snapshots,
+            networks: &networks,
+            images: &crate::run::ImageRules::all(),
+        };
         let planned = plan(&request, &Keyring::default(), setting, draw);
         let codes = planned.findings.iter().map(|finding| finding.code).collect();
         (planned.plan.map(|plan| plan.permissions), codes)

@@ -9,8 +9,8 @@ use crate::guard::Guardrails;
 use crate::provider;
 use crate::provider::scripted::Script;
 use crate::run::{
-    Code, Credentials, Finding, Networks, Place, ProviderName, RunFailure, RunId, RunName, RunPlan,
-    RuntimeName, error_chain,
+    Code, Credentials, Finding, ImageRules, Networks, Place, ProviderName, RunFailure, RunId,
+    RunName, RunPlan, RuntimeName, error_chain,
 };
 use crate::runbook::{Position, Runbook};
 use crate::secret::{Keyring, Secret};
@@ -90,6 +90,8 @@ pub struct Setting<'a> {
     pub snapshots: &'a Snapshots,
     /// What runs may reach.
     pub networks: &'a Networks,
+    /// Which images they may name.
+    pub images: &'a ImageRules,
 }
 
 /// Decides everything about a run before anything is started, and finds everything at once.
@@ -140,7 +142,7 @@ impl Planner<'_> {
         let provider = self.provider(runtime.unwrap_or(RuntimeName::ClaudeCode));
         let model = self.model(runtime, provider);
         let base = self.base();
-        let apt_packages = self.packages();
+        let apt_packages = self.packages(&base);
         let limits = self.limits();
         let permissions = self.permissions();
         let secrets = self.secrets();

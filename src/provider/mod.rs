@@ -10,7 +10,8 @@ mod selection;
 mod table;
 
 pub use access::{
-    Access, AwsKeys, Brokered, Credential, Route, SCRIPTED_SOCKET, Wire, access, credentials,
+    Access, AwsKeys, Brokered, Credential, Route, SCRIPTED_SOCKET, VertexPlace, Wire, access,
+    credentials,
 };
 pub use examine::examine;
 pub use models::{BROKEN, Broken, MODELS, Model, PRICE_SOURCE, Price, WEB_SEARCH};

@@ -96,7 +96,7 @@ const SPECIALS: &str = "
 * **vertex**: `ANTHROPIC_VERTEX_PROJECT_ID` or `GOOGLE_CLOUD_PROJECT` is needed; `CLOUD_ML_REGION` is
   `us-east5` unless it is set. The service account's key is read from the file that
   `GOOGLE_APPLICATION_CREDENTIALS` names, or from the variable above; the gateway makes access tokens
-  from it.
+  from it, and asks that project and region alone.
   `CLAUDE_CODE_SKIP_VERTEX_AUTH` is for a gateway at `ANTHROPIC_VERTEX_BASE_URL` that signs.
 * **scripted**: the model in this program; see [scripted-provider.md](scripted-provider.md).
 ";

@@ -26,6 +26,7 @@ impl DiskExcess {
                 "Find out what makes the files; where the run needs more, raise `disk_files` in the \
                  front matter."
             }
+            Self::Open { .. } => "Find out what opens so many files and does not close them.",
             Self::Depth { .. } => "Find out what nests the folders: no tool needs them so deep.",
             Self::SharedBytes { .. } | Self::SharedFiles { .. } => {
                 "Make room on the disk of the state folder, or give runs less of it with `disk` and \
@@ -78,6 +79,12 @@ pub enum DiskExcess {
     #[error("its folders are nested more than {limit} deep")]
     Depth {
         /// How deep they may be nested.
+        limit: u64,
+    },
+    /// More open files than anybody looks through.
+    #[error("its processes hold more than {limit} files open")]
+    Open {
+        /// How many they may hold, each counted as often as it is held.
         limit: u64,
     },
     /// The disk that all sandboxes share has little room left, and this one holds the most of it.

@@ -95,6 +95,8 @@ pub enum Code {
     MissingTools,
     PackagesNeedDocker,
     BadPackage,
+    ImageNotPermitted,
+    ImageNotExtended,
     NetworkNotPermitted,
     UnknownEvaluation,
     MissingSecret,
@@ -149,7 +151,7 @@ const fn warning(word: &'static str, text: &'static str) -> About {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 56] = [
         Self::UnreadableRunbook,
         Self::UnknownAgent,
         Self::AgentNotTold,
@@ -169,6 +171,8 @@ impl Code {
         Self::MissingTools,
         Self::PackagesNeedDocker,
         Self::BadPackage,
+        Self::ImageNotPermitted,
+        Self::ImageNotExtended,
         Self::NetworkNotPermitted,
         Self::UnknownEvaluation,
         Self::MissingSecret,
@@ -320,6 +324,16 @@ impl Code {
                 "bad-package",
                 "A Debian package is a name of lower-case letters, digits and `+.-`, optionally \
                  with `=` and a version.",
+            ),
+            Self::ImageNotPermitted => error(
+                "image-not-permitted",
+                "Which images runs may name is the operator's to say: RUNBOOKD_IMAGES lists them. \
+                 Snapshots are always allowed.",
+            ),
+            Self::ImageNotExtended => error(
+                "image-not-extended",
+                "Installing packages runs what is in the image as root and outside of a sandbox, so \
+                 RUNBOOKD_PACKAGE_IMAGES has to list it. Packages on snapshots are always allowed.",
             ),
             Self::NetworkNotPermitted => error(
                 "network-not-permitted",

@@ -3,11 +3,13 @@
 mod activity;
 mod budget;
 mod check;
+mod clip;
 mod disk;
 mod error_chain;
 mod failure;
 mod finding;
 mod id;
+mod images;
 mod network;
 mod plan;
 mod provider_tool;
@@ -18,11 +20,13 @@ mod status;
 pub use activity::{Activity, ActivityNow, StallCeilings, StallLimits};
 pub use budget::{Allowance, Caps, Exhausted, Measure, Rate, Span, Usd};
 pub use check::{Check, CheckStatus};
+pub use clip::{MAX_CLIPPED_CHARS, clipped};
 pub use disk::{DiskExcess, DiskShare};
 pub use error_chain::error_chain;
 pub use failure::{RunFailure, SetupEnd};
 pub use finding::{Code, Finding, Place, Severity};
 pub use id::{InvalidName, InvalidRef, RunId, RunName, RunRef, Slug};
+pub use images::{ImageRules, ImageSet};
 pub use network::{
     BadHost, HostRule, MAX_ALLOWED_HOSTS, Network, NetworkMode, Networks, UnknownMode, WEB_PORTS,
     one_spelling, port_number, read_network,

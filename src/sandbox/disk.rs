@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
@@ -20,11 +20,20 @@ use tokio::time::timeout;
 use super::engine::blocking;
 use super::process;
 use super::pulse::Processes;
+use super::still::{StandStill, wake_below};
 use crate::run::DiskShare;
 
 /// Folders inside folders. Each level takes a descriptor, of which a process usually has 1024. What
 /// people and their tools make is ten to forty deep.
 const MAX_DEPTH: usize = 128;
+
+/// How long one look may take, so that other sandboxes get their turn. A walk through a million files
+/// takes two seconds.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
+
+/// Open files that one look goes through. Browsers, builds and databases together hold some ten
+/// thousand.
+const MAX_OPEN: u64 = 500_000;
 
 /// How long an engine may take to tell the number of a process.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -68,6 +77,17 @@ pub enum DiskFinding {
     Held(DiskShare),
     /// Its folders are nested deeper than this, and what is below was not looked at.
     TooDeep(u64),
+    /// Its processes hold more files open than this, and the others were not looked at.
+    TooManyOpen(u64),
+}
+
+/// How a look is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// While everything goes on. What is moved about meanwhile may be missed.
+    Passing,
+    /// While the sandbox stands still, where there is the right to stop it.
+    Still,
 }
 
 impl DiskReader {
@@ -88,25 +108,39 @@ impl DiskReader {
         })
     }
 
-    /// What the sandbox holds. A look ends where more than `limit` was found. Without root some may
-    /// be hidden: what is in folders that the agent closed to others, and files without a name.
+    /// What the sandbox holds. A look ends where more than `limit` was found, or after 20 s with what
+    /// was found until then. Without root some may be hidden: what is in folders that the agent closed
+    /// to others, and files without a name.
     ///
     /// # Errors
     /// When the sandbox's own folder cannot be read.
-    pub async fn read(&self, limit: DiskShare) -> io::Result<DiskFinding> {
+    pub async fn read(&self, look: Look, limit: DiskShare) -> io::Result<DiskFinding> {
         let init = self.init().await;
         let root = self.root.clone();
         blocking(move || {
-            let mut count = Count::new(limit);
+            let _still = match look {
+                Look::Still => init.map(StandStill::below),
+                Look::Passing => None,
+            };
+            let mut count = Count::new(limit, Instant::now() + LOOK_LIMIT);
             if !count.walk(&root)? {
                 return Ok(DiskFinding::TooDeep(MAX_DEPTH as u64));
             }
-            if let Some(init) = init {
-                count.nameless(init);
-            }
-            Ok(DiskFinding::Held(count.held))
+            let is_seen = init.is_none_or(|init| count.nameless(init, look));
+            Ok(if is_seen {
+                DiskFinding::Held(count.held)
+            } else {
+                DiskFinding::TooManyOpen(MAX_OPEN)
+            })
         })
         .await
+    }
+
+    /// Wakes what an earlier process may have left standing still when it was killed.
+    pub async fn wake(&self) {
+        if let Some(init) = self.init().await {
+            blocking(move || wake_below(init)).await;
+        }
     }
 
     /// The number of the sandbox's first process on this machine, where it can be told.
@@ -126,6 +160,7 @@ impl DiskReader {
 /// A count that goes on until there is more than the limit.
 struct Count {
     limit: DiskShare,
+    deadline: Instant,
     held: DiskShare,
     /// Files that have several names, or are open several times: by device and number.
     several: HashSet<(u64, u64)>,
@@ -141,21 +176,31 @@ struct Level {
 }
 
 impl Count {
-    fn new(limit: DiskShare) -> Self {
-        Self { limit, held: DiskShare::default(), several: HashSet::new(), disks: HashSet::new() }
+    fn new(limit: DiskShare, deadline: Instant) -> Self {
+        Self {
+            limit,
+            deadline,
+            held: DiskShare::default(),
+            several: HashSet::new(),
+            disks: HashSet::new(),
+        }
     }
 
     fn is_over(&self) -> bool {
         self.held.beyond(self.limit).is_some()
     }
 
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
     /// Counts everything below `root`. Says whether it came to the ground everywhere, unless the
-    /// limit was reached before.
+    /// limit or the deadline was reached before.
     fn walk(&mut self, root: &Path) -> io::Result<bool> {
         let root = rustix::fs::openat(CWD, root, FOLDER, Mode::empty())?;
         let mut levels = vec![self.level(root)?];
         while let Some(level) = levels.last_mut() {
-            if self.is_over() {
+            if self.is_over() || self.is_late() {
                 break;
             }
             let Some(name) = level.inner.pop() else {
@@ -205,14 +250,20 @@ impl Count {
     }
 
     /// Counts the files on the same disk that have no name any more and that a process below `init`
-    /// holds, by descriptor or in its memory.
-    fn nameless(&mut self, init: i32) {
+    /// holds, by descriptor or in its memory. Says whether all were seen, unless the limit or the
+    /// deadline was reached before.
+    fn nameless(&mut self, init: i32, look: Look) -> bool {
+        let mut n_open = 0;
         for pid in process::below(init) {
-            for kind in ["fd", "map_files"] {
+            for place in open_files(pid, look) {
                 // The process may have ended, and without root its files are its own.
-                for entry in fs::read_dir(format!("/proc/{pid}/{kind}")).into_iter().flatten() {
-                    if self.is_over() {
-                        return;
+                for entry in fs::read_dir(place).into_iter().flatten() {
+                    if self.is_over() || self.is_late() {
+                        return true;
+                    }
+                    n_open += 1;
+                    if n_open > MAX_OPEN {
+                        return false;
                     }
                     let Ok(file) = entry.and_then(|entry| fs::metadata(entry.path())) else {
                         continue;
@@ -223,6 +274,7 @@ impl Count {
                 }
             }
         }
+        true
     }
 
     fn open_file(&mut self, file: &Metadata) {
@@ -234,14 +286,33 @@ impl Count {
     }
 }
 
+/// Where the kernel shows what a process holds. Its threads usually share one table of descriptors;
+/// a hostile one has its own.
+fn open_files(pid: i32, look: Look) -> Vec<PathBuf> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let mut places = vec![process.join("map_files")];
+    match look {
+        Look::Passing => places.push(process.join("fd")),
+        Look::Still => {
+            let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+            places.extend(threads.map(|thread| thread.path().join("fd")));
+        }
+    }
+    places
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
     use super::*;
 
+    fn count(limit: DiskShare) -> Count {
+        Count::new(limit, Instant::now() + LOOK_LIMIT)
+    }
+
     fn counted(root: &Path, limit: DiskShare) -> DiskShare {
-        let mut count = Count::new(limit);
+        let mut count = count(limit);
         assert!(count.walk(root).unwrap());
         count.held
     }
@@ -291,9 +362,9 @@ mod tests {
             }
         };
         nest(MAX_DEPTH - 1);
-        assert!(Count::new(DiskShare::ALL).walk(root.path()).unwrap());
+        assert!(count(DiskShare::ALL).walk(root.path()).unwrap());
         nest(3_000);
-        assert!(!Count::new(DiskShare::ALL).walk(root.path()).unwrap());
+        assert!(!count(DiskShare::ALL).walk(root.path()).unwrap());
         super::super::remove::remove_tree(root.path()).unwrap();
     }
 
@@ -309,16 +380,17 @@ mod tests {
         fs::write(root.path().join("named"), "").unwrap();
         let inode = (file.metadata().unwrap().dev(), file.metadata().unwrap().ino());
         let own = i32::try_from(std::process::id()).unwrap();
-        let counted = || {
-            let mut count = Count::new(DiskShare::ALL);
-            assert!(count.walk(root.path()).unwrap());
-            count.nameless(own);
+        let counted = |look| {
+            let mut count = count(DiskShare::ALL);
+            assert!(count.walk(root.path()).unwrap() && count.nameless(own, look));
             count
         };
-        let count = counted();
-        assert!(count.several.contains(&inode));
-        assert!(count.held.bytes >= 128 << 10, "{:?}", count.held);
+        for look in [Look::Passing, Look::Still] {
+            let count = counted(look);
+            assert!(count.several.contains(&inode));
+            assert!(count.held.bytes >= 128 << 10, "{:?}", count.held);
+        }
         drop((file, again));
-        assert!(!counted().several.contains(&inode));
+        assert!(!counted(Look::Passing).several.contains(&inode));
     }
 }

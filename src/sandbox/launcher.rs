@@ -60,6 +60,10 @@ const LAUNCH_FAILED: u8 = 125;
 /// What the relay says when it listens.
 const READY: &str = "ready";
 
+/// Files that one process of a sandbox may hold open. A server or a browser holds some thousand;
+/// an engine may allow a billion, which nobody could look through.
+const MAX_OPEN: u32 = 65_536;
+
 /// The unit of `ulimit -f` in a POSIX shell.
 const ULIMIT_BLOCK_BYTES: u64 = 512;
 
@@ -119,6 +123,8 @@ pub(super) fn launch_script(
          {open_way_out}\
          ulimit -c 0\n\
          ulimit -f {blocks}\n\
+         for kind in S H; do held=$(ulimit -${{kind}}n); [ $held != unlimited ] && \
+         [ $held -le {MAX_OPEN} ] || ulimit -${{kind}}n {MAX_OPEN}; done\n\
          cd {cwd}\n\
          export HOME={AGENT_HOME} USER={AGENT_USER} LOGNAME={AGENT_USER}\n\
          exec <{LAUNCH_ROOT}/{STDIN_FILE}\n\
@@ -238,7 +244,7 @@ mod tests {
     #[test]
     fn the_launcher_of_docker_opens_the_output_and_drops_every_privilege() {
         let script = launch_script(&spec(&["x"], &[]), (Output::Opened, StartsAs::Root), None);
-        expect_test::expect![[r"
+        expect_test::expect![[r#"
             # Opens the agent's files and gives every privilege away.
             set -eu
             umask 022
@@ -248,6 +254,7 @@ mod tests {
             }
             ulimit -c 0
             ulimit -f 2048
+            for kind in S H; do held=$(ulimit -${kind}n); [ $held != unlimited ] && [ $held -le 65536 ] || ulimit -${kind}n 65536; done
             cd '/app/it'\''s'
             export HOME=/home/agent USER=agent LOGNAME=agent
             exec </run/runbookd/launch/stdin
@@ -255,7 +262,7 @@ mod tests {
             echo launched >&4
             exec 4>&- 6>&-
             exec setpriv --reuid 59999 --regid 59999 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all -- /bin/sh /run/runbookd/launch/agent.sh
-        "]]
+        "#]]
         .assert_eq(&script);
     }
 
@@ -289,6 +296,7 @@ mod tests {
             }
             ulimit -c 0
             ulimit -f 2048
+            for kind in S H; do held=$(ulimit -${kind}n); [ $held != unlimited ] && [ $held -le 65536 ] || ulimit -${kind}n 65536; done
             cd '/app/it'\''s'
             export HOME=/home/agent USER=agent LOGNAME=agent
         "#]]

@@ -26,12 +26,13 @@ mod relay_builds;
 mod remove;
 mod settings;
 mod spec;
+mod still;
 
 pub use bubblewrap::Bubblewrap;
 pub use collect::{
     AgentFolder, CollectError, CollectLimits, Collected, CollectedFile, Skip, Skipped, collect,
 };
-pub use disk::{DiskFinding, DiskReader, DiskRoom, FileRoom};
+pub use disk::{DiskFinding, DiskReader, DiskRoom, FileRoom, Look};
 pub use docker::{Docker, DockerFault};
 pub use engine::{Engine, EngineReport};
 pub use error::{EngineFault, SandboxError};

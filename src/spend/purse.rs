@@ -165,12 +165,6 @@ impl Purse {
         self.parts.allowance.narrowest(Measure::Cost).is_some()
     }
 
-    /// Whether the tokens that requests use have a limit.
-    #[must_use]
-    pub fn limits_tokens(&self) -> bool {
-        self.parts.allowance.narrowest(Measure::Tokens).is_some()
-    }
-
     /// Sets aside what a request may take, when it is its turn. Dropping it while it waits gives up.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::lookout::{Lookout, Reading, Sampler, Stream};
 use super::room::{RoomWatch, SharedDisk};
 use super::tenure::{Lost, Tenure};
 use super::watch::{RunUpdate, Watcher};
+use super::wire::Bygone;
 use crate::host::blocking;
 use crate::run::{Limits, RunFailure, RunName, error_chain};
 use crate::runtime::StopReason;
@@ -121,15 +122,16 @@ pub(super) async fn attend(
         follower: Some(follower),
         wall: if bounds.is_adopted { wall.max(Instant::now() + ADOPTION_GRACE) } else { wall },
         advanced: Instant::now(),
-        bounds,
         stopped: None,
         lookout,
+        has_caught_up: !bounds.is_adopted,
         n_words_before: None,
         has_result: false,
         ask_at: None,
         kill_at: None,
         is_killed: false,
         refused_since: None,
+        bounds,
     };
     if attendance.bounds.is_adopted {
         attendance.recall(sandbox.id());
@@ -141,10 +143,14 @@ pub(super) async fn attend(
     }
     attendance.explain(&exit, wall);
     // What it said last: whoever watches sees it, and the limit on its output holds to the end.
-    match attendance.look(watch).await {
-        Ok(None) => {}
-        Ok(Some(reason)) => attendance.stopped = Some(reason),
-        Err(e) => exit = exit.and(Err(e)),
+    loop {
+        match attendance.look(watch).await {
+            Ok(Looked::More) => continue,
+            Ok(Looked::All) => {}
+            Ok(Looked::Stop(reason)) => attendance.stopped = Some(reason),
+            Err(e) => exit = exit.and(Err(e)),
+        }
+        break;
     }
     let Attendance { follower, stopped, .. } = attendance;
     Attended { exit, stopped, follower }
@@ -165,6 +171,8 @@ pub(super) struct Bounds<'a> {
     pub(super) folder: &'a RunFolder,
     /// The disk that all sandboxes share.
     pub(super) disk: &'a SharedDisk,
+    /// Which requests nobody will say of that they have ended.
+    pub(super) bygone: Bygone,
     /// Where it is told what the run is doing, and under which name.
     pub(super) told_to: (&'a Activities, &'a RunName),
 }
@@ -179,6 +187,8 @@ struct Attendance<'a> {
     stopped: Option<StopReason>,
     /// Sees to it that the run goes on.
     lookout: Lookout,
+    /// Whether what an earlier process had read is read again.
+    has_caught_up: bool,
     /// How many words of the agent were there when it was first looked at.
     n_words_before: Option<u64>,
     /// Whether the agent has given a result that stands.
@@ -211,6 +221,16 @@ struct Beats {
     room: RoomWatch,
 }
 
+/// What a look at the agent's output brought.
+enum Looked {
+    /// Everything was read.
+    All,
+    /// There may be more to read at once.
+    More,
+    /// The agent has to end.
+    Stop(StopReason),
+}
+
 /// What comes next for the sandbox.
 enum Next {
     /// The agent has ended.
@@ -232,8 +252,9 @@ impl Attendance<'_> {
     ) -> Result<Exit, AttendError> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (folder, is_adopted) = (self.bounds.folder.clone(), self.bounds.is_adopted);
-        let sampler = Sampler::new(sandbox.pulse_reader(), folder, is_adopted);
+        let record = (self.bounds.folder.clone(), self.bounds.is_adopted);
+        let bygone = self.bounds.bygone.clone();
+        let sampler = Sampler::new(sandbox.pulse_reader(), record, bygone);
         let room = RoomWatch::new(sandbox, self.bounds.limits.disk, self.bounds.disk);
         let mut beats = Beats { look, sampler, room };
         loop {
@@ -274,17 +295,21 @@ impl Attendance<'_> {
                 }
                 exit = &mut wait => return Ok(Next::Ended(exit?)),
                 () = sleep_until(deadline) => return Ok(self.expired()),
-                _ = beats.look.tick() => if let Some(reason) = self.look(watch).await? {
-                    return Ok(Next::Stop(reason));
-                },
                 excess = beats.room.excess(), if self.stopped.is_none() => {
                     return Ok(Next::Stop(StopReason::Failed(RunFailure::DiskLimit { excess })));
                 }
-                reading = beats.sampler.next(stream, has_spoken), if self.stopped.is_none() => {
+                reading = beats.sampler.next(stream, has_spoken),
+                        if self.stopped.is_none() && self.has_caught_up => {
                     if let Some(reason) = self.weigh(&reading, watch)? {
                         return Ok(Next::Stop(reason));
                     }
                 }
+                // The last: in a flood it is due at any time.
+                _ = beats.look.tick() => match self.look(watch).await? {
+                    Looked::All => self.has_caught_up = true,
+                    Looked::More => beats.look.reset_immediately(),
+                    Looked::Stop(reason) => return Ok(Next::Stop(reason)),
+                },
             }
         }
     }
@@ -411,34 +436,30 @@ impl Attendance<'_> {
         Ok(Some(Instant::now() + ASK_AGAIN))
     }
 
-    /// Reads what is new, and says why the agent has to end, if it has to.
-    async fn look(&mut self, watch: Watcher<'_>) -> Result<Option<StopReason>, AttendError> {
-        loop {
-            let progress = self.advance().await?;
-            let follower = self.follower.as_ref().ok_or(AttendError::Reader)?;
-            let n_bytes = follower.n_bytes();
-            if !progress.updates.is_empty() {
-                progress.updates.iter().cloned().for_each(|step| watch(RunUpdate::Step(step)));
-                watch(RunUpdate::Live(follower.recorder().live()));
+    /// Reads a piece of what is new.
+    async fn look(&mut self, watch: Watcher<'_>) -> Result<Looked, AttendError> {
+        let progress = self.advance().await?;
+        let follower = self.follower.as_ref().ok_or(AttendError::Reader)?;
+        let n_bytes = follower.n_bytes();
+        if !progress.updates.is_empty() {
+            progress.updates.iter().cloned().for_each(|step| watch(RunUpdate::Step(step)));
+            watch(RunUpdate::Live(follower.recorder().live()));
+        }
+        self.has_result = progress.has_result;
+        if self.advanced.elapsed() >= ADVANCE_EVERY {
+            self.advanced = Instant::now();
+            self.bounds.tenure.advance(n_bytes, (self.bounds.clock)()).await?;
+        }
+        let limit_bytes = self.bounds.limits.output_bytes;
+        if self.stopped.is_none() {
+            if let Some(failure) = progress.must_stop {
+                return Ok(Looked::Stop(StopReason::Failed(failure)));
             }
-            self.has_result = progress.has_result;
-            if self.advanced.elapsed() >= ADVANCE_EVERY {
-                self.advanced = Instant::now();
-                self.bounds.tenure.advance(n_bytes, (self.bounds.clock)()).await?;
-            }
-            let limit_bytes = self.bounds.limits.output_bytes;
-            if self.stopped.is_none() {
-                if let Some(failure) = progress.must_stop {
-                    return Ok(Some(StopReason::Failed(failure)));
-                }
-                if n_bytes > limit_bytes {
-                    return Ok(Some(StopReason::OutputLimit { limit_bytes }));
-                }
-            }
-            if !progress.more {
-                return Ok(None);
+            if n_bytes > limit_bytes {
+                return Ok(Looked::Stop(StopReason::OutputLimit { limit_bytes }));
             }
         }
+        Ok(if progress.more { Looked::More } else { Looked::All })
     }
 
     /// Reads on a thread that may block: parsing a megabyte takes milliseconds.

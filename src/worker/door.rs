@@ -17,6 +17,7 @@ use super::account::last_seq;
 use super::attend::Clock;
 use super::execute::Run;
 use super::way_out;
+use super::wire::Bygone;
 use crate::gateway::{
     Contact, EgressOrder, GatewayOrder, LaunchError, Place, Program, PurseOrder, tail,
 };
@@ -47,6 +48,7 @@ const RESTART_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Durati
 pub(super) struct Door {
     stop: CancellationToken,
     keeping: JoinSet<Option<Held>>,
+    bygone: Bygone,
 }
 
 /// A gateway that serves.
@@ -67,6 +69,8 @@ struct Keeper {
     folder: RunFolder,
     lifetime: Duration,
     clock: Clock,
+    /// What the gateways before the next one were asked.
+    bygone: Bygone,
 }
 
 impl Door {
@@ -78,11 +82,17 @@ impl Door {
     ) -> Result<Self, RunFailure> {
         let mut keeper = Keeper::new(run, place, (brokered, egress))?;
         let held = keeper.have().await?;
+        let bygone = keeper.bygone.clone();
         let stop = CancellationToken::new();
         let mut keeping = JoinSet::new();
         let stopped = stop.clone();
         keeping.spawn(async move { keeper.keep(held, &stopped).await });
-        Ok(Self { stop, keeping })
+        Ok(Self { stop, keeping, bygone })
+    }
+
+    /// Which requests nobody will say of that they have ended.
+    pub(super) fn bygone(&self) -> &Bygone {
+        &self.bygone
     }
 
     /// Ends the gateway. Then its ledger is whole.
@@ -140,7 +150,8 @@ impl Keeper {
             log_filter: program.log_filter.clone(),
         };
         let (name, clock) = (run.plan.name.clone(), run.parts.clock);
-        Ok(Self { program, order, place, name, folder, lifetime, clock })
+        let bygone = Bygone::default();
+        Ok(Self { program, order, place, name, folder, lifetime, clock, bygone })
     }
 
     /// Stays with a gateway, and starts another one where it dies; gives the last.
@@ -224,11 +235,14 @@ impl Keeper {
         let (seq, egress_seq) = seqs.map_err(|e| LaunchError::Failed(e.to_string()))?;
         self.order.last_seq = seq.map_err(|e| LaunchError::Failed(error_chain(&e)))?;
         if let Some(egress) = &mut self.order.egress {
-            egress.last_seq = egress_seq;
+            egress.last_seq = egress_seq.map_err(|e| LaunchError::Failed(error_chain(&e)))?;
         }
         let deadline = (self.clock)().saturating_add(self.lifetime);
         self.order.deadline = deadline.unwrap_or(self.order.deadline);
-        self.program.start(&self.order, &self.place).await
+        let started = self.program.start(&self.order, &self.place).await?;
+        // Another one would not have started while there was one that could still end them.
+        self.bygone.up_to(self.order.last_seq);
+        Ok(started)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::heard::Heard;
 use super::watch::{RunUpdate, Watcher};
-use super::wire::{WireSigns, WireTail};
+use super::wire::{Bygone, WireSigns, WireTail};
 use crate::host::blocking;
 use crate::run::{
     Activity, ActivityNow, Advice, Asking, Limits, Pulse, RunFailure, RunName, Signs, Stall,
@@ -53,10 +53,14 @@ pub(super) struct Stream {
 }
 
 impl Sampler {
-    pub(super) fn new(pulse: PulseReader, folder: RunFolder, is_adopted: bool) -> Self {
+    pub(super) fn new(
+        pulse: PulseReader,
+        (folder, is_adopted): (RunFolder, bool),
+        bygone: Bygone,
+    ) -> Self {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let wire = Some(WireTail::new(folder, is_adopted));
+        let wire = Some(WireTail::new(folder, is_adopted, bygone));
         Self { ticks, pulse, wire, reading: JoinSet::new() }
     }
 

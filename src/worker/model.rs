@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::door::{self, Door};
 use super::execute::Run;
+use super::wire::Bygone;
 use super::{account, way_out};
 use crate::gateway::{EgressOrder, Place, ShortPath, WayOut};
 use crate::host::blocking;
@@ -110,6 +111,14 @@ impl Model {
         self.place
             .as_ref()
             .map(|place| Mount { host: place.open(), inside: inside.display().to_string() })
+    }
+
+    /// Which requests nobody will say of that they have ended.
+    pub(super) fn bygone(&self) -> Bygone {
+        match &self.service {
+            Service::Gateway { door, .. } => door.bygone().clone(),
+            Service::Remote | Service::Scripted { .. } => Bygone::default(),
+        }
     }
 
     /// Ends it, and gives what the scripted provider answered.

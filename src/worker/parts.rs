@@ -9,7 +9,7 @@ use super::room::SharedDisk;
 use crate::egress::EgressSettings;
 use crate::gateway::Program;
 use crate::guard::Guardrails;
-use crate::run::{Allowance, RunPlan, StallCeilings};
+use crate::run::{Allowance, ImageRules, RunPlan, StallCeilings};
 use crate::sandbox::Engine;
 use crate::secret::Keyring;
 use crate::snapshot::Snapshots;
@@ -29,6 +29,8 @@ pub struct Parts {
     pub agents: AgentSource,
     /// What can be built to start from.
     pub snapshots: Snapshots,
+    /// Which images runs may name.
+    pub images: ImageRules,
     /// What the prompts of every run must not hold. A run may only want more.
     pub guard: Guardrails,
     /// Whether the files of every run are masked.

@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::run::{DiskExcess, DiskShare, error_chain};
-use crate::sandbox::{DiskFinding, DiskReader, DiskRoom, Sandbox, SandboxId};
+use crate::sandbox::{DiskFinding, DiskReader, DiskRoom, Look, Sandbox, SandboxId};
 
 /// How often the disk is asked what is left of it. That takes microseconds.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -25,7 +25,8 @@ const REST_FACTOR: u32 = 20;
 /// By how much sooner when it is pressing: the disk is short, or loses much.
 const PRESSING_PART: u32 = 5;
 
-/// It is pressing when the disk has lost this part of what the sandbox may hold.
+/// It is pressing when the disk has lost this part of what the sandbox may hold since it was last
+/// measured for sure. Then it is measured while it stands still.
 const LOSS_PART: u64 = 8;
 
 /// Files that a disk must still have room for: the records of all runs, and what other programs make
@@ -131,6 +132,8 @@ pub(super) struct RoomWatch {
     disk: SharedDisk,
     ticks: Interval,
     last: Option<Measured>,
+    /// What was left of the disk before the sandbox was first measured, or last while it stood still.
+    sure: Option<DiskRoom>,
     measuring: JoinSet<(io::Result<DiskFinding>, Measured)>,
 }
 
@@ -139,8 +142,6 @@ pub(super) struct RoomWatch {
 struct Measured {
     at: Instant,
     took: Duration,
-    /// What was left of the disk before.
-    free_bytes: u64,
 }
 
 impl Measured {
@@ -164,6 +165,7 @@ impl RoomWatch {
             disk: disk.clone(),
             ticks,
             last: None,
+            sure: None,
             measuring: JoinSet::new(),
         }
     }
@@ -187,22 +189,38 @@ impl RoomWatch {
             Ok(room) => room,
             Err(e) => return self.cannot_see(&e),
         };
-        let lost = self.last.map_or(0, |last| last.free_bytes.saturating_sub(room.free_bytes));
-        let is_pressing = self.disk.short(room).is_some() || lost >= self.limit.bytes / LOSS_PART;
+        let is_first = self.last.is_none();
+        let is_pressing = self.disk.short(room).is_some() || self.has_lost_much(room);
         let now = Instant::now();
         if self.last.is_some_and(|last| !last.is_past(now, is_pressing)) {
             return;
+        }
+        // Somebody takes much, and may hide it by moving it about.
+        let look = if is_pressing && !is_first { Look::Still } else { Look::Passing };
+        if is_first || look == Look::Still {
+            self.sure = Some(room);
         }
         let (reader, limit) = (self.reader.clone(), self.limit);
         let walks = Arc::clone(&self.disk.walks);
         self.measuring.spawn(async move {
             // It is never closed.
             let _turn = walks.acquire().await;
+            if is_first {
+                reader.wake().await;
+            }
             let began = Instant::now();
-            let found = reader.read(limit).await;
-            let (at, took) = (Instant::now(), began.elapsed());
-            (found, Measured { at, took, free_bytes: room.free_bytes })
+            let found = reader.read(look, limit).await;
+            (found, Measured { at: Instant::now(), took: began.elapsed() })
         });
+    }
+
+    /// Whether the disk has lost much since the sandbox was last measured for sure.
+    fn has_lost_much(&self, room: DiskRoom) -> bool {
+        let Some(sure) = self.sure else { return false };
+        let files = |room: DiskRoom| room.files.map_or(0, |files| files.free);
+        let bytes = sure.free_bytes.saturating_sub(room.free_bytes);
+        bytes >= self.limit.bytes / LOSS_PART
+            || files(sure).saturating_sub(files(room)) >= self.limit.n_files / LOSS_PART
     }
 
     fn judge(
@@ -222,6 +240,7 @@ impl RoomWatch {
         let share = match found {
             Ok(DiskFinding::Held(share)) => share,
             Ok(DiskFinding::TooDeep(limit)) => return Some(DiskExcess::Depth { limit }),
+            Ok(DiskFinding::TooManyOpen(limit)) => return Some(DiskExcess::Open { limit }),
             Err(e) => {
                 self.cannot_see(&e);
                 return None;
@@ -312,7 +331,7 @@ mod tests {
     fn a_walk_that_takes_long_is_made_seldom() {
         let at = Instant::now();
         let past = |took_ms: u64, after_secs: u64, is_pressing: bool| {
-            let measured = Measured { at, took: Duration::from_millis(took_ms), free_bytes: 0 };
+            let measured = Measured { at, took: Duration::from_millis(took_ms) };
             measured.is_past(at + Duration::from_secs(after_secs), is_pressing)
         };
         assert!(!past(1, 9, false) && past(1, 10, false) && past(1, 2, true));

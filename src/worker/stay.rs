@@ -14,6 +14,7 @@ use super::model::Model;
 use super::record::Record;
 use super::setup::{NoAgent, SetupBounds, SetupError, setup};
 use super::watch::{Phase, RunUpdate, Watcher};
+use super::wire::Bygone;
 use crate::host::blocking;
 use crate::run::{RunFailure, RunPlan, RunStatus, error_chain};
 use crate::runtime::StopReason;
@@ -58,7 +59,8 @@ impl Run<'_> {
     pub(super) async fn stay(&self, stay: Stay, watch: Watcher<'_>) -> Result<Ended, Break> {
         let Self { plan, record, stop, .. } = self;
         let Stay { mut sandbox, adopted, model, redactor } = stay;
-        let attended = self.attend(&mut sandbox, adopted, redactor.clone(), watch).await;
+        let known = (redactor.clone(), model.bygone());
+        let attended = self.attend(&mut sandbox, adopted, known, watch).await;
         if let Err(NotAttended::LetGo(let_go)) = attended {
             return self.let_go(let_go, sandbox, model).await;
         }
@@ -96,7 +98,7 @@ impl Run<'_> {
         &self,
         sandbox: &mut Sandbox,
         adopted: Option<Timestamp>,
-        redactor: Redactor,
+        (redactor, bygone): (Redactor, Bygone),
         watch: Watcher<'_>,
     ) -> Result<Attended, NotAttended> {
         let Self { parts, plan, record, stop, tenure } = self;
@@ -128,6 +130,7 @@ impl Run<'_> {
             tenure,
             folder: record.folder(),
             disk: &parts.disk,
+            bygone,
             told_to: (parts.store.activities(), &plan.name),
         };
         let attended = attend(sandbox, follower, bounds, watch).await;

@@ -40,7 +40,7 @@ pub(super) fn order(run: &Run<'_>, access: &Access) -> io::Result<Option<EgressO
         policy: policy(run, scope, access),
         resolver: run.parts.egress.resolver.clone(),
         ledger: absolute(folder.egress_log())?,
-        last_seq: last_seq(folder),
+        last_seq: last_seq(folder).map_err(io::Error::other)?,
         masked: access.secrets.iter().chain(run.plan.secret_values()).cloned().collect(),
     }))
 }
@@ -56,8 +56,11 @@ fn policy(run: &Run<'_>, scope: Scope, access: &Access) -> Policy {
 }
 
 /// The number of a run's last attempt. It reads a file.
-pub(super) fn last_seq(folder: &RunFolder) -> u64 {
-    ledger_or_none(folder).map_or(0, |ledger| ledger.last_seq())
+///
+/// # Errors
+/// [`StoreError`] when the ledger cannot be read: the next attempts would take the numbers of others.
+pub(super) fn last_seq(folder: &RunFolder) -> Result<u64, StoreError> {
+    Ok(ledger(folder)?.map_or(0, |ledger| ledger.last_seq()))
 }
 
 /// What a run tried to reach; `None` where it had no proxy. It reads a file, so it belongs on a
@@ -82,5 +85,7 @@ fn ledger_or_none(folder: &RunFolder) -> Option<EgressLedger> {
 }
 
 fn ledger(folder: &RunFolder) -> Result<Option<EgressLedger>, StoreError> {
-    Ok(folder.egress_ledger()?.map(|file| EgressLedger::read(BufReader::new(file))))
+    let Some(file) = folder.egress_ledger()? else { return Ok(None) };
+    let ledger = EgressLedger::read(BufReader::new(file));
+    ledger.map(Some).map_err(|source| StoreError::Read { path: folder.egress_log(), source })
 }

@@ -47,6 +47,7 @@ impl Scene {
                 control: None,
                 credential: Credential::ApiKey(Secret::new(KEY.to_owned())),
                 wire: Wire::Messages,
+                vertex: None,
             },
             token: Secret::new("sk-ant-made-up-token".to_owned()),
             guard: Guardrails::default(),

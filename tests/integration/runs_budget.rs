@@ -73,7 +73,7 @@ fn requests(scene: &Scene) -> Vec<Value> {
     let lines = scene.text("logs/gateway.jsonl");
     let lines = lines.lines().filter(|line| !line.is_empty());
     let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["outcome"] != "in_flight").collect()
+    lines.filter(|line| line["outcome"] != "in_flight" && line["outcome"] != "waiting").collect()
 }
 
 fn n_asked(ledger: &[LedgerEntry]) -> usize {

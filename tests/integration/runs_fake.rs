@@ -19,6 +19,7 @@ stories! {
     bytes_that_are_not_utf_8_are_kept_and_counted,
     a_last_line_without_a_newline_counts,
     an_agent_that_floods_its_output_is_stopped,
+    a_flood_does_not_keep_the_time_limit_waiting,
     an_agent_that_lingers_after_its_result_is_ended,
     an_agent_cannot_open_and_shorten_what_it_said,
     an_agent_that_shortens_its_own_output_is_found_out,
@@ -166,6 +167,16 @@ async fn an_agent_that_floods_its_output_is_stopped(stage: &Stage) {
     assert_eq!(scene.ending(), "output_limit");
     // The file's own limit is twice that of the run.
     assert!(scene.log.len() <= 8 << 20, "{}", scene.log.len());
+}
+
+async fn a_flood_does_not_keep_the_time_limit_waiting(stage: &Stage) {
+    // Reading it takes longer than the agent lives.
+    let flood = "yes '{\"type\":\"flood\"}' | head -c 32M";
+    let mut story = Story::fake(&[INIT, flood, "sleep 3"].join("\n"));
+    story.overrides.wall = Some(Duration::from_secs(2));
+    let scene = story.run(stage).await;
+    assert_eq!(scene.ending(), "timeout");
+    assert!(scene.log.len() >= 32 << 20, "what it said is kept: {}", scene.log.len());
 }
 
 async fn an_agent_that_lingers_after_its_result_is_ended(stage: &Stage) {

@@ -19,6 +19,7 @@ stories! {
     a_tool_that_works_is_left_alone,
     a_limited_rate_is_no_stall_however_long_it_lasts,
     a_limited_rate_without_a_gateway_is_no_stall_either,
+    a_run_that_waits_for_the_rate_of_its_collection_is_no_stall,
 }
 
 /// What a story sets so that it need not wait for minutes.
@@ -33,6 +34,16 @@ fn tools_soon(limits: &mut Limits) {
 
 /// A story whose model is somewhere else, behind the run's gateway.
 async fn behind_a_gateway(stage: &Stage, script: &str, limits: fn(&mut Limits)) -> Scene {
+    behind_a_gateway_with(stage, script, limits, &[]).await
+}
+
+/// The same, with more in its collection's environment.
+async fn behind_a_gateway_with(
+    stage: &Stage,
+    script: &str,
+    limits: fn(&mut Limits),
+    environment: &[(&'static str, &'static str)],
+) -> Scene {
     let address = Listen::Tcp("0.0.0.0:0".parse().unwrap());
     let script = Script::parse(script).unwrap();
     let server = ScriptedProvider::start(script, address).await.unwrap();
@@ -40,10 +51,11 @@ async fn behind_a_gateway(stage: &Stage, script: &str, limits: fn(&mut Limits)) 
     let url = format!("http://{}:{}", host(stage.kind), address.port());
     let story = Story {
         provider: Some("anthropic"),
-        keys: vec![
-            ("ANTHROPIC_API_KEY", "sk-ant-made-up-stall"),
-            ("ANTHROPIC_BASE_URL", url.leak()),
-        ],
+        keys: [
+            &[("ANTHROPIC_API_KEY", "sk-ant-made-up-stall"), ("ANTHROPIC_BASE_URL", &*url.leak())],
+            environment,
+        ]
+        .concat(),
         overrides: Overrides {
             model: Some("claude-sonnet-4-6".to_owned()),
             network: Some(Network::None),
@@ -183,4 +195,22 @@ async fn a_limited_rate_without_a_gateway_is_no_stall_either(stage: &Stage) {
     let scene = story.run(stage).await;
     assert_eq!(scene.ending(), "completed");
     assert!(activities(&scene).contains(&Activity::RateLimited), "{:?}", activities(&scene));
+}
+
+async fn a_run_that_waits_for_the_rate_of_its_collection_is_no_stall(stage: &Stage) {
+    let turn = |n| format!("  - text: I look.\n    tools: [{{ Bash: {{ command: echo {n} }} }}]\n");
+    let script = format!("turns:\n{}{}  - text: Done.\n", turn(1), turn(2));
+    // Two at once, and the third when half a minute has passed.
+    let environment = [("RUNBOOKD_MAX_REQUESTS_PER_MINUTE", "2")];
+    let limits: fn(&mut Limits) = |limits| {
+        limits.stall.model = Duration::from_secs(12);
+        limits.stall.silent = Duration::from_secs(15);
+    };
+    let scene = behind_a_gateway_with(stage, &script, limits, &environment).await;
+    assert_eq!(scene.ending(), "completed", "{}", scene.outline());
+    assert!(scene.report.took >= Duration::from_secs(20), "{:?}", scene.report.took);
+    assert!(activities(&scene).contains(&Activity::RateLimited), "{:?}", activities(&scene));
+    let ledger = scene.text("logs/gateway.jsonl");
+    assert!(ledger.contains(r#""outcome":"waiting""#), "{ledger}");
+    assert_eq!(scene.trajectory["usage"]["reconciliation"], "exact");
 }

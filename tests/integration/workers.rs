@@ -20,6 +20,7 @@ stories! {
     a_run_outlives_its_process,
     a_model_behind_the_gateway_outlives_it_too,
     a_gateway_that_somebody_kills_is_started_again,
+    a_request_of_a_killed_gateway_is_not_waited_for,
     a_process_may_be_killed_at_any_fact_before_the_agent,
     a_process_may_be_killed_at_any_fact_of_the_agent,
     an_agent_that_ended_while_nobody_watched_is_finished,
@@ -199,7 +200,19 @@ async fn waiting_behind_its_gateway(
     word: &str,
 ) -> (RunName, ScriptedProvider) {
     let word = marked(depot.stage, word);
-    let script = Script::parse(&waiting(&word)).unwrap();
+    let (name, model) = behind_its_gateway(depot, process, &waiting(&word)).await;
+    depot.event(&name, "Now I wait").await;
+    until(|| !processes_with(&word).is_empty()).await;
+    (name, model)
+}
+
+/// A run whose model is behind its gateway.
+async fn behind_its_gateway(
+    depot: &Depot<'_>,
+    process: &Process,
+    script: &str,
+) -> (RunName, ScriptedProvider) {
+    let script = Script::parse(script).unwrap();
     let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
     let model = ScriptedProvider::start(script, listen).await.unwrap();
     let Listen::Tcp(address) = model.address() else { panic!("a TCP address") };
@@ -208,8 +221,6 @@ async fn waiting_behind_its_gateway(
     let url = format!("http://{address}");
     let keys = [("ANTHROPIC_API_KEY", "made-up-and-real"), ("ANTHROPIC_BASE_URL", url.as_str())];
     let name = depot.submit_with(process, job, &keys).await;
-    depot.event(&name, "Now I wait").await;
-    until(|| !processes_with(&word).is_empty()).await;
     (name, model)
 }
 
@@ -267,6 +278,31 @@ async fn a_gateway_that_somebody_kills_is_started_again(stage: &Stage) {
     is_whole(&depot, &process, &name).await;
     process.stop().await;
     is_accounted_for(&depot, &name, model).await;
+}
+
+/// The agent asks again and goes on: then it waits for its tool, and not for an answer that nobody
+/// brings.
+async fn a_request_of_a_killed_gateway_is_not_waited_for(stage: &Stage) {
+    let depot = Depot::new(stage);
+    let process = depot.start(1).await;
+    let word = marked(stage, "not-waited-for");
+    let script = waiting(&word).replacen("turns:", "turns:\n  - hang: true", 1);
+    let (name, model) = behind_its_gateway(&depot, &process, &script).await;
+    let ledger = depot.folder(&name).join("logs/gateway.jsonl");
+    let on_its_way =
+        || std::fs::read_to_string(&ledger).is_ok_and(|text| text.contains("in_flight"));
+    until(on_its_way).await;
+    let pid = rustix::process::Pid::from_raw(gateways(stage)[0]).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    depot.event(&name, "Now I wait").await;
+    until(|| !processes_with(&word).is_empty()).await;
+    depot.event(&name, "\"tool_running\"").await;
+    std::fs::write(depot.inside("go"), "").unwrap();
+    assert_eq!(process.ended(&name).await.status, Status::Completed);
+    process.stop().await;
+    let asked = &depot.trajectory(&name)["usage"]["wire"]["requests"];
+    assert_eq!(asked["in_flight"], 1, "nobody knows how it ended: {asked}");
+    model.stop().await;
 }
 
 async fn a_process_may_be_killed_at_any_fact_before_the_agent(stage: &Stage) {

@@ -75,6 +75,7 @@ pub(super) fn new_year() -> Timestamp {
 fn intake_settings() -> IntakeSettings {
     IntakeSettings {
         networks: Networks::default(),
+        images: crate::run::ImageRules::all(),
         max_attempts: 3,
         min_free_disk_bytes: 0,
         allowance: crate::run::Allowance::default(),

@@ -41,7 +41,8 @@ async fn ledgers(
         };
         let mut text = Vec::new();
         client.read_file(&run, path, &mut text).await?;
-        ledgers.push(EgressLedger::read(text.as_slice()));
+        // Bytes in memory do not break off.
+        ledgers.extend(EgressLedger::read(text.as_slice()));
     }
     Ok(ledgers)
 }

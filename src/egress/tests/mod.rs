@@ -183,6 +183,7 @@ async fn what_is_not_written_to_a_proxy_or_names_two_hosts_is_refused() {
         (format!("GET https://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"), "not-for-proxy"),
         (format!("GET ftp://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"), "not-for-proxy"),
         ("CONNECT web.test HTTP/1.1\r\nHost: web.test\r\n\r\n".to_owned(), "not-for-proxy"),
+        ("GET http://web.test:443/ HTTP/1.1\r\nHost: web.test:443\r\n\r\n".to_owned(), "not-tls"),
         (
             format!("GET http://denied.test:{port}/ HTTP/1.1\r\nHost: denied.test:{port}\r\n\r\n"),
             "operator-deny",
@@ -366,4 +367,24 @@ async fn the_machine_itself_is_not_reached_by_a_public_name() {
     let own = ["127.0.0.1".parse().unwrap()];
     let refused = super::dial::connect(&policy, &own, web.port).await.unwrap_err();
     assert!(format!("{refused:?}").contains("OwnMachine"));
+}
+
+#[tokio::test]
+async fn nothing_that_a_client_says_makes_a_line_of_the_ledger_long() {
+    let stage = Stage::new(Scope::Public, &[]);
+    let method = "M".repeat(50_000);
+    let host = "h".repeat(50_000);
+    for asked in [
+        format!("{method} http://inside.test/ HTTP/1.1\r\nHost: inside.test\r\n\r\n"),
+        format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+    ] {
+        let said = stage.says(&asked).await;
+        assert!(said.contains("blocked by policy"), "{}", &said[..said.len().min(500)]);
+    }
+    let records = Arc::clone(&stage.records);
+    stage.end().await;
+    let lines = records.lock().unwrap();
+    let longest = lines.iter().map(|record| serde_json::to_vec(record).unwrap().len()).max();
+    assert_eq!((lines.len(), longest.is_some_and(|bytes| bytes < 4096)), (3, true));
 }

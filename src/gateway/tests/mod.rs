@@ -1,7 +1,9 @@
 //! A gateway between a client on its socket and the scripted provider, which speaks every wire.
 
 mod budget;
+mod hostile;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::provider::scripted::{Listen, Script, ScriptedProvider};
-use crate::provider::{Credential, Route, Wire};
+use crate::provider::{Credential, Route, VertexPlace, Wire};
 use crate::reach::Reach;
 use crate::run::{Allowance, Caps, Rate, Slug, Usd};
 use crate::secret::Secret;
@@ -29,12 +31,41 @@ const KEY: &str = "sk-ant-api03-made-up-and-real";
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
 
+/// What a gateway told: the newest line of each request, whole, and what the product makes of them.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    records: BTreeMap<u64, GatewayRecord>,
+    sum: Ledger,
+    /// The longest line, in bytes.
+    longest: usize,
+}
+
+impl Told {
+    fn add(&mut self, record: &GatewayRecord) {
+        self.longest = self.longest.max(serde_json::to_vec(record).unwrap().len());
+        self.sum.add(record.clone());
+        self.records.insert(record.seq, record.clone());
+    }
+
+    fn records(&self) -> impl Iterator<Item = &GatewayRecord> {
+        self.records.values()
+    }
+}
+
+impl std::ops::Deref for Told {
+    type Target = Ledger;
+
+    fn deref(&self) -> &Ledger {
+        &self.sum
+    }
+}
+
 /// A gateway before some service, and a client on its socket.
 struct Door {
     gateway: Gateway,
     client: Client,
-    ledger: Arc<Mutex<Ledger>>,
-    _folder: tempfile::TempDir,
+    ledger: Arc<Mutex<Told>>,
+    folder: tempfile::TempDir,
 }
 
 impl Door {
@@ -47,24 +78,33 @@ impl Door {
         (wire, credential): (Wire, Credential),
         purse: Option<Purse>,
     ) -> Self {
+        let upstreams = Upstream::new(Reach::Private).unwrap();
+        Self::through(upstreams, (upstream, wire, credential), purse)
+    }
+
+    fn through(
+        upstreams: Upstream,
+        (upstream, wire, credential): (String, Wire, Credential),
+        purse: Option<Purse>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("model.sock");
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let ledger = Arc::new(Mutex::new(Told::default()));
         let noted = Arc::clone(&ledger);
         let gateway = Gateway::start(GatewayParts {
             run: "team/story/x".to_owned(),
             socket: socket.clone(),
-            route: Route { upstream, control: None, credential, wire },
+            route: Route { upstream, control: None, credential, wire, vertex: Some(place()) },
             token: Secret::new(TOKEN.to_owned()),
             provider_tools: [].into(),
-            upstream: Upstream::new(Reach::Private).unwrap(),
+            upstream: upstreams,
             guard: None,
             purse,
             last_seq: 0,
-            note: Box::new(move |record| noted.lock().unwrap().add(record.clone())),
+            note: Box::new(move |record| noted.lock().unwrap().add(record)),
             clock: || Timestamp::UNIX_EPOCH,
         });
-        Self { gateway: gateway.unwrap(), client: at(&socket), ledger, _folder: folder }
+        Self { gateway: gateway.unwrap(), client: at(&socket), ledger, folder }
     }
 
     fn ask(&self, path: &str, body: Value) -> RequestBuilder {
@@ -73,7 +113,7 @@ impl Door {
     }
 
     /// The ledger when every request has ended.
-    async fn closed(self) -> Ledger {
+    async fn closed(self) -> Told {
         drop(self.client);
         self.gateway.stop().await;
         self.ledger.lock().unwrap().clone()
@@ -83,6 +123,10 @@ impl Door {
 fn at(socket: &Path) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().unix_socket(socket).build().unwrap()
+}
+
+fn place() -> VertexPlace {
+    VertexPlace { project: "p".to_owned(), location: "l".to_owned() }
 }
 
 fn key() -> Credential {
@@ -116,7 +160,7 @@ fn prompt(stream: bool) -> Value {
 }
 
 /// Each record as `outcome endpoint status`.
-fn outline(ledger: &Ledger) -> Vec<String> {
+fn outline(ledger: &Told) -> Vec<String> {
     let line = |record: &GatewayRecord| {
         let endpoint = record.endpoint.as_deref().unwrap_or("-");
         format!("{:?} {endpoint} {}", record.outcome, record.status.unwrap_or(0))

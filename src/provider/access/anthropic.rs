@@ -94,7 +94,7 @@ fn broker(
     credential: Credential,
 ) -> Broker {
     let upstream = upstream.to_owned();
-    let route = Route { upstream, control: None, credential, wire: Wire::Messages };
+    let route = Route { upstream, control: None, credential, wire: Wire::Messages, vertex: None };
     Broker {
         route,
         base_variable: BASE_URL,

@@ -72,7 +72,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
 /// Whatever the real credential is, the CLI shows the run's token as a bearer token.
 fn broker((upstream, control): (String, Option<String>), credential: Credential) -> Broker {
     Broker {
-        route: Route { upstream, control, credential, wire: Wire::Bedrock },
+        route: Route { upstream, control, credential, wire: Wire::Bedrock, vertex: None },
         base_variable: BASE_URL,
         credential_variable: BEARER,
         token_prefix: "ABSK",

@@ -1,6 +1,8 @@
 //! What a gateway needs to stand between a sandbox and a model service, so that the credential
 //! never enters the sandbox.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Access, SCRIPTED_SOCKET};
 use crate::secret::Secret;
 
@@ -73,6 +75,15 @@ impl Credential {
     }
 }
 
+/// Whose models are asked at Vertex AI, and where. Its paths name both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VertexPlace {
+    /// The project, which pays.
+    pub project: String,
+    /// The region, or `global`.
+    pub location: String,
+}
+
 /// Where a gateway sends a run's requests, and as whom.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -84,6 +95,8 @@ pub struct Route {
     pub credential: Credential,
     /// How.
     pub wire: Wire,
+    /// The one place that is asked at Vertex AI.
+    pub vertex: Option<VertexPlace>,
 }
 
 impl Route {

@@ -8,7 +8,7 @@ mod broker;
 mod openrouter;
 mod vertex;
 
-pub use broker::{AwsKeys, Brokered, Credential, Route, Wire};
+pub use broker::{AwsKeys, Brokered, Credential, Route, VertexPlace, Wire};
 
 use broker::Broker;
 

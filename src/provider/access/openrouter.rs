@@ -38,7 +38,13 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             access.set_secret("ANTHROPIC_AUTH_TOKEN", key);
             let credential = Credential::Bearer(key.clone());
             access.broker = Some(Broker {
-                route: Route { upstream, control: None, credential, wire: Wire::Messages },
+                route: Route {
+                    upstream,
+                    control: None,
+                    credential,
+                    wire: Wire::Messages,
+                    vertex: None,
+                },
                 base_variable: "ANTHROPIC_BASE_URL",
                 credential_variable: "ANTHROPIC_AUTH_TOKEN",
                 token_prefix: "sk-or-v1-",

@@ -1,6 +1,6 @@
 //! Vertex AI: a project, a region, and a service account's key file, or a gateway that signs.
 
-use super::broker::{Broker, Credential, Route, Wire};
+use super::broker::{Broker, Credential, Route, VertexPlace, Wire};
 use super::{Access, base_url, missing};
 use crate::run::{Code, Finding, ProviderName};
 use crate::secret::{Keyring, Secret};
@@ -43,13 +43,15 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             format!("{REGION} is not the name of a region: write one such as {DEFAULT_REGION}"),
         ));
     }
-    match keyring.get(PROJECT).or_else(|| keyring.get(CLOUD_PROJECT)) {
-        Some(project) => access.set(PROJECT, project.expose().trim()),
+    let project = project(keyring);
+    match &project {
+        Some(project) => access.set(PROJECT, project),
         None => faults.push(Finding::new(
             Code::MissingKey,
             format!("there is no project for vertex: set {PROJECT} or {CLOUD_PROJECT}"),
         )),
     }
+    let place = VertexPlace { project: project.unwrap_or_default(), location: region.to_owned() };
     let mut upstream = None;
     if let Some(url) = keyring.get(BASE_URL) {
         match base_url(BASE_URL, url) {
@@ -70,7 +72,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
             let credential = Credential::ServiceAccount { key_file: json.clone(), token_uri };
             let upstream = upstream.unwrap_or_else(|| service(region));
             access.direct_urls = vec![upstream.clone()];
-            access.broker = Some(broker(upstream, credential));
+            access.broker = Some(broker(upstream, credential, place));
         }
         (Some(_), _) => faults.push(Finding::new(
             Code::MalformedCredential,
@@ -78,7 +80,7 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
         )),
         (None, Some(_)) if keyring.get(BASE_URL).is_some() => {
             access.pass(SKIP_AUTH, keyring);
-            access.broker = upstream.map(|upstream| broker(upstream, Credential::None));
+            access.broker = upstream.map(|upstream| broker(upstream, Credential::None, place));
         }
         (None, Some(_)) => faults.push(Finding::new(
             Code::ConflictingCredentials,
@@ -89,11 +91,22 @@ pub(super) fn access(keyring: &Keyring) -> Result<Access, Vec<Finding>> {
     if faults.is_empty() { Ok(access) } else { Err(faults) }
 }
 
+fn project(keyring: &Keyring) -> Option<String> {
+    let project = keyring.get(PROJECT).or_else(|| keyring.get(CLOUD_PROJECT))?;
+    Some(project.expose().trim().to_owned())
+}
+
 /// A gateway shows the real credential. The CLI is told not to ask Google for one of its own, and shows
 /// what stands in this variable.
-fn broker(upstream: String, credential: Credential) -> Broker {
+fn broker(upstream: String, credential: Credential, place: VertexPlace) -> Broker {
     Broker {
-        route: Route { upstream, control: None, credential, wire: Wire::Vertex },
+        route: Route {
+            upstream,
+            control: None,
+            credential,
+            wire: Wire::Vertex,
+            vertex: Some(place),
+        },
         base_variable: BASE_URL,
         credential_variable: "ANTHROPIC_AUTH_TOKEN",
         token_prefix: "",
@@ -162,6 +175,8 @@ mod tests {
         let places: Vec<&str> = access.places().collect();
         assert_eq!(places, ["https://aiplatform.googleapis.com/v1", DEFAULT_TOKEN_URI]);
         let brokered = access.brokered("made-up").unwrap();
+        let own = VertexPlace { project: "proj-x".to_owned(), location: "global".to_owned() };
+        assert_eq!(brokered.route.vertex, Some(own));
         assert!(brokered.access.files.is_empty());
         let env = brokered.access.env.iter().map(|(n, v)| format!("{n}={}", v.expose()));
         assert_eq!(

@@ -11,7 +11,7 @@ use crate::job::{JobSecrets, JobSpec, LaterStep};
 use crate::plan::{Setting, plan};
 use crate::queue::{Leased, Stage, Status};
 use crate::records::{RecordError, Records};
-use crate::run::{Networks, RunFailure, RunName, RunPlan, RunStatus, error_chain};
+use crate::run::{ImageRules, Networks, RunFailure, RunName, RunPlan, RunStatus, error_chain};
 use crate::store::{Store, StoreError};
 use crate::trajectory::{StepDocument, unbegun_step};
 use crate::worker::news::News;
@@ -63,13 +63,13 @@ pub(super) async fn prepared(shared: &Shared, leased: &Leased) -> Result<Prepare
     let mut request = job.spec.request(&name, &job.secrets, place);
     request.overrides.granted_tools = shared.parts.gateway.provider_tools.clone();
     let draw = JobSpec::draw(&name, session_of(session, leased.step));
-    let all = Networks::all();
-    let networks = match leased.stage {
-        Stage::Fresh => &shared.parts.egress.networks,
+    let (all, every_image) = (Networks::all(), ImageRules::all());
+    let (networks, images) = match leased.stage {
+        Stage::Fresh => (&shared.parts.egress.networks, &shared.parts.images),
         // What has begun goes on as it began.
-        Stage::Started { .. } | Stage::Finishing { .. } => &all,
+        Stage::Started { .. } | Stage::Finishing { .. } => (&all, &every_image),
     };
-    let setting = Setting { snapshots: &shared.parts.snapshots, networks };
+    let setting = Setting { snapshots: &shared.parts.snapshots, networks, images };
     let plan = plan(&request, &keyring, setting, draw).accepted()?;
     let notes = job.notes.into_iter().chain(plan.notes).collect();
     let plan = shared.parts.bounded(RunPlan { notes, ..plan });

@@ -168,6 +168,30 @@ async fn what_the_service_would_fetch_is_refused(stage: &Stage) {
             "S3: a document in a tool result, fetched by the service",
             r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"document","source":{"type":"url","url":"https://evil.example/"}}]}]}]}"#,
         ),
+        says(
+            "S3: an image inside of a document, fetched by the service",
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"content","content":[{"type":"image","source":{"type":"url","url":"https://evil.example/?data"}}]}}]}]}"#,
+        ),
+        says(
+            "S3: a document out of somebody's bucket",
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"s3Location":{"uri":"s3://evil/data"}}}]}]}"#,
+        ),
+        says(
+            "S3: a tool of the service that nobody knows",
+            r#"{"model":"m","max_tokens":9,"messages":[],"tools":[{"type":"mail_20990101","name":"mail"}]}"#,
+        ),
+        says(
+            "S3: web search by a model's name",
+            r#"{"model":"anthropic/claude-sonnet-4.6:online","max_tokens":9,"messages":[]}"#,
+        ),
+        says(
+            "S3: web search by a plugin",
+            r#"{"model":"m","max_tokens":9,"messages":[],"plugins":[{"id":"web"}]}"#,
+        ),
+        says(
+            "S3: another model in the place of the one that is named",
+            r#"{"model":"m","max_tokens":9,"messages":[],"models":["m","n:online"]}"#,
+        ),
         asks(
             "S3: the same key twice, the harmless one last",
             r#"say '{"model":"m","max_tokens":9,"messages":[],"mcp_servers":[{"type":"url","url":"https://evil.example","name":"x"}],"mcp_servers":[]}'"#,

@@ -10,6 +10,7 @@ stories! {
     nothing_leads_out_of_the_sandbox,
     what_a_sandbox_may_use_is_bounded,
     a_disk_is_not_filled_by_one_sandbox,
+    what_is_moved_about_is_found_all_the_same,
     who_holds_the_most_of_a_full_disk_goes,
     a_disk_is_not_filled_by_a_setup_script,
     what_is_left_behind_is_harmless,
@@ -115,7 +116,7 @@ while True: held.append(bytes(8 << 20))'; } 2>/dev/null
         },
         Attack {
             name: "S18: descriptors",
-            command: "[ $(ulimit -n) != unlimited ] && echo bounded",
+            command: "[ $(ulimit -Hn) -le 65536 ] && echo bounded",
             prints: "bounded",
         },
     ];
@@ -197,12 +198,33 @@ PY",
     }
 }
 
+/// A sandbox that moves what it holds from one of its folders to the other all the time, so that a walk
+/// while it does so finds it in neither or in both.
+async fn what_is_moved_about_is_found_all_the_same(stage: &Stage) {
+    let command = "mkdir /app/a /app/b /app/a/much; for i in $(seq 120); do head -c 1000000 /dev/urandom >/app/a/much/$i; done
+python3 - <<'PY'
+import os
+while True:
+    os.rename('/app/a/much', '/app/b/much'); os.rename('/app/b/much', '/app/a/much')
+PY";
+    let scene = flood(stage, command, |_| {}).await;
+    was_ended_for("moving", &scene, "more than 100663296 bytes");
+}
+
 async fn who_holds_the_most_of_a_full_disk_goes(stage: &Stage) {
-    let command = "head -c 80000000 /dev/urandom >/tmp/large; sleep 1000";
-    let scene = flood(stage, command, |story| {
-        story.disk = SharedDisk::new(u64::MAX, DiskShare::ALL);
-    });
-    was_ended_for("a full disk", &scene.await, "bytes are left on the disk of all sandboxes");
+    let disk = SharedDisk::new(u64::MAX, DiskShare::ALL);
+    let shared = |story: &mut Story| {
+        story.limits = |_| {};
+        story.disk = disk.clone();
+        story.shares_stage = true;
+    };
+    let less = "head -c 40000000 /dev/urandom >/tmp/less; sleep 9";
+    let most = "head -c 90000000 /dev/urandom >/tmp/most; sleep 1000";
+    let (less, most) = (flood(stage, less, shared), flood(stage, most, shared));
+    let (less, most) = tokio::join!(Box::pin(less), Box::pin(most));
+    was_ended_for("a full disk", &most, "bytes are left on the disk of all sandboxes");
+    assert_eq!(less.ending(), "completed", "{}", less.outline());
+    assert_eq!(stage.engine.leftovers().await.unwrap(), Vec::<String>::new());
 }
 
 async fn a_disk_is_not_filled_by_a_setup_script(stage: &Stage) {

@@ -19,7 +19,7 @@ use runbookd::plan::Overrides;
 use runbookd::queue::{Job, LeaseLimits, NewJob, Queue, WorkerId};
 use runbookd::reach::Reach;
 use runbookd::records::Records;
-use runbookd::run::{Allowance, Network, RunId, RunName, Slug, StallCeilings};
+use runbookd::run::{Allowance, ImageRules, Network, RunId, RunName, Slug, StallCeilings};
 use runbookd::sandbox::{Engine, EngineChoice, EngineKind};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
@@ -114,6 +114,7 @@ impl<'a> Depot<'a> {
                 egress: EgressSettings::default(),
                 snapshots: Snapshots::built_in(),
                 guard: Guardrails::default(),
+                images: ImageRules::all(),
                 redact_artifacts: false,
                 gateway: gateway(),
                 store: Store::open(&results).unwrap(),
@@ -244,6 +245,7 @@ impl<'a> Depot<'a> {
             shared_keys: None,
             snapshots: Snapshots::built_in(),
             networks: runbookd::run::Networks::default(),
+            images: ImageRules::all(),
         };
         process
             .on(move |queue| async move {

@@ -8,7 +8,9 @@ use runbookd::egress::EgressSettings;
 use runbookd::gateway::Program;
 use runbookd::guard::Guardrails;
 use runbookd::plan::{Draw, Overrides, RunRequest, Setting, plan};
-use runbookd::run::{Former, Limits, Network, Networks, RunId, RunPlan, Slug, StallCeilings};
+use runbookd::run::{
+    Former, ImageRules, Limits, Network, Networks, RunId, RunPlan, Slug, StallCeilings,
+};
 use runbookd::secret::{Keyring, Secret};
 use runbookd::snapshot::Snapshots;
 use runbookd::spend::Spend;
@@ -148,7 +150,8 @@ impl Story {
             },
         };
         let draw = Draw { run_id: RunId::from_uuid(Uuid::new_v4()), session_id: Uuid::new_v4() };
-        let setting = Setting { snapshots: &self.snapshots, networks: &self.egress.networks };
+        let (networks, images) = (&self.egress.networks, &ImageRules::all());
+        let setting = Setting { snapshots: &self.snapshots, networks, images };
         let mut plan = plan(&request, &self.keyring(), setting, draw).accepted().unwrap();
         (self.limits)(&mut plan.limits);
         plan
@@ -166,6 +169,7 @@ impl Story {
                 AgentSource::Executable(path)
             }),
             guard: Guardrails::default(),
+            images: ImageRules::all(),
             redact_artifacts: false,
             egress: self.egress.clone(),
             gateway: match &self.gateway {
