@@ -243,7 +243,7 @@ const SQLITE_ONLY: &[&str] = &["src/database/open.rs", "src/spend/open.rs"];
 const DIALECT: &[&str] = &[
     "AUTOINCREMENT", "INSERT OR ", "REPLACE INTO", "UPDATE OR ", "DATETIME(", "STRFTIME(", "JULIANDAY(",
     "UNIXEPOCH(", "ROWID", "JSON_EXTRACT", "JSON_EACH", "IFNULL(", " GLOB ", "INSTR(", "PRINTF(",
-    "GROUP_CONCAT", "STRING_AGG", "PRAGMA", "BLOB", "BYTEA", "INTEGER PRIMARY KEY", "SERIAL", "JSONB",
+    "GROUP_CONCAT", "STRING_AGG", " TOTAL(", "(TOTAL(", "PRAGMA", "BLOB", "BYTEA", "INTEGER PRIMARY KEY", "SERIAL", "JSONB",
     "ILIKE", " NOW()", "(NOW()", "CURRENT_TIMESTAMP", "::TEXT", "::BIGINT", "= ANY(", "= ?", "(?,", ", ?,", "?1",
     "LIMIT ?", "COLLATE", "LAST_INSERT",
 ];

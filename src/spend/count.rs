@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::error::SpendError;
 use super::open::{Spend, Write};
 use super::reserve::{add_to_total, spans};
-use super::row::{MOST, column};
+use super::row::column;
 use super::settle::Took;
 use crate::budget::{Amounts, period};
 use crate::run::{Slug, Usd};
@@ -15,15 +15,15 @@ const ADD: &str = "INSERT INTO spend_counters (collection, day, model, requests,
     unsettled_cost_micros, unpriced_requests)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ON CONFLICT (collection, day, model) DO UPDATE SET
-    requests = MIN(spend_counters.requests + excluded.requests, $13),
-    input_tokens = MIN(spend_counters.input_tokens + excluded.input_tokens, $13),
-    output_tokens = MIN(spend_counters.output_tokens + excluded.output_tokens, $13),
-    cache_read_tokens = MIN(spend_counters.cache_read_tokens + excluded.cache_read_tokens, $13),
-    cache_write_tokens = MIN(spend_counters.cache_write_tokens + excluded.cache_write_tokens, $13),
-    cost_micros = MIN(spend_counters.cost_micros + excluded.cost_micros, $13),
-    unsettled_requests = MIN(spend_counters.unsettled_requests + excluded.unsettled_requests, $13),
-    unsettled_cost_micros = MIN(spend_counters.unsettled_cost_micros + excluded.unsettled_cost_micros, $13),
-    unpriced_requests = MIN(spend_counters.unpriced_requests + excluded.unpriced_requests, $13)";
+    requests = spend_counters.requests + excluded.requests,
+    input_tokens = spend_counters.input_tokens + excluded.input_tokens,
+    output_tokens = spend_counters.output_tokens + excluded.output_tokens,
+    cache_read_tokens = spend_counters.cache_read_tokens + excluded.cache_read_tokens,
+    cache_write_tokens = spend_counters.cache_write_tokens + excluded.cache_write_tokens,
+    cost_micros = spend_counters.cost_micros + excluded.cost_micros,
+    unsettled_requests = spend_counters.unsettled_requests + excluded.unsettled_requests,
+    unsettled_cost_micros = spend_counters.unsettled_cost_micros + excluded.unsettled_cost_micros,
+    unpriced_requests = spend_counters.unpriced_requests + excluded.unpriced_requests";
 
 const MARK: &str = "INSERT INTO spend_counted (run, at_ms) VALUES ($1, $2)
     ON CONFLICT (run) DO NOTHING";
@@ -76,7 +76,6 @@ pub(super) async fn add_to_counters(
         .bind(column(*unsettled_requests))
         .bind(column(*unsettled_cost))
         .bind(column(*unpriced_requests))
-        .bind(MOST)
         .execute(&mut **tx)
         .await
         .map_err(SpendError::act("count a request"))?;

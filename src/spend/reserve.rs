@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::error::SpendError;
 use super::open::{Spend, Write};
-use super::row::{MOST, amounts, column, count};
+use super::row::{amounts, column, count};
 use crate::budget::{Amounts, Balance, Balances, Bucket, Decision, Period, decide, period};
 use crate::run::{Allowance, Exhausted, Slug, Span};
 
@@ -26,24 +26,23 @@ const OPEN_TOTAL: &str = "INSERT INTO spend_totals (span, name, at_ms) VALUES ($
 const READ_TOTAL: &str = "SELECT cost_micros, tokens, requests, closed FROM spend_totals
     WHERE span = $1 AND name = $2";
 
-const HELD_BY_RUN: &str = "SELECT CAST(MIN(TOTAL(cost_micros), 1e15) AS BIGINT) AS cost_micros,
-    CAST(MIN(TOTAL(tokens), 1e15) AS BIGINT) AS tokens,
-    CAST(MIN(TOTAL(requests), 1e15) AS BIGINT) AS requests
+const HELD_BY_RUN: &str = "SELECT CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) AS cost_micros,
+    CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
+    CAST(COALESCE(SUM(requests), 0) AS BIGINT) AS requests
     FROM spend_reservations WHERE run = $1 AND at_ms > $2";
 
-const HELD_IN_DAY: &str = "SELECT CAST(MIN(TOTAL(cost_micros), 1e15) AS BIGINT) AS cost_micros,
-    CAST(MIN(TOTAL(tokens), 1e15) AS BIGINT) AS tokens,
-    CAST(MIN(TOTAL(requests), 1e15) AS BIGINT) AS requests
+const HELD_IN_DAY: &str = "SELECT CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) AS cost_micros,
+    CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
+    CAST(COALESCE(SUM(requests), 0) AS BIGINT) AS requests
     FROM spend_reservations WHERE collection = $1 AND day = $3 AND at_ms > $2";
 
-const HELD_IN_MONTH: &str = "SELECT CAST(MIN(TOTAL(cost_micros), 1e15) AS BIGINT) AS cost_micros,
-    CAST(MIN(TOTAL(tokens), 1e15) AS BIGINT) AS tokens,
-    CAST(MIN(TOTAL(requests), 1e15) AS BIGINT) AS requests
+const HELD_IN_MONTH: &str = "SELECT CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) AS cost_micros,
+    CAST(COALESCE(SUM(tokens), 0) AS BIGINT) AS tokens,
+    CAST(COALESCE(SUM(requests), 0) AS BIGINT) AS requests
     FROM spend_reservations WHERE collection = $1 AND month = $3 AND at_ms > $2";
 
-const ADD_TO_TOTAL: &str = "UPDATE spend_totals SET cost_micros = MIN(cost_micros + $3, $6),
-    tokens = MIN(tokens + $4, $6), requests = MIN(requests + $5, $6)
-    WHERE span = $1 AND name = $2";
+const ADD_TO_TOTAL: &str = "UPDATE spend_totals SET cost_micros = cost_micros + $3,
+    tokens = tokens + $4, requests = requests + $5 WHERE span = $1 AND name = $2";
 
 const CLOSE_RUN: &str = "UPDATE spend_totals SET closed = $2 WHERE span = 'run' AND name = $1";
 
@@ -311,7 +310,7 @@ pub(super) async fn add_to_total(
     [cost, tokens, requests]: [i64; 3],
 ) -> Result<(), sqlx::Error> {
     let added = sqlx::query(ADD_TO_TOTAL).bind(span).bind(name).bind(cost).bind(tokens);
-    added.bind(requests).bind(MOST).execute(&mut **tx).await.map(drop)
+    added.bind(requests).execute(&mut **tx).await.map(drop)
 }
 
 async fn close_run(tx: &mut Write, run: &str, why: &Exhausted) -> Result<(), SpendError> {

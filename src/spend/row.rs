@@ -6,20 +6,20 @@ use sqlx::sqlite::SqliteRow;
 use super::error::SpendError;
 use crate::budget::Amounts;
 
-/// Largest number that a column holds, and largest sum: a billion dollars. SQLite makes a floating point
-/// number of a sum that is larger than its integers, and such a row could not be read again. Thousands
-/// of these, as a question may add up, are still an integer.
-pub(super) const MOST: i64 = 1_000_000_000_000_000;
+/// Largest number that is added to a column, and largest that is read: a billion dollars. SQLite makes a
+/// floating point number of a sum that is larger than its integers, and such a row could not be read
+/// again. It takes nine thousand of these to come there, and no request takes a millionth of one.
+const MOST: i64 = 1_000_000_000_000_000;
 
 /// A count for a column. What is larger than any column is the largest.
 pub(super) fn column(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(MOST).min(MOST)
 }
 
-/// A count of a row. One below zero is none.
+/// A count of a row, the largest at most. One below zero is none.
 pub(super) fn count(row: &SqliteRow, name: &str) -> Result<u64, SpendError> {
     let value: i64 = row.try_get(name).map_err(|e| SpendError::Unreadable(e.to_string()))?;
-    Ok(u64::try_from(value).unwrap_or(0))
+    Ok(u64::try_from(value.min(MOST)).unwrap_or(0))
 }
 
 /// A text of a row.
