@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny};
 
 use super::media::Content;
+use super::tools::is_of_the_agent;
 use crate::budget::{MAX_ANSWER_TOKENS, Media, Prompt};
 use crate::provider::{self, Billed, CacheTime};
 use crate::run::Usd;
@@ -18,11 +19,6 @@ const MAX_OUTPUT: u64 = 128_000;
 /// its number, so that each of the last two may stand in a longer spelling of it; either means the
 /// dearer price, whether it is about the cache or not.
 const HOUR: [&[u8]; 3] = [b"\"1h\"", b"\\u0031", b"\\u0068"];
-
-/// How the tools begin that the agent carries out, beside those of its own making, and one that only
-/// looks for tools in the request.
-const OWN_TOOLS: [&str; 6] =
-    ["custom", "bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_"];
 
 /// How the tools of the service begin that cost nothing beside tokens, and searches, which have a price.
 const PRICED_TOOLS: [&str; 3] = [WEB_SEARCH, "web_fetch", "mcp_toolset"];
@@ -83,8 +79,7 @@ struct Tool {
 impl Tool {
     /// The name of its kind, where it is not the agent that carries it out.
     fn of_service(&self) -> Option<&str> {
-        let kind = self.kind.as_deref()?;
-        (!OWN_TOOLS.iter().any(|own| kind.starts_with(own))).then_some(kind)
+        self.kind.as_deref().filter(|kind| !is_of_the_agent(kind))
     }
 
     fn n_uses(&self) -> u32 {

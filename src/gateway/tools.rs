@@ -67,7 +67,8 @@ impl Tools {
     }
 }
 
-fn is_of_the_agent(kind: &str) -> bool {
+/// Whether the agent carries out a tool of this type.
+pub(super) fn is_of_the_agent(kind: &str) -> bool {
     let is_day = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
     let of_a_day = |start: &&str| kind.strip_prefix(*start).is_some_and(is_day);
     kind == CUSTOM || kind.starts_with(SEARCHES_TOOLS) || OF_THE_AGENT.iter().any(of_a_day)
