@@ -113,38 +113,14 @@ impl Planner<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use uuid::Uuid;
-
     use super::*;
-    use crate::plan::{Draw, Overrides, Planned, RunRequest, Setting, plan};
-    use crate::run::{ImageRules, ImageSet, Networks, RunId, Slug};
-    use crate::secret::Keyring;
-    use crate::snapshot::Snapshots;
+    use crate::plan::rehearsal::Rehearsal;
+    use crate::plan::{Overrides, Planned};
+    use crate::run::{ImageRules, ImageSet};
 
     /// Plans a runbook with this front matter.
     fn planned(front_matter: &str, overrides: Overrides) -> Planned {
-        planned_by(&ImageRules::all(), front_matter, overrides)
-    }
-
-    fn planned_by(images: &ImageRules, front_matter: &str, overrides: Overrides) -> Planned {
-        let request = RunRequest {
-            runbook: format!("---\n{front_matter}\n---\n# T\n").into_bytes(),
-            collection: Slug::new("c").unwrap(),
-            task: Slug::new("t").unwrap(),
-            variables: BTreeMap::new(),
-            init_params: serde_json::Map::new(),
-            assets: vec![],
-            script: Some("turns: [{text: Done.}]".to_owned()),
-            former: None,
-            ceilings: crate::run::Allowance::default(),
-            overrides,
-        };
-        let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };
-        let (snapshots, networks) = (Snapshots::built_in(), Networks::default());
-        let setting = Setting { snapshots: &snapshots, networks: &networks, images };
-        plan(&request, &Keyring::default(), setting, draw)
+        Rehearsal::of(front_matter, overrides).planned()
     }
 
     fn words(planned: &Planned) -> Vec<String> {
@@ -216,7 +192,11 @@ mod tests {
         let Ok(named) = "ghcr.io/acme/*, debian:bookworm".parse::<ImageSet>();
         let rules = ImageRules { named, extended: ImageSet::default() };
         let found = |front_matter: &str| {
-            let planned = planned_by(&rules, front_matter, Overrides::default());
+            let planned = Rehearsal {
+                images: rules.clone(),
+                ..Rehearsal::of(front_matter, Overrides::default())
+            }
+            .planned();
             planned.findings.iter().map(|f| f.code.to_string()).collect::<Vec<String>>()
         };
         assert_eq!(found("image: ghcr.io/acme/box:1"), Vec::<String>::new());
@@ -225,7 +205,9 @@ mod tests {
         assert_eq!(found("snapshot: python312-uv\napt_packages: [jq]"), Vec::<String>::new());
         assert_eq!(found("apt_packages: [jq]"), Vec::<String>::new());
         let asked = Overrides { image: Some("evil/box".to_owned()), ..Overrides::default() };
-        let planned = planned_by(&rules, "apt_packages: [jq]", asked);
+        let planned =
+            Rehearsal { images: rules.clone(), ..Rehearsal::of("apt_packages: [jq]", asked) }
+                .planned();
         let expected = [
             "image-not-permitted: This server starts nothing from the image `evil/box`: write a \
              snapshot, or an image out of RUNBOOKD_IMAGES (ghcr.io/acme/*, debian:bookworm).",

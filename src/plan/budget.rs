@@ -165,10 +165,9 @@ fn too_small(caps: &Caps, least: &Amounts, of_share: &Amounts) -> Option<(&'stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Draw, Overrides, Planned, RunRequest, plan};
-    use crate::run::{RunId, RunPlan, Slug};
-    use crate::secret::{Keyring, Secret};
-    use crate::snapshot::Snapshots;
+    use crate::plan::rehearsal::Rehearsal;
+    use crate::plan::{Overrides, Planned};
+    use crate::run::RunPlan;
 
     fn caps(usd: Option<f64>, tokens: Option<u64>) -> Caps {
         Caps { cost: usd.and_then(Usd::new), tokens, requests: None }
@@ -176,31 +175,15 @@ mod tests {
 
     /// Plans a runbook of this front matter at Anthropic, or with a script.
     fn planned(front_matter: &str, caps: Caps, environment: &[(&str, &str)]) -> Planned {
-        let request = RunRequest {
-            runbook: format!("---\n{front_matter}\n---\n# T\n").into_bytes(),
-            collection: Slug::new("c").unwrap(),
-            task: Slug::new("t").unwrap(),
-            variables: [].into(),
-            init_params: serde_json::Map::new(),
-            assets: vec![],
-            script: front_matter.contains("scripted").then(|| "turns: [{ text: x }]".to_owned()),
-            former: None,
-            ceilings: Allowance { run: self::caps(Some(5.0), None), ..Allowance::default() },
-            overrides: Overrides { caps, ..Overrides::default() },
-        };
         let key = ("ANTHROPIC_API_KEY", "sk-ant-made-up");
-        let keys = environment.iter().chain([&key]);
-        let keyring: Keyring =
-            keys.map(|&(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).collect();
-        let draw =
-            Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
-        let snapshots = Snapshots::built_in();
-        let setting = crate::plan::Setting {
-            snapshots: &snapshots,
-            networks: &crate::run::Networks::all(),
-            images: &crate::run::ImageRules::all(),
+        let keys: Vec<(&str, &str)> = environment.iter().copied().chain([key]).collect();
+        let rehearsal = Rehearsal {
+            keys: &keys,
+            is_scripted: front_matter.contains("scripted"),
+            ceilings: Allowance { run: self::caps(Some(5.0), None), ..Allowance::default() },
+            ..Rehearsal::of(front_matter, Overrides { caps, ..Overrides::default() })
         };
-        plan(&request, &keyring, setting, draw)
+        rehearsal.planned()
     }
 
     fn accepted(front_matter: &str, caps: Caps, environment: &[(&str, &str)]) -> RunPlan {

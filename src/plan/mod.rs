@@ -8,6 +8,8 @@ mod network;
 mod permissions;
 mod planner;
 mod provider_tools;
+#[cfg(test)]
+mod rehearsal;
 mod request;
 
 pub use budget::first_request;

@@ -39,34 +39,14 @@ impl Planner<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use uuid::Uuid;
-
     use super::*;
-    use crate::plan::{Draw, Overrides, Planned, RunRequest, Setting, plan};
-    use crate::run::{Networks, RunId, Slug};
-    use crate::secret::Keyring;
-    use crate::snapshot::Snapshots;
+    use crate::plan::rehearsal::Rehearsal;
+    use crate::plan::{Overrides, Planned};
+    use crate::run::Networks;
 
     fn planned(front_matter: &str, overrides: Overrides, networks: &Networks) -> Planned {
-        let request = RunRequest {
-            runbook: format!("---\n{front_matter}\n---\n# T\n").into_bytes(),
-            collection: Slug::new("c").unwrap(),
-            task: Slug::new("t").unwrap(),
-            variables: BTreeMap::new(),
-            init_params: serde_json::Map::new(),
-            assets: vec![],
-            script: Some("turns: [{text: Done.}]".to_owned()),
-            former: None,
-            ceilings: crate::run::Allowance::default(),
-            overrides,
-        };
-        let draw = Draw { run_id: RunId::from_uuid(Uuid::nil()), session_id: Uuid::nil() };
-        let snapshots = Snapshots::built_in();
-        let setting =
-            Setting { snapshots: &snapshots, networks, images: &crate::run::ImageRules::all() };
-        plan(&request, &Keyring::default(), setting, draw)
+        let networks = networks.clone();
+        Rehearsal { networks, ..Rehearsal::of(front_matter, overrides) }.planned()
     }
 
     #[test]

@@ -62,34 +62,12 @@ fn tool_rule_fault(rule: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Draw, Overrides, RunRequest, Setting, plan};
-    use crate::run::{Networks, RunId, Slug};
-    use crate::secret::Keyring;
-    use crate::snapshot::Snapshots;
+    use crate::plan::Overrides;
+    use crate::plan::rehearsal::Rehearsal;
 
     /// The mode, the lists and the codes that a front matter and a request lead to.
     fn planned(front_matter: &str, overrides: Overrides) -> (Option<Permissions>, Vec<Code>) {
-        let request = RunRequest {
-            runbook: format!("---\n{front_matter}\n---\n# X\n").into_bytes(),
-            collection: Slug::new("c").unwrap(),
-            task: Slug::new("t").unwrap(),
-            variables: [].into(),
-            init_params: serde_json::Map::new(),
-            assets: vec![],
-            script: Some("turns: [{ text: x }]".to_owned()),
-            former: None,
-            ceilings: crate::run::Allowance::default(),
-            overrides,
-        };
-        let draw =
-            Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
-        let (snapshots, networks) = (Snapshots::built_in(), Networks::default());
-        let setting = Setting {
-            snapshots: &snapshots,
-            networks: &networks,
-            images: &crate::run::ImageRules::all(),
-        };
-        let planned = plan(&request, &Keyring::default(), setting, draw);
+        let planned = Rehearsal::of(front_matter, overrides).planned();
         let codes = planned.findings.iter().map(|finding| finding.code).collect();
         (planned.plan.map(|plan| plan.permissions), codes)
     }

@@ -61,40 +61,18 @@ impl Planner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Draw, Overrides, RunRequest, plan};
-    use crate::run::{RunId, Slug};
-    use crate::secret::{Keyring, Secret};
-    use crate::snapshot::Snapshots;
+    use crate::plan::Overrides;
+    use crate::plan::rehearsal::Rehearsal;
 
     /// What a runbook gets that asks for `asked`, or the codes of what speaks against it.
     fn planned(asked: &str, granted: &str, narrowed: Option<&str>) -> Result<String, Vec<Code>> {
-        let request = RunRequest {
-            runbook: format!("---\nprovider_tools: {asked}\n---\n# X\n").into_bytes(),
-            collection: Slug::new("c").unwrap(),
-            task: Slug::new("t").unwrap(),
-            variables: [].into(),
-            init_params: serde_json::Map::new(),
-            assets: vec![],
-            script: Some("turns: [{ text: x }]".to_owned()),
-            former: None,
-            ceilings: crate::run::Allowance::default(),
-            overrides: Overrides {
-                granted_tools: ProviderTool::list(granted).unwrap(),
-                ..Overrides::default()
-            },
-        };
-        let narrowed = narrowed.map(|text| Secret::new(text.to_owned()));
-        let keyring: Keyring =
-            narrowed.map(|text| (PROVIDER_TOOLS.to_owned(), text)).into_iter().collect();
-        let draw =
-            Draw { run_id: RunId::from_uuid(uuid::Uuid::nil()), session_id: uuid::Uuid::nil() };
-        let snapshots = Snapshots::built_in();
-        let setting = crate::plan::Setting {
-            snapshots: &snapshots,
-            networks: &crate::run::Networks::all(),
-            images: &crate::run::ImageRules::all(),
-        };
-        let planned = plan(&request, &keyring, setting, draw);
+        let granted_tools = ProviderTool::list(granted).unwrap();
+        let overrides = Overrides { granted_tools, ..Overrides::default() };
+        let keys: Vec<(&str, &str)> =
+            narrowed.map(|text| (PROVIDER_TOOLS, text)).into_iter().collect();
+        let front_matter = format!("provider_tools: {asked}");
+        let rehearsal = Rehearsal { keys: &keys, ..Rehearsal::of(&front_matter, overrides) };
+        let planned = rehearsal.planned();
         let codes = planned.findings.iter().filter(|f| f.is_error()).map(|f| f.code).collect();
         let words =
             |tools: ProviderTools| tools.iter().map(|tool| tool.as_str()).collect::<Vec<_>>();
