@@ -288,10 +288,8 @@ async fn a_request_of_a_killed_gateway_is_not_waited_for(stage: &Stage) {
     let word = marked(stage, "not-waited-for");
     let script = waiting(&word).replacen("turns:", "turns:\n  - hang: true", 1);
     let (name, model) = behind_its_gateway(&depot, &process, &script).await;
-    let ledger = depot.folder(&name).join("logs/gateway.jsonl");
-    let on_its_way =
-        || std::fs::read_to_string(&ledger).is_ok_and(|text| text.contains("in_flight"));
-    until(on_its_way).await;
+    // Before that it asks whether somebody is there at all.
+    until(|| model.ledger().iter().any(|entry| entry.method == "POST")).await;
     let pid = rustix::process::Pid::from_raw(gateways(stage)[0]).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     depot.event(&name, "Now I wait").await;
