@@ -172,7 +172,8 @@ async fn an_agent_that_floods_its_output_is_stopped(stage: &Stage) {
 async fn a_flood_does_not_keep_the_time_limit_waiting(stage: &Stage) {
     // Reading it takes longer than the agent lives.
     let flood = "yes '{\"type\":\"flood\"}' | head -c 32M";
-    let mut story = Story::fake(&[INIT, flood, "sleep 3"].join("\n"));
+    // It ends the flood and itself, however slow its start was, and not when it is asked to.
+    let mut story = Story::fake(&["trap '' TERM", INIT, flood, "sleep 3"].join("\n"));
     story.overrides.wall = Some(Duration::from_secs(2));
     let scene = story.run(stage).await;
     assert_eq!(scene.ending(), "timeout");
